@@ -1,0 +1,85 @@
+# `make` alone lists what there is. Works with any make since 3.81 and a POSIX shell.
+
+VENV = .venv
+BIN  = $(VENV)/bin
+# commands that start others by name find this environment's first
+RUN  = PATH="$(CURDIR)/$(BIN):$$PATH"
+ARGS =
+NB   =
+
+# The first Python that runs, is new enough and has venv; else the first that is new enough; else python3.
+FIND = for need in 'import ensurepip, venv' ''; do \
+         for p in python3.11 python3.12 python3.13 python3; do \
+           if $$p -c "import sys; assert sys.version_info >= (3, 11); $$need" >/dev/null 2>&1; then echo $$p; exit; fi; \
+         done; \
+       done; echo python3
+PYTHON ?= $(shell $(FIND))
+
+.DEFAULT_GOAL = help
+.PHONY: help env demo test lab pocket mutants notebooks export readme build pins clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  PYTHON=python3.12 picks an interpreter for env.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, pocket or mutants start, and to pytest for test.'
+	@echo '  NB=nbs/04_gradients.ipynb runs that notebook alone.'
+
+env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
+
+# The build behind `-e .` happens in pip's own isolated environment, which gets setuptools and never torch.
+$(VENV)/.ready: settings.ini setup.py pyproject.toml constraints.txt
+	@py='$(PYTHON)'; \
+	if ! $$py -c '' 2>/dev/null; then \
+	  echo "No Python found (tried $$py): install Python 3.11 or newer (Debian, Ubuntu: apt-get install python3 python3-venv)" >&2; exit 1; fi; \
+	v=$$($$py -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	if ! $$py -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	  echo "$$py is Python $$v, prograd_viz needs 3.11 or newer: make PYTHON=/path/to/python3.11 $(or $(MAKECMDGOALS),env)" >&2; exit 1; fi; \
+	if ! $$py -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "Python $$v lacks venv. On Debian and Ubuntu this mends it: apt-get install python$$v-venv" >&2; exit 1; fi; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "Creating $(VENV) with Python $$v"; $$py -m venv --clear $(VENV) || exit 1; fi
+	@echo 'Installing the pinned packages (once; a few minutes, mostly downloads)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: env ## train CoOp and ProGrad on the pocket world; table, figures and records go to demo/
+	@$(RUN) $(BIN)/prograd_demo --out demo $(ARGS)
+
+test: env ## all that guards the project: drift, clean notebooks, every notebook, then tests/
+	@$(BIN)/python tools/check.py
+	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing --do_print
+	@$(RUN) MPLBACKEND=Agg $(BIN)/python -m pytest tests/ $(ARGS)
+
+lab: env ## open JupyterLab on the front page
+	@$(RUN) $(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb $(ARGS)
+
+pocket: env ## train the pocket model again, from nothing (resumable; hours on 2 cores)
+	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)
+
+mutants: env ## break the library one line at a time and count what the tests catch
+	@$(RUN) MPLBACKEND=Agg $(BIN)/python tools/mutants.py $(ARGS)
+
+notebooks: env ## run all notebooks in place, then clean them (NB=... for some)
+	@$(RUN) $(BIN)/python tools/run_notebooks.py $(NB)
+	@$(BIN)/nbdev_clean
+
+export: env ## write prograd_viz/ from nbs/ and clean the notebooks
+	@$(BIN)/nbdev_export
+	@$(BIN)/nbdev_clean
+
+readme: env ## write README.md from nbs/index.ipynb
+	@$(BIN)/python tools/readme.py
+
+build: env ## wheel and sdist in dist/
+	@$(BIN)/python -m build --outdir dist .
+
+# To move to another version of something: install it into .venv, `make test`, `make pins`.
+pins: env ## write constraints.txt and environment.yml from what .venv has
+	@$(BIN)/python tools/pins.py
+	@touch $(VENV)/.ready
+
+clean: ## remove what can be made again, except .venv and the pretraining cache
+	rm -rf build dist demo _docs *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -not -path './$(VENV)/*' -prune -exec rm -rf {} +
