@@ -1,0 +1,169 @@
+"The files around the library agree with each other. Nothing here reaches the network."
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from configparser import ConfigParser
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+root = Path(__file__).resolve().parent.parent
+lib = root/'prograd_viz'
+modules = sorted(f for f in lib.rglob('*.py') if '.ipynb_checkpoints' not in f.parts)
+
+sys.path.insert(0, str(root/'tools'))
+from pins import closure, requirements
+from readme import directives, links, relink
+
+
+def cfg():
+    c = ConfigParser()
+    c.read(root/'settings.ini', encoding='utf-8')
+    return c['DEFAULT']
+
+def pins(lines): return dict(l.split('==') for l in lines if l and not l.startswith('#'))
+
+def constraints(): return pins((root/'constraints.txt').read_text(encoding='utf-8').splitlines())
+
+
+# -- pins ---------------------------------------------------------------------
+
+def test_environment_yml_pins_what_constraints_txt_pins():
+    env = yaml.safe_load((root/'environment.yml').read_text(encoding='utf-8'))
+    assert env['name'] == cfg()['lib_name']
+    *conda, pip = env['dependencies']
+    assert f"python={cfg()['min_python']}" in conda and 'pip' in conda
+    *pinned, checkout = pip['pip']
+    assert pins(pinned) == constraints()
+    assert checkout == '--editable=.[dev]'
+
+def test_constraints_carry_public_versions_and_not_ourselves():
+    found = constraints()
+    assert not [v for v in found.values() if '+' in v]
+    assert 'prograd-viz' not in map(canonicalize_name, found)
+
+@pytest.mark.parametrize('req', requirements(), ids=str)
+def test_constraints_satisfy_settings_ini(req):
+    found = {canonicalize_name(k): v for k, v in constraints().items()}
+    assert req.specifier.contains(found[canonicalize_name(req.name)])
+
+def test_constraints_pin_everything_below_the_requirements():
+    needed = {name for name, _ in closure(requirements()).values()}
+    found = set(map(canonicalize_name, constraints()))
+    assert not {n for n in needed if canonicalize_name(n) not in found}, 'run `make pins`'
+
+
+# -- imports ------------------------------------------------------------------
+
+def third_party(fname):
+    "Top-level names that a file imports, anywhere in it, from neither itself nor the standard library."
+    names = set()
+    for node in ast.walk(ast.parse(fname.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import): names |= {a.name.partition('.')[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level: names.add(node.module.partition('.')[0])
+    return names - set(sys.stdlib_module_names) - {'prograd_viz'}
+
+@pytest.mark.parametrize('fname', modules, ids=lambda f: f.relative_to(lib).as_posix())
+def test_every_import_is_a_declared_requirement(fname):
+    declared = {canonicalize_name(r.name) for r in requirements(['requirements'])}
+    dists = packages_distributions()
+    for name in third_party(fname):
+        owners = {canonicalize_name(d) for d in dists.get(name, [name])}
+        assert owners & declared, f'{fname.name} imports {name}: add {" or ".join(owners)} to requirements in settings.ini'
+
+def test_every_requirement_with_an_exact_version_says_why():
+    "A pin that nobody can explain is never lifted."
+    lines = (root/'settings.ini').read_text(encoding='utf-8').splitlines()
+    block = lines[lines.index('requirements ='):lines.index('console_scripts =')]
+    for i, l in enumerate(block):
+        if '==' in l and not l.lstrip().startswith('#'):
+            above = next(b for b in reversed(block[:i]) if '==' not in b or b.lstrip().startswith('#'))
+            assert above.lstrip().startswith('#'), l.strip()
+
+
+# -- packages -----------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    "(names in the wheel, names in the sdist), built from a copy with the setuptools that is here."
+    pytest.importorskip('setuptools')
+    tree, out = tmp_path_factory.mktemp('tree'), tmp_path_factory.mktemp('dist')
+    for f in root.iterdir():
+        if f.is_file(): shutil.copy(f, tree)
+    for d in 'prograd_viz', 'nbs', 'tests', 'tools':
+        if (root/d).exists(): shutil.copytree(root/d, tree/d, ignore=shutil.ignore_patterns('__pycache__'))
+    # the hooks overwrite sys.argv
+    code = 'import sys; from setuptools.build_meta import *; out = sys.argv[1]; build_sdist(out); build_wheel(out)'
+    subprocess.run([sys.executable, '-c', code, out], cwd=tree, check=True, capture_output=True,
+                   env={**os.environ, 'SOURCE_DATE_EPOCH': '1700000000'})
+    (wheel,), (sdist,) = out.glob('*.whl'), out.glob('*.tar.gz')
+    with tarfile.open(sdist) as t: names = [n.partition('/')[2] for n in t.getnames()]
+    return set(zipfile.ZipFile(wheel).namelist()), set(names)
+
+def package_files():
+    "What a user of the library needs on disk."
+    return {f.relative_to(root).as_posix() for f in lib.rglob('*')
+            if f.is_file() and not {'__pycache__', '.ipynb_checkpoints'} & set(f.parts)}
+
+def test_the_wheel_holds_every_file_of_the_package(built): assert not package_files() - built[0]
+
+def test_the_wheel_holds_nothing_but_the_package_and_its_metadata(built):
+    assert {n.partition('/')[0] for n in built[0]} <= {'prograd_viz', f"prograd_viz-{cfg()['version']}.dist-info"}
+
+def test_the_sdist_holds_the_package_and_what_builds_and_tests_it(built):
+    needed = {'settings.ini', 'setup.py', 'pyproject.toml', 'constraints.txt', 'environment.yml', 'Makefile',
+              'LICENSE', 'NOTICE', 'CHANGELOG.md', 'tests/test_scaffold.py', 'tools/readme.py'}
+    assert not (package_files() | needed) - built[1]
+
+def test_the_wheel_carries_licence_and_notice(built):
+    assert {'LICENSE', 'NOTICE'} <= {Path(n).name for n in built[0] if '.dist-info/' in n}
+
+
+# -- versions, targets, front page --------------------------------------------
+
+def test_the_version_is_the_same_everywhere():
+    version = cfg()['version']
+    init = (lib/'__init__.py').read_text(encoding='utf-8')
+    assert re.search(r'^__version__ = "(.+)"$', init, re.M)[1] == version
+    assert f'\n## {version}\n' in (root/'CHANGELOG.md').read_text(encoding='utf-8')
+
+def test_every_make_target_explains_itself():
+    text = (root/'Makefile').read_text(encoding='utf-8')
+    phony = re.search(r'^\.PHONY: (.+)$', text, re.M)[1].split()
+    explained = re.findall(r'^([a-z]+):.*## \S', text, re.M)
+    assert sorted(phony) == sorted(explained)
+
+def test_every_make_target_finds_the_script_it_starts():
+    text = (root/'Makefile').read_text(encoding='utf-8')
+    for script in re.findall(r'python (tools/\w+\.py)', text): assert (root/script).exists(), script
+    for module in re.findall(r'-m (prograd_viz\.\w+)', text): assert (root/f"{module.replace('.', '/')}.py").exists(), module
+    for entry in cfg()['console_scripts'].split():
+        module, _, func = entry.partition('=')[2].partition(':')
+        tree = ast.parse((root/f"{module.replace('.', '/')}.py").read_text(encoding='utf-8'))
+        assert func in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}, entry
+
+def test_readme_links_and_pictures_are_there():
+    found = links((root/'README.md').read_text(encoding='utf-8'))
+    assert any(f.startswith('figures/') for f in found), 'the README shows a picture'
+    assert not [f for f in found if not (root/f).exists()]
+
+@pytest.mark.parametrize('nb, md', [
+    ('![a](../figures/x.png)', '![a](figures/x.png)'),
+    ('[b](00_clip.ipynb#load)', '[b](nbs/00_clip.ipynb#load)'),
+    ('<img src="../figures/x.png" width="9">', '<img src="figures/x.png" width="9">'),
+    ('[c](https://a.b/c) [d](#e) [f](mailto:g@h.i)', '[c](https://a.b/c) [d](#e) [f](mailto:g@h.i)'),
+    ('```\n[b](00_clip.ipynb)\n```', '```\n[b](00_clip.ipynb)\n```'),
+])
+def test_links_of_the_front_page_work_from_the_root(nb, md): assert relink(nb) == md
+
+def test_directives_are_read_and_removed():
+    assert directives('#| hide\n#|eval: False\nx = 1  #| no') == ({'hide': '', 'eval': 'false'}, 'x = 1  #| no')
