@@ -10,8 +10,7 @@ parser.read(root/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 lib, url = cfg['lib_path'], cfg['git_url']
 
-# settings.ini speaks nbdev's vocabulary, package metadata speaks SPDX and trove
-licenses = {'apache2': 'Apache-2.0'}
+# settings.ini speaks nbdev's vocabulary, package metadata speaks trove; the licence stands in pyproject.toml
 statuses = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 pythons = [f'3.{minor}' for minor in range(int(cfg['min_python'].split('.')[1]), 14)]
 
@@ -22,7 +21,6 @@ setup(
     long_description=(root/'README.md').read_text(encoding='utf-8') if (root/'README.md').exists() else cfg['description'],
     long_description_content_type='text/markdown',
     author=cfg['author'],
-    license=licenses[cfg['license']],
     url=url,
     project_urls={'Source': url, 'Changelog': f"{url}/blob/{cfg['branch']}/CHANGELOG.md"},
     keywords=cfg['keywords'].split(),
