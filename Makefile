@@ -81,5 +81,4 @@ pins: env ## write constraints.txt and environment.yml from what .venv has
 
 clean: ## remove what can be made again, except .venv and the pretraining cache
 	rm -rf build dist demo _docs *.egg-info .pytest_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
-	find . -name .ipynb_checkpoints -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -33,11 +33,10 @@ def export(
 
 def compare(
     tree:Path, # A copy after its tool ran
-    pattern:str, # Which files
-    folder:str, # Below which folder
+    pattern:str, # Which files, from the root
 )->list: # (name, what is wrong)
     "Files that differ between the checkout and the copy, in either direction."
-    names = {f.relative_to(base).as_posix() for base in (root, tree) for f in (base/folder).rglob(pattern)
+    names = {f.relative_to(base).as_posix() for base in (root, tree) for f in base.glob(pattern)
              if not {'.ipynb_checkpoints', '__pycache__', 'assets'} & set(f.relative_to(base).parts)}
     res = []
     for name in sorted(names):
@@ -66,16 +65,16 @@ def main():
 
         export(tree)
         bad[f'{lib}/ is not what nbs/ exports: run `make export`'] = (
-            compare(tree, '*.py', lib) + compare(tree, 'pyproject.toml', '.'))
+            compare(tree, f'{lib}/**/*.py') + compare(tree, 'pyproject.toml'))
 
         from nbdev.clean import nbdev_clean
         nbdev_clean()
-        bad['notebooks are not clean: run `make export`'] = compare(tree, '*.ipynb', 'nbs')
+        bad['notebooks are not clean: run `make export`'] = compare(tree, 'nbs/**/*.ipynb')
 
         from readme import links, readme
         text = readme(root/'nbs/index.ipynb')
         (tree/'README.md').write_text(text, encoding='utf-8')
-        bad['README.md is not what nbs/index.ipynb says: run `make readme`'] = compare(tree, 'README.md', '.')
+        bad['README.md is not what nbs/index.ipynb says: run `make readme`'] = compare(tree, 'README.md')
         bad['README.md points to what is not there'] = [(l, 'missing') for l in links(text) if not (root/l).exists()]
         os.chdir(root)
 
