@@ -7,6 +7,7 @@ __all__ = ['save_study', 'prograd_demo', 'report']
 
 # %% ../nbs/11_cli.ipynb #3d2ca3fa
 import argparse
+import inspect
 import json
 import sys
 import time
@@ -16,6 +17,7 @@ import pandas as pd
 
 from .checks import check_whole
 from .clip import load_clip
+from .data import pocket_task
 from .gradients import check_lambdas
 from .plots import plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
 from .study import Study, readable, study
@@ -104,13 +106,15 @@ def _sentence(split, mean, half, seeds):
 
 
 def _parse(args):
+    "The demo's options; what makes the pocket task hard is decided where the task is defined"
+    usual = {name: p.default for name, p in inspect.signature(pocket_task).parameters.items()}
     parser = argparse.ArgumentParser("prograd_demo", description=prograd_demo.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=1, help="the first of them")
-    parser.add_argument("--shots", type=int, default=8, help="training images per class")
+    parser.add_argument("--shots", type=int, default=usual["shots"], help="training images per class")
     parser.add_argument("--lambdas", type=float, nargs="+", default=[0.0, 1.0], help="one prompt each: 0 is CoOp, 1 is ProGrad")
-    parser.add_argument("--noise", type=float, default=0.08, help="pixel noise, of the full range")
-    parser.add_argument("--rho", type=float, default=1.0, help="share of training images on their class's own texture")
+    parser.add_argument("--noise", type=float, default=usual["noise"], help="pixel noise, of the full range")
+    parser.add_argument("--rho", type=float, default=usual["rho"], help="share of training images on their class's own texture")
     parser.add_argument("--epochs", type=int, default=None, help="passes over the shots; the published number for the shots by default")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for tables and figures")
     return parser.parse_args(args)

@@ -25,7 +25,7 @@ def _load_compiled() -> bool:
 
 def declare_missing():
     "Make `import torchvision` work; returns the library that holds the declarations, or None where none are needed"
-    if _load_compiled(): return None
+    if hasattr(torch.ops.torchvision, "nms") or _load_compiled(): return None
     library = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS: library.define(schema)
     return library
