@@ -38,7 +38,7 @@ class Recipe:
     batch: int = 128  # Images in a supervised batch
     lr: float = 4e-3  # Peak learning rate, supervised
     weights: tuple = (1.0, 0.3, 0.3)  # Loss weights of object, texture, colour
-    align_steps: int = 2000  # Contrastive steps
+    align_steps: int = 600  # Contrastive steps
     align_batch: int = 512  # Image-caption pairs in a contrastive batch
     align_lr: float = 2e-3  # Peak learning rate, contrastive
     seed: int = 20_000_001  # Of the training pool; fresh renderings use others
