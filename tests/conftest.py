@@ -1,0 +1,71 @@
+"What the tests share: no network, repeatable examples, and small models."
+import json
+import os
+import tempfile
+
+# Before anything imports huggingface_hub: an empty cache, and no way out of this machine.
+# One thread, for the subprocesses too: the tests are many small operations, between which threads would wait for each other.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": tempfile.mkdtemp(prefix="no-weights-"), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# derandomize: the same examples in every run, so that a red test is red for everybody
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60,
+                          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+settings.load_profile("repeatable")
+
+
+def pytest_report_header():
+    import prograd_viz
+    return f"library: {os.path.dirname(prograd_viz.__file__)}"
+
+
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
+VIT = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 4}
+RESNET = {"image_size": 96, "layers": [1, 1, 1, 1], "width": 8}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    "(vision, precision, **text config) -> a CLIP of a few thousand weights besides its token table, random from a fixed seed"
+    import torch
+    from prograd_viz.clip import load_clip, open_clip
+    folder, built = tmp_path_factory.mktemp("configs"), {}
+
+    def make(vision=VIT, precision="fp64", custom_text=False, **text):
+        config = json.dumps({"embed_dim": 24, "custom_text": custom_text, "vision_cfg": vision, "text_cfg": TEXT | text})
+        if (config, precision) not in built:
+            path = folder / f"tiny-{len(built)}.json"
+            path.write_text(config)
+            open_clip.add_model_config(path)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                clip = load_clip(path.stem, "random", precision=precision)
+                # open_clip starts with tiny embeddings, between which a text tower hardly tells
+                clip.token_embedding.weight.normal_(std=0.5)
+            built[config, precision] = clip
+        return built[config, precision]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clip():
+    "The pocket model"
+    from prograd_viz.clip import load_clip
+    return load_clip("pocket")
+
+
+@pytest.fixture(scope="session")
+def exact():
+    "The pocket model in float64"
+    from prograd_viz.clip import load_clip
+    return load_clip("pocket", precision="fp64")
+
+
+@pytest.fixture(scope="session")
+def task():
+    "Six classes, each on its own texture, four images of each to learn from"
+    from prograd_viz.data import few_shot
+    return few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4)
