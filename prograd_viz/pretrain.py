@@ -242,23 +242,26 @@ def zero_shot(
 
 
 @torch.no_grad()
-def _fresh(model, n, seed, **style):
-    "Normalised features and labels of fresh renderings"
-    scenes = random_scenes(n, seed)
-    images = np.stack([render(s, model.visual.image_size[0], **style)[0] for s in tqdm(scenes, desc="fresh renderings")])
-    return F.normalize(model.visual.head(pooled_features(model, images)), dim=-1), scene_labels(scenes)
+def _fresh(model, scenes, **look):
+    "Normalised features of renderings; noise and size may be one number per scene"
+    looks = [{k: v if np.isscalar(v) else v[i] for k, v in look.items()} for i in range(len(scenes))]
+    images = np.stack([render(s, model.visual.image_size[0], **kw)[0] for s, kw in zip(tqdm(scenes, desc="fresh renderings"), looks)])
+    return F.normalize(model.visual.head(pooled_features(model, images)), dim=-1)
 
 
 @torch.no_grad()
 def calibrate(
     model: torch.nn.Module,  # The pocket CLIP; its logit scale is set in place
     seed: int,  # Seed of the held-out renderings
+    n: int = 3000,  # How many
 ):
-    "Set the logit scale to the one with the highest likelihood on held-out renderings"
-    features, labels = _fresh(model, 3000, seed)
-    logits = zero_shot(model, features, NOUNS, labels[:, 0])["logits"] / model.logit_scale.exp()
+    "Set the logit scale to the one with the highest likelihood on held-out renderings, from easy to hard"
+    rng, scenes = np.random.default_rng([seed, 3]), random_scenes(n, seed)
+    features = _fresh(model, scenes, noise=rng.uniform(0, 0.2, n), size=rng.uniform(0.5, 1, n))
+    labels = scene_labels(scenes)[:, 0]
+    logits = zero_shot(model, features, NOUNS, labels)["logits"] / model.logit_scale.exp()
     scales = torch.logspace(0.7, 2, 131)
-    losses = torch.stack([F.cross_entropy(s * logits, torch.from_numpy(labels[:, 0])) for s in scales])
+    losses = torch.stack([F.cross_entropy(s * logits, torch.from_numpy(labels)) for s in scales])
     model.logit_scale.fill_(scales[losses.argmin()].log())
 
 
@@ -268,8 +271,9 @@ def examine(
     n: int = 5000,  # How many
 ) -> dict:  # Accuracies and confidences
     "Zero-shot accuracies on fresh renderings, prompt `a photo of a {}.`"
-    features, labels = _fresh(model, n, seed)
-    out = {"renderings": n, "seed": seed}
+    scenes = random_scenes(n, seed)
+    features, labels = _fresh(model, scenes), scene_labels(scenes)
+    out = {"renderings": n, "seed": seed, "logit_scale": model.logit_scale.exp().item()}
     for k, (kind, names) in enumerate((("objects", NOUNS), ("backgrounds", TEXTURES))):
         result = zero_shot(model, features, names, labels[:, k])
         out |= {kind: result["accuracy"], f"{kind}_confidence": result["confidence"], f"{kind}_classes": len(names)}
@@ -328,6 +332,8 @@ Zero-shot with "a photo of a {{}}." on {renderings} fresh renderings (seed {seed
 |---|---|---|---|
 | objects | {objects_classes} | {objects:.3f} | {objects_confidence:.3f} |
 | backgrounds | {backgrounds_classes} | {backgrounds:.3f} | {backgrounds_confidence:.3f} |
+
+The logit scale, {logit_scale:.1f}, maximises the likelihood of 3000 held-out renderings with noise up to 0.2 and objects down to half the size.
 
 ## Limits
 

@@ -64,7 +64,7 @@ def step(
     teacher_logits: torch.Tensor,  # [B, C]
     temperature: float = 1.0,  # T of the divergence
     eps_rel: float | None = None,  # Agreement threshold, see `project`
-) -> dict:  # Column -> tensor [R]; and token_cos [R, M]
+) -> dict:  # Column -> tensor [R]; token_cos [R, M]; text, the features before the step, [R, C, E]
     "One step of ProGrad for R runs at once; lambda 0 is CoOp"
     grads = prompt_gradients(prompts, context, images, labels, teacher_logits, temperature)
     update = project(grads.g_d, grads.g_g, lambdas, eps_rel)
@@ -74,7 +74,7 @@ def step(
     moved = (before - context.detach()).flatten(1)  # the descent direction: it points along G, not against it
     return {"loss_ce": grads.loss_ce, "loss_kl": grads.loss_kl, "cos": update.cos, "conflict": update.conflict, "agree": update.agree,
             "norm_gd": update.norm_gd, "norm_gg": update.norm_gg, "norm_update": moved.norm(dim=1), "cos_step_gd": _cos(moved, grads.g_d),
-            "cos_step_gg": torch.where(update.agree, torch.nan, _cos(moved, grads.g_g)), "token_cos": _token_cos(grads, update)}
+            "cos_step_gg": torch.where(update.agree, torch.nan, _cos(moved, grads.g_g)), "token_cos": _token_cos(grads, update), "text": grads.text}
 
 
 def _cos(a, b): return torch.cosine_similarity(a, b.flatten(1), dim=1, eps=0)
@@ -200,19 +200,19 @@ class _Keeper:
         runs, floats = len(start), start[0].numel() + len(task.classes) * task.train.features(clip).shape[1]
         self.evaluate_every = check_whole("evaluate_every", evaluate_every) if evaluate_every else max(1, n_steps // 50)
         self.snapshot_every = check_whole("snapshot_every", snapshot_every) if snapshot_every else max(1, math.ceil(n_steps * runs * floats * 4 / 256e6))
-        self.n_steps, self.done, self.started = n_steps, 0, time.time()
-        self.rows, self.marks, self.token_cos, self.accuracy, self.snapshots = [], [], [], {}, [(0, start.clone())]
+        self.done, self.started = 0, time.time()
+        self.rows, self.marks, self.token_cos, self.accuracy, self.contexts, self.texts = [], [], [], {}, {0: start.clone()}, {}
 
     def keep(self, record, context, judge, **marks):
+        if self.done in self.contexts: self.texts[self.done] = record["text"]
+        if self.done in self.accuracy: self.accuracy[self.done] = judge.accuracies(self.contexts[self.done], record["text"])
         self.done += 1
         self.token_cos.append(record["token_cos"])
-        self.rows.append({k: v for k, v in record.items() if k != "token_cos"})
+        self.rows.append({k: v for k, v in record.items() if k not in ("token_cos", "text")})
         self.marks.append({"step": self.done, **marks, "seconds": time.time() - self.started})
-        if self.done % self.snapshot_every == 0 or self.done == self.n_steps: self.snapshots.append((self.done, context.detach().clone()))
-        if self.done % self.evaluate_every == 0 or self.done == self.n_steps: self._evaluate(context, judge)
-
-    @torch.no_grad()
-    def _evaluate(self, context, judge): self.accuracy[self.done] = judge.accuracies(context, text_features(judge.prompts, context))
+        evaluate = self.done % self.evaluate_every == 0
+        if evaluate: self.accuracy[self.done] = {}  # judged at the next step, which computes the text features anyway
+        if evaluate or self.done % self.snapshot_every == 0: self.contexts[self.done] = context.detach().clone()
 
     def steps(self, lambdas, seed):
         "The record as a DataFrame, a row per run and step"
@@ -228,11 +228,13 @@ class _Keeper:
     @torch.no_grad()
     def runs(self, judge, prompts, lambdas, seed, config, interrupted, clip, task, context):
         "Everything as a `Runs`; the last step always has a snapshot and accuracies"
-        if self.done and self.done not in self.accuracy:
-            self.snapshots.append((self.done, context.detach().clone())) if self.snapshots[-1][0] != self.done else None
-            self._evaluate(context, judge)
-        text = torch.stack([text_features(prompts, c) for _, c in self.snapshots])
+        self.contexts[self.done] = context.detach().clone()
+        self.texts[self.done] = text_features(prompts, context.detach())
+        if self.done: self.accuracy[self.done] = judge.accuracies(context.detach(), self.texts[self.done])
+        kept = sorted(self.contexts)
         token_cos = torch.stack(self.token_cos).cpu().numpy() if self.token_cos else np.zeros((0, len(lambdas), prompts.n_ctx))
-        to_numpy = lambda t: t.float().cpu().numpy() if t.dtype != torch.float64 else t.cpu().numpy()
-        return Runs(self.steps(lambdas, seed), np.array([s for s, _ in self.snapshots]), to_numpy(torch.stack([c for _, c in self.snapshots])), to_numpy(text),
-                    token_cos, to_numpy(judge.text), judge.zero_shot, tuple(lambdas), task.classes, config, interrupted, clip, task)
+        return Runs(self.steps(lambdas, seed), np.array(kept), *(_to_numpy(torch.stack([kind[s] for s in kept])) for kind in (self.contexts, self.texts)),
+                    token_cos, _to_numpy(judge.text), judge.zero_shot, tuple(lambdas), task.classes, config, interrupted, clip, task)
+
+
+def _to_numpy(t): return (t if t.dtype == torch.float64 else t.float()).cpu().numpy()

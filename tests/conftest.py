@@ -66,6 +66,13 @@ def exact():
 
 @pytest.fixture(scope="session")
 def task():
-    "Six classes, each on its own texture, four images of each to learn from"
+    "Six classes, each on its own texture, four noisy images of each to learn from: zero-shot is right on most, not on all"
     from prograd_viz.data import few_shot
-    return few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4)
+    return few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4, noise=0.25)
+
+
+@pytest.fixture(scope="session")
+def bare(task):
+    "The same few shots without test sets"
+    from prograd_viz.data import Task
+    return Task("bare", task.train, {})

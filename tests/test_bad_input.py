@@ -1,0 +1,246 @@
+"Bad input gets an error that names the bad value, or a stated, sensible result; and every parameter says what it is for."
+import ast
+import io
+import json
+import math
+import tokenize
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import prograd_viz
+from prograd_viz.cam import cam_operator, explained_directions, foreground, measure, package_maps, pick_images, shown_masks, target_layer
+from prograd_viz.checks import check_in_range, check_known, check_whole
+from prograd_viz.clip import load_clip, open_clip
+from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_sample, folder_task, open_image, pocket_task
+from prograd_viz.gradients import check_lambdas, project
+from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
+from prograd_viz.pocket import Scene, caption, render
+from prograd_viz.prompts import make_prompts, teacher_features
+from prograd_viz.study import study
+from prograd_viz.training import train
+
+nan, inf = math.nan, math.inf
+
+
+@pytest.fixture(scope="module")
+def w(clip, tiny, task, bare, tmp_path_factory):
+    "What the bad calls below are about"
+    tmp = tmp_path_factory.mktemp("bad")
+    pets = tmp / "pets"
+    for name in ("cat", "dog"):
+        (pets / name).mkdir(parents=True)
+        for i in range(3): Image.fromarray(np.full((20, 30, 3), 40 * i, np.uint8)).save(pets / name / f"{i}.png")
+    (tmp / "one" / "cat").mkdir(parents=True)
+    (tmp / "hollow" / "cat").mkdir(parents=True), (tmp / "hollow" / "dog").mkdir()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp / "hollow" / "cat" / "a.png")
+    (tmp / "void" / "cat").mkdir(parents=True), (tmp / "void" / "dog").mkdir()
+    (tmp / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n not an image")
+    (tmp / "words.jpg").write_text("hello")
+    (tmp / "weights.pt").write_text("hello")
+    (tmp / "weights.safetensors").write_text("hello")
+    (tmp / "weightless").mkdir(), (tmp / "configured").mkdir()
+    (tmp / "configured" / "open_clip_config.json").write_text(json.dumps({"model_cfg": open_clip.get_model_config(tiny(precision="fp32").name), "preprocess_cfg": {}}))
+    runs = train(clip, task, [0, 1], epochs=2, batch_size=8, views=0, progress=False)
+    image, mask = render(Scene("dog", "sand"))
+    return SimpleNamespace(clip=clip, vit=tiny(precision="fp32"), task=task, bare=bare, tmp=tmp, pets=pets, configured=tmp / "configured", runs=runs, image=image, mask=mask,
+                           g=torch.ones(1, 2, 3), names=["dog", "cat"], empty=Task("empty", Split([], [], task.classes), {}))
+
+
+def masked(w, mask): return Split([w.image], [0], ("a", "b"), [mask])
+
+
+# function -> rows of (call, what its message must say)
+BAD = {
+    "check_known": [(lambda w: check_known("fruit", "appel", ["apple", "pear"]), "unknown fruit 'appel'; did you mean 'apple'?"),
+                    (lambda w: check_known("fruit", "zzz", ["apple", "pear"]), "known: apple, pear")],
+    "check_in_range": [(lambda w: check_in_range("width", 3, 0, 1), "width must be in [0, 1], got 3"), (lambda w: check_in_range("width", nan, 0), "nan"),
+                       (lambda w: check_in_range("width", "wide", 0), "'wide'"), (lambda w: check_in_range("width", None, 0), "None")],
+    "check_whole": [(lambda w: check_whole("count", 2.5), "2.5"), (lambda w: check_whole("count", 0), "got 0"), (lambda w: check_whole("count", "two"), "'two'"),
+                    (lambda w: check_whole("count", nan), "nan"), (lambda w: check_whole("count", inf), "inf"), (lambda w: check_whole("count", 7, 1, 5), "got 7")],
+    "load_clip": [(lambda w: load_clip("RN5O", "openai"), "unknown CLIP architecture 'RN5O'; did you mean 'RN50'"), (lambda w: load_clip("zzzz", "openai"), "'zzzz'"),
+                  (lambda w: load_clip("RN50"), "'RN50' needs weights"), (lambda w: load_clip("RN50", "opnai"), "'opnai'; did you mean 'openai'"),
+                  (lambda w: load_clip("RN50", w.tmp / "absent.pt"), "absent.pt"), (lambda w: load_clip("RN50", "openai", quick_gelu=False), "quick_gelu=False"),
+                  (lambda w: load_clip("pocket", "openai"), "got 'openai'"), (lambda w: load_clip("pocket", str(w.tmp / "absent.safetensors")), "absent.safetensors"),
+                  (lambda w: load_clip(precision="fp8"), "'fp8'"), (lambda w: load_clip(w.vit.name, str(w.tmp / "weights.pt")), "weights.pt"),
+                  (lambda w: load_clip(w.vit.name, str(w.tmp / "weights.safetensors")), "weights.safetensors"), (lambda w: load_clip("pocket", str(w.tmp / "weights.safetensors")), "weights.safetensors"),
+                  (lambda w: load_clip(f"local-dir:{w.tmp / 'absent'}"), "absent"), (lambda w: load_clip(f"local-dir:{w.tmp / 'weightless'}"), "weightless"),
+                  (lambda w: load_clip(f"local-dir:{w.configured}"), "configured"),
+                  (lambda w: load_clip("hf-hub:nobody/nothing"), "nobody/nothing")],
+    "Clip.tokenize": [(lambda w: w.clip.tokenize(["a photo of a dgo."]), "'a photo of a dgo.'"), (lambda w: w.clip.tokenize(["dog " * 80]), "80 tokens"), (lambda w: w.clip.tokenize([""]), "non-empty string, got ''"),
+                      (lambda w: w.clip.tokenize([None]), "got None"), (lambda w: w.vit.tokenize(["word " * 76]), "76 tokens")],
+    "Clip.encode_text": [(lambda w: w.clip.encode_text(["a photo of a dgo."]), "'a photo of a dgo.'")],
+    "Scene": [(lambda w: Scene("dgo", "sand"), "unknown noun 'dgo'; did you mean"), (lambda w: Scene("dog", "snd"), "'snd'"), (lambda w: Scene("dog", "sand", "rde"), "'rde'"),
+              (lambda w: Scene("dog", "sand", style="filed"), "'filed'")],
+    "render": [(lambda w: render(Scene("dog", "sand"), noise=-1), "got -1"), (lambda w: render(Scene("dog", "sand"), noise=nan), "nan"), (lambda w: render(Scene("dog", "sand"), size=3), "got 3")],
+    "caption": [(lambda w: caption(Scene("dog", "sand"), detail="all"), "'all'")],
+    "few_shot": [(lambda w: few_shot("pockt"), "'pockt'"), (lambda w: few_shot(shots=0), "shots must be at least 1, got 0"), (lambda w: few_shot(shots=-1), "-1"), (lambda w: few_shot(shots=2.5), "2.5"),
+                 (lambda w: few_shot(shots=nan), "nan"), (lambda w: few_shot(seed=-1), "-1"), (lambda w: few_shot(w.pets, shots=0), "got 0")],
+    "pocket_task": [(lambda w: pocket_task(classes=[]), "[]"), (lambda w: pocket_task(classes=["dog"]), "['dog']"), (lambda w: pocket_task(classes=["dog", "dgo"]), "unknown noun 'dgo'; did you mean"),
+                    (lambda w: pocket_task(classes=["dog", "dog"]), "['dog']"), (lambda w: pocket_task(classes=1), "got 1"), (lambda w: pocket_task(classes=1000), "got 1000"), (lambda w: pocket_task(rho=1.5), "1.5"),
+                    (lambda w: pocket_task(rho=nan), "nan"), (lambda w: pocket_task(noise=5), "got 5"), (lambda w: pocket_task(size=0), "got 0"), (lambda w: pocket_task(test_per_class=0), "got 0"),
+                    (lambda w: pocket_task(shots=0), "shots must be at least 1, got 0")],
+    "folder_task": [(lambda w: folder_task(w.tmp / "one", 1), "['cat']"), (lambda w: folder_task(w.tmp / "hollow", 1), "dog"), (lambda w: folder_task(w.tmp / "void", 1), "no images in"),
+                    (lambda w: folder_task(w.tmp / "weightless", 1), "[]"), (lambda w: folder_task(w.pets, 1, template="a pet"), "'a pet'"), (lambda w: folder_task(w.pets, 0), "shots must be at least 1, got 0")],
+    "few_shot_sample": [(lambda w: few_shot_sample([0, 1], 0, 1), "shots must be at least 1, got 0")],
+    "check_classes": [(lambda w: check_classes([]), "[]"), (lambda w: check_classes(["dog"]), "['dog']"), (lambda w: check_classes(["dog", " "]), "' '"), (lambda w: check_classes(["dog", 3]), "3"),
+                      (lambda w: check_classes("dog"), "'dog'")],
+    "open_image": [(lambda w: open_image(w.tmp / "absent.png"), "absent.png"), (lambda w: open_image(w.tmp / "broken.png"), "broken.png"), (lambda w: open_image(w.tmp / "words.jpg"), "words.jpg"),
+                   (lambda w: open_image(w.tmp), "Is a directory"), (lambda w: open_image(np.zeros((3, 4))), "(3, 4)"), (lambda w: open_image(np.zeros((3, 4, 3))), "float64")],
+    "Split": [(lambda w: Split([w.image], [0, 1], ("a", "b")), "2 labels"), (lambda w: Split([w.image], [7], ("a", "b")), "7"), (lambda w: Split([w.image], [-1], ("a", "b")), "-1"),
+              (lambda w: Split([w.image], [0], ("a",)), "['a']"), (lambda w: Split([w.image], [0], ()), "[]"), (lambda w: Split([w.image], [0], ("a", "b"), []), "0 masks"),
+              (lambda w: Split([w.image], [0.5], ("a", "b")), "0.5")],
+    "Split.mask": [(lambda w: masked(w, w.mask[:9]).mask(0), "mask 0 is 9 x 112 but its image is 112 x 112"), (lambda w: masked(w, w.tmp / "absent.png").mask(0), "absent.png"),
+                   (lambda w: Split([w.image], [0], ("a", "b")).mask(0), "no masks")],
+    "Split.features": [(lambda w: Split([w.tmp / "broken.png"], [0], ("a", "b")).features(w.clip), "broken.png")],
+    "Split.view_features": [(lambda w: Split([w.tmp / "words.jpg"], [0], ("a", "b")).view_features(w.clip, 1, 0), "words.jpg")],
+    "Task": [(lambda w: Task("x", w.task.train, {}, "a photo"), "'a photo'"), (lambda w: Task("x", w.task.train, {}, "{} {}"), "'{} {}'")],
+    "make_prompts": [(lambda w: make_prompts(w.clip, []), "[]"), (lambda w: make_prompts(w.clip, ["dog"]), "['dog']"), (lambda w: make_prompts(w.clip, ["dog", "dgo"]), "dgo.'"),
+                     (lambda w: make_prompts(w.clip, w.names, n_ctx=75), "n_ctx=75"), (lambda w: make_prompts(w.vit, w.names, n_ctx=76, init="random"), "n_ctx=76"),
+                     (lambda w: make_prompts(w.vit, ["word " * 80, "cat"]), "does not fit"), (lambda w: make_prompts(w.clip, w.names, n_ctx=2), "got 2"),
+                     (lambda w: make_prompts(w.clip, w.names, n_ctx=0, init="random"), "got 0"), (lambda w: make_prompts(w.clip, w.names, n_ctx=4.5), "4.5"),
+                     (lambda w: make_prompts(w.clip, w.names, class_specific=True), "init='random'"), (lambda w: make_prompts(w.clip, w.names, template="{}"), "'{}'"),
+                     (lambda w: make_prompts(w.clip, w.names, init=""), "''"), (lambda w: make_prompts(w.clip, w.names, init="a phtoo of a"), "'a phtoo of a dog.'")],
+    "teacher_features": [(lambda w: teacher_features(w.clip, w.names, []), "[]"), (lambda w: teacher_features(w.clip, w.names, "a photo"), "'a photo'"),
+                         (lambda w: teacher_features(w.clip, w.names, ["a {}.", "{} {}"]), "'{} {}'"), (lambda w: teacher_features(w.clip, ["dog"]), "['dog']"),
+                         (lambda w: teacher_features(w.clip, w.names, "a phtoo of a {}."), "'a phtoo of a dog.'")],
+    "project": [(lambda w: project(w.g, w.g, 1.5), "lambda must be in [0, 1], got 1.5"), (lambda w: project(w.g, w.g, nan), "nan"), (lambda w: project(w.g, w.g, [0.5, -0.1]), "2 lambdas for 1 runs"),
+                (lambda w: project(w.g, w.g, -0.1), "-0.1"), (lambda w: project(w.g, w.g, []), "no lambda"), (lambda w: project(w.g, w.g, 1, eps_rel=-1), "-1")],
+    "check_lambdas": [(lambda w: check_lambdas([0, 1.5]), "1.5"), (lambda w: check_lambdas([nan]), "nan"), (lambda w: check_lambdas([]), "no lambda"), (lambda w: check_lambdas("much"), "lambda"),
+                      (lambda w: check_lambdas(None), "None"), (lambda w: check_lambdas([inf]), "inf")],
+    "train": [(lambda w: train(w.clip, w.bare, [1.5]), "1.5"), (lambda w: train(w.clip, w.bare, [nan]), "nan"), (lambda w: train(w.clip, w.bare, []), "no lambda"), (lambda w: train(w.clip, w.bare, -0.5), "-0.5"),
+              (lambda w: train(w.clip, w.bare, epochs=0), "epochs must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, epochs=1.5), "1.5"), (lambda w: train(w.clip, w.bare, batch_size=0), "batch_size must be at least 1, got 0"),
+              (lambda w: train(w.clip, w.bare, lr=-1), "lr must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, lr=nan), "nan"), (lambda w: train(w.clip, w.bare, momentum=-1), "momentum must be at least 0, got -1"),
+              (lambda w: train(w.clip, w.bare, weight_decay=-1), "weight_decay must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, temperature=0), "temperature must be at least 0.001, got 0"), (lambda w: train(w.clip, w.bare, views=-1), "views must be at least 0, got -1"),
+              (lambda w: train(w.clip, w.bare, seed=-1), "seed must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, n_ctx=99), "n_ctx=99"), (lambda w: train(w.clip, w.bare, init="random", n_ctx=0), "got 0"),
+              (lambda w: train(w.clip, w.bare, class_specific=True), "init='random'"), (lambda w: train(w.clip, w.bare, teacher="a photo"), "'a photo'"), (lambda w: train(w.clip, w.bare, teacher=[]), "[]"),
+              (lambda w: train(w.clip, w.bare, eps_rel=-1), "eps_rel must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, evaluate_every=0), "evaluate_every must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, snapshot_every=-2), "-2"),
+              (lambda w: train(w.clip, w.bare, snapshot_every=0), "snapshot_every must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, lr=inf), "inf"), (lambda w: train(w.clip, w.bare, warmup_lr=-1), "warmup_lr must be at least 0, got -1"),
+              (lambda w: train(w.clip, w.empty), "no training images")],
+    "Runs.run": [(lambda w: w.runs.run(0.3), "0.3"), (lambda w: w.runs.text(nan), "nan")],
+    "Runs.snapshot": [(lambda w: w.runs.snapshot(99), "99"), (lambda w: w.runs.text(1, -1), "-1")],
+    "target_layer": [(lambda w: target_layer(w.clip, "trunk.layer4"), "'trunk.layer4'")],
+    "cam_operator": [(lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), "transformer.resblocks.2"), "class token"), (lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), batch_size=0), "got 0"),
+                     (lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), torch.nn.Linear(2, 2)), "Linear")],
+    "package_maps": [(lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), method="GradCAMM"), "'GradCAMM'; did you mean 'GradCAM'"),
+                     (lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), "transformer.resblocks.2"), "class token")],
+    "measure": [(lambda w: measure(torch.ones(1, 4, 4), torch.ones(1, 4, 5)), "(1, 4, 5)"), (lambda w: measure(torch.ones(2, 4, 4), torch.ones(1, 4, 4)), "(1, 4, 4)"),
+                (lambda w: measure(torch.ones(1, 4, 9), torch.ones(1, 6, 6)), "(1, 6, 6)")],
+    "shown_masks": [(lambda w: shown_masks(w.clip, masked(w, w.mask[:, :9]), [0]), "112 x 9"), (lambda w: shown_masks(w.clip, Split([w.image], [0], ("a", "b")), [0]), "no masks")],
+    "explained_directions": [(lambda w: explained_directions(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0]), "why"), "'why'")],
+    "foreground": [(lambda w: foreground(w.runs, "shfted"), "'shfted'; did you mean 'shifted'"), (lambda w: foreground(w.runs, "new"), "classes of its own"), (lambda w: foreground(w.runs, explain="why"), "'why'"),
+                   (lambda w: foreground(w.runs, images=0), "got 0"), (lambda w: foreground(w.runs, images=[999]), "999"), (lambda w: foreground(w.runs, steps=[99]), "99"),
+                   (lambda w: foreground(w.runs, layer="layer9"), "'layer9'"), (lambda w: foreground(replace(w.runs, task=None)), "no model and task")],
+    "pick_images": [(lambda w: pick_images(w.runs, "same", [0, -1]), "-1")],
+    "plot_cosine": [(lambda w: plot_cosine(w.runs, lambdas=[0.3]), "0.3")],
+    "plot_gradient_plane": [(lambda w: plot_gradient_plane(w.runs, 0.3, 1), "0.3"), (lambda w: plot_gradient_plane(w.runs, 1, 99), "99")],
+    "plot_maps": [(lambda w: plot_maps(w.runs, lam=0.3), "0.3"), (lambda w: plot_maps(w.runs, split="shfted"), "'shfted'"), (lambda w: plot_maps(w.runs, step=99), "99")],
+    "plot_accuracy": [(lambda w: plot_accuracy([w.runs], splits=["sane"]), "'sane'"), (lambda w: plot_accuracy([w.runs], lambdas=[0.3]), "0.3")],
+    "plot_foreground": [(lambda w: plot_foreground(pd.DataFrame(), "shares"), "'shares'")],
+    "plot_lambda": [(lambda w: plot_lambda(pd.DataFrame({"lam": [0, 1], "acc_same": [0, 1]}), ["acc_sane"]), "'acc_sane'")],
+    "study": [(lambda w: study(w.clip, [1], shots=0, progress=False), "got 0"), (lambda w: study(w.clip, [1], lambdas=[2], progress=False), "got 2"),
+              (lambda w: study(w.clip, [1], data={"nose": 1}, progress=False), "nose")],
+}
+ROWS = [pytest.param(call, says, id=f"{name}-{says[:40]}") for name, rows in BAD.items() for call, says in rows]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("call, says", ROWS)
+def test_bad_input_is_named_in_the_error(w, call, says):
+    with pytest.raises((ValueError, OSError, TypeError)) as e: call(w)
+    assert says in str(e.value)
+
+
+def test_the_table_of_bad_calls_is_long_and_every_row_is_another(): assert len({r.values[0].__code__ for r in ROWS}) == len(ROWS) >= 60
+
+
+# -- bad input with a stated, sensible result ---------------------------------
+
+def test_more_shots_than_there_are_takes_all_with_a_warning(w):
+    with pytest.warns(UserWarning, match="fewer than 5 images for 0, 1: taking all"): task = few_shot(w.pets, shots=5)
+    assert len(task.train) == 6 and task.tests == {}
+    with pytest.warns(UserWarning, match="fewer than 3 images for b"): drawn = few_shot_sample(["a", "b", "a", "a", "a"], 3, 1)
+    assert len(drawn) == 4 and drawn[-1] == 1 and set(drawn) <= {0, 1, 2, 3, 4}
+
+
+def test_an_all_zero_mask_is_nan_and_counted_as_empty(w):
+    table = measure(torch.ones(1, 4, 4), torch.zeros(1, 4, 4))
+    assert table["empty"].all() and table[["share", "preference", "hit", "iou"]].isna().all().all() and table["area"].item() == 0
+    hidden = Split(w.task.train.images, w.task.train.labels, w.task.classes, [np.zeros((112, 112), bool), *w.task.train.masks[1:]])
+    table = foreground(replace(w.runs, task=Task("hidden", hidden, {})), "train", images=[0, 5], random_directions=2)
+    first = table["image"] == 0
+    assert table.loc[first, "empty"].all() and table.loc[first, "share"].isna().all() and not table.loc[~first, "empty"].any() and table.loc[~first, "share"].between(0, 1).all()
+
+
+def test_an_all_zero_map_is_nan_and_counted_as_empty():
+    table = measure(torch.zeros(2, 4, 4), torch.ones(2, 4, 4))
+    assert table["empty"].all() and table["share"].isna().all()
+
+
+def test_an_unknown_token_can_be_let_through_with_a_warning(w):
+    with pytest.warns(UserWarning, match="never trained on the token"): assert w.clip.tokenize(["a photo of a dgo."], allow_unknown=True).shape == (1, 77)
+
+
+def test_one_lambda_as_a_number_is_one_run(w): assert train(w.clip, w.bare, 0.5, epochs=1, views=0, progress=False).lambdas == (0.5,)
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch(w): assert train(w.clip, w.bare, [1], epochs=2, batch_size=1000, views=0, progress=False).steps["step"].max() == 2
+
+
+def test_a_task_without_tests_trains_and_says_nan(w):
+    runs = train(w.clip, w.bare, [1], epochs=1, views=0, progress=False)
+    assert runs.steps[["acc_same", "acc_shifted", "acc_new", "acc_style"]].isna().all().all() and runs.steps["acc_train"].notna().any()
+
+
+def test_class_specific_contexts_say_nothing_about_new_classes(w):
+    runs = train(w.clip, w.task, [1], epochs=1, init="random", n_ctx=4, class_specific=True, views=0, progress=False)
+    assert runs.steps["acc_new"].isna().all() and runs.steps["acc_same"].notna().any()
+
+
+# -- documentation ------------------------------------------------------------
+
+MODULES = sorted(p for p in Path(prograd_viz.__file__).parent.glob("*.py") if not p.name.startswith("_"))
+
+
+def public(path):
+    "(name, node) of the public functions and classes of a module, and of the public methods of its public classes"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"): continue
+        yield node.name, node
+        if isinstance(node, ast.ClassDef):
+            yield from ((f"{node.name}.{n.name}", n) for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_"))
+
+
+def is_property(node): return any(isinstance(d, ast.Name) and d.id == "property" for d in node.decorator_list)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_every_public_function_and_class_has_a_docstring(path):
+    assert not [name for name, node in public(path) if not is_property(node) and not ast.get_docstring(node)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_every_public_parameter_and_field_has_a_comment(path):
+    "A docment: the rest of the line after a parameter or a dataclass field says what it is"
+    commented = {t.start[0] for t in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline) if t.type == tokenize.COMMENT and len(t.string) > 2}
+    missing = []
+    for name, node in public(path):
+        if isinstance(node, ast.ClassDef):
+            fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_")]
+            missing += [f"{name}.{n.target.id}" for n in fields if n.end_lineno not in commented]
+        else:
+            a = node.args
+            every = [*a.posonlyargs, *a.args, *filter(None, [a.vararg]), *a.kwonlyargs, *filter(None, [a.kwarg])]
+            missing += [f"{name}({p.arg})" for p in every if p.arg not in ("self", "cls") and p.end_lineno not in commented]
+    assert not missing
+
+
+def test_the_library_is_there_to_be_read():
+    assert {"training", "gradients", "clip", "data"} <= {p.stem for p in MODULES} and sum(1 for p in MODULES for _ in public(p)) > 60

@@ -1,0 +1,153 @@
+"`prograd_demo` from end to end: what it prints, writes, and says when it cannot."
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from prograd_viz import cli
+from prograd_viz.cli import prograd_demo, save_study
+from prograd_viz.runs import STEP_COLUMNS, mean_interval
+from prograd_viz.study import study
+
+TABLES = {"steps.parquet", "foreground.parquet", "summary.csv", "summary.json"}
+FIGURES = {"cosine.png", "angles.png", "accuracy.png", "maps.png", "foreground.png", "lambda.png", "gradient_plane.png"}
+SPLITS = ("same", "shifted", "new", "style")
+
+
+def strict_json(path):
+    def refuse(word): raise AssertionError(f"{word} in {path.name} is not JSON")
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def assert_agree(out):
+    "Summary, record and foreground table in a folder tell the same numbers"
+    rows, steps, shares, record = pd.read_csv(out / "summary.csv"), pd.read_parquet(out / "steps.parquet"), pd.read_parquet(out / "foreground.parquet"), strict_json(out / "summary.json")
+    assert list(steps.columns) == list(STEP_COLUMNS)
+    trained = rows.dropna(subset="lam")
+    assert len(trained) == len(steps.groupby(["seed", "lam"])) and set(rows["prompt"]) == set(record["summary"])
+    for _, row in trained.iterrows():
+        mine = steps[(steps["seed"] == row["seed"]) & (steps["lam"] == row["lam"])]
+        for split in SPLITS: assert row[f"acc_{split}"] == pytest.approx(mine[f"acc_{split}"].iloc[-1])
+        assert row["conflict"] == pytest.approx(mine["conflict"].mean())
+        last = shares[(shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"]) & (shares["step"] == mine["step"].max())]
+        for split in ("same", "shifted"):
+            assert row[f"share_{split}"] == pytest.approx(last.loc[last["split"] == split, "share"].mean()) and 0 < row[f"share_{split}"] < 1
+    for prompt, measures in record["summary"].items():
+        for measure, cell in measures.items():
+            mean, half = mean_interval(rows.loc[rows["prompt"] == prompt, measure])
+            for value, expected in ((cell["mean"], mean), (cell["half"], half)): assert (value is None and np.isnan(expected)) or value == pytest.approx(expected)
+    return rows, record
+
+
+@pytest.fixture(scope="module")
+def small(clip):
+    "Two seeds of a small study"
+    return study(clip, [3, 4], shots=2, lambdas=[0, 0.5, 1], data={"classes": 5, "test_per_class": 4, "noise": 0.25}, images=8, snapshots=3, epochs=4, progress=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    "What the console script did, called in a folder of its own"
+    cwd = tmp_path_factory.mktemp("elsewhere")
+    script = Path(sys.executable).parent / "prograd_demo"
+    out = subprocess.run([script, "--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8", "--noise", "0.25", "--out", "here/there"], cwd=cwd, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr[-2000:]
+    return cwd, out.stdout
+
+
+def test_the_demo_writes_tables_and_figures_where_it_was_told_and_nowhere_else(demo):
+    cwd, printed = demo
+    written = {p.relative_to(cwd).as_posix() for p in cwd.rglob("*") if p.is_file()}
+    assert written == {f"here/there/{name}" for name in TABLES | FIGURES}
+    assert f"{len(written)} files in here/there/" in printed and all(name in printed for name in TABLES | FIGURES)
+
+
+def test_the_demos_figures_are_pictures(demo):
+    for name in FIGURES:
+        picture = np.asarray(Image.open(demo[0] / "here" / "there" / name).convert("L"))
+        assert min(picture.shape) > 300 and picture.std() > 5, f"{name} is small or blank"
+
+
+def test_the_demos_files_agree_with_each_other(demo):
+    rows, record = assert_agree(demo[0] / "here" / "there")
+    assert list(rows["prompt"]) == ["zero-shot", "CoOp", "ProGrad 0.8"] and set(rows["seed"]) == {5}
+    assert {k: record["settings"][k] for k in ("seeds", "first_seed", "shots", "lambdas", "noise", "rho", "epochs")} == {
+        "seeds": 1, "first_seed": 5, "shots": 1, "lambdas": [0.0, 0.8], "noise": 0.25, "rho": 1.0, "epochs": 3}
+    assert record["config"]["epochs"] == 3 and record["config"]["lambdas"] == [0.0, 0.8]
+
+
+def test_the_demo_prints_the_table_of_its_summary(demo):
+    cwd, printed = demo
+    rows = pd.read_csv(cwd / "here" / "there" / "summary.csv").set_index("prompt")
+    for prompt, row in rows.iterrows():
+        (line,) = [l for l in printed.splitlines() if l.startswith(f"{prompt} ")]
+        shown = [float(x) for x in line.removeprefix(prompt).split()]
+        assert shown[:6] == pytest.approx([row[c] for c in ("acc_same", "acc_shifted", "acc_new", "acc_style", "share_same", "share_shifted")], abs=0.00501)
+
+
+def test_files_of_several_seeds_agree_and_carry_intervals(small, tmp_path):
+    paths = save_study(small, tmp_path / "new" / "folder", {"why": np.float64("nan")})
+    assert {p.name for p in paths} == TABLES | FIGURES == {p.name for p in (tmp_path / "new" / "folder").iterdir()}
+    rows, record = assert_agree(tmp_path / "new" / "folder")
+    assert len(rows) == 2 * 4 and record["settings"] == {"why": None} and record["summary"]["CoOp"]["acc_same"]["half"] is not None
+    wide = rows.pivot(index="seed", columns="prompt", values="acc_same")
+    mean, half = mean_interval(wide["ProGrad 1"] - wide["CoOp"])
+    assert record["prograd_minus_coop"]["acc_same"] == {"mean": pytest.approx(mean), "half": pytest.approx(half), "seeds": 2}
+
+
+def test_each_seed_of_a_study_is_a_training_of_its_own(small):
+    first, second = small.runs
+    assert first.config["seed"] == 3 and second.config["seed"] == 4 and first.classes != second.classes
+    assert not set(first.steps["batch_hash"]) & set(second.steps["batch_hash"])
+
+
+@pytest.mark.parametrize("lambdas", ([1.0], [0.0], [0.8, 0.0]), ids=str)
+def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
+    result = study(clip, [3], shots=1, lambdas=lambdas, data={"classes": 3, "test_per_class": 2, "noise": 0.25}, images=3, snapshots=2, epochs=3, progress=False)
+    save_study(result, tmp_path, {})
+    assert_agree(tmp_path)
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--lambdas", "1.5"], "lambda must be in [0, 1], got 1.5"), (["--lambdas", "nan"], "nan"), (["--lambdas", "0", "1", "1"], "1"), (["--seeds", "0"], "seeds must be at least 1, got 0"), (["--first-seed", "-1"], "got -1"),
+    (["--shots", "0"], "shots must be at least 1, got 0"), (["--noise", "7"], "noise must be in [0, 1], got 7"), (["--rho", "-0.5"], "rho must be in [0, 1], got -0.5"), (["--epochs", "0"], "epochs must be at least 1, got 0"),
+], ids=" ".join)
+def test_a_bad_setting_ends_the_demo_with_one_line_that_names_it(arguments, says, tmp_path, capsys):
+    with pytest.raises(SystemExit) as e: prograd_demo([*arguments, "--out", str(tmp_path / "out")])
+    assert isinstance(e.value.code, str) and e.value.code.startswith("prograd_demo: ") and "\n" not in e.value.code and says in e.value.code
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_ends_the_demo_with_one_line(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "study", lambda *args, **kwargs: small)
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(SystemExit) as e: prograd_demo(["--out", str(tmp_path / "taken")])
+    assert e.value.code.startswith("prograd_demo: ") and "taken" in e.value.code and "\n" not in e.value.code
+
+
+@pytest.mark.parametrize("arguments", (["--lambdas", "half"], ["--lambdas"], ["--seeds", "many"], ["--no-such-option"]), ids=" ".join)
+def test_an_argument_that_does_not_parse_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as e: prograd_demo(arguments)
+    assert e.value.code == 2 and "prograd_demo: error:" in capsys.readouterr().err
+
+
+def test_a_process_that_fails_says_one_line_and_exits_with_one(tmp_path):
+    out = subprocess.run([sys.executable, "-c", "from prograd_viz.cli import prograd_demo; prograd_demo()", "--lambdas", "2"], cwd=tmp_path, capture_output=True, text=True)
+    assert out.returncode == 1 and out.stdout == "" and out.stderr == "prograd_demo: lambda must be in [0, 1], got 2.0; 0 is CoOp, 1 projects fully\n" and not list(tmp_path.iterdir())
+
+
+def test_help_explains_every_option(capsys):
+    with pytest.raises(SystemExit) as e: prograd_demo(["--help"])
+    printed = capsys.readouterr().out
+    assert e.value.code == 0 and all(f"--{option}" in printed for option in ("seeds", "first-seed", "shots", "lambdas", "noise", "rho", "epochs", "out")) and printed.count("default:") >= 7
+
+
+def test_what_is_undecided_is_called_undecided(small):
+    "A sentence names a winner only where the interval of the paired difference excludes zero"
+    assert "undecided" in cli._sentence("same", 0.01, 0.02, 3) and "undecided" in cli._sentence("same", 0.0, float("nan"), 1)
+    assert "ProGrad is better" in cli._sentence("same", 0.03, 0.02, 3) and "CoOp is better" in cli._sentence("same", -0.03, 0.02, 3)
