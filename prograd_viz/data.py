@@ -168,8 +168,8 @@ def pocket_task(
     seed: int = 1,  # Decides everything
     classes: int | list = 12,  # How many, or which nouns
     rho: float = 1.0,  # Share of images on their class's own texture
-    noise: float = 0.08,  # Standard deviation of pixel noise
-    size: float = 1.0,  # Scale of the objects
+    noise: float = 0.15,  # Standard deviation of pixel noise, of the full range
+    size: float = 0.6,  # Scale of the objects
     test_per_class: int = 25,  # Test images per class and split
     px: int = 112,  # Side of an image, pixels
 ) -> Task:
