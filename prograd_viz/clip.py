@@ -96,8 +96,9 @@ def _check_text(clip, text, allow_unknown):
         raise ValueError(f"text has {len(ids)} tokens, but only {clip.context_length - 2} fit between start and end: {text[:60]!r}")
     unknown = [] if clip.trained_ids is None else [i for i in ids if i not in clip.trained_ids]
     if not unknown: return
-    words = [clip.tokenizer.decoder[i].removesuffix("</w>") for i in unknown]
-    message = f"{clip.name!r} was never trained on the token(s) {', '.join(map(repr, words))} of {text!r}; {_near_tokens(clip, words[0])}"
+    pieces = [clip.tokenizer.decoder[i].removesuffix("</w>") for i in unknown]
+    words = list(dict.fromkeys(w for w in text.replace(".", " ").split() if set(clip.tokenizer.encode(w)) - clip.trained_ids)) or pieces
+    message = f"{clip.name!r} was never trained on {', '.join(map(repr, words))} in {text!r}; {_near_tokens(clip, words[0])}"
     if not allow_unknown: raise ValueError(message + ", or allow_unknown=True")
     warnings.warn(message, stacklevel=4)
 

@@ -93,7 +93,7 @@ def _rows_of(runs: Runs, shares):
     rows = [row("zero-shot", np.nan, zero_shot, mine[mine["prompt"] == "zero-shot"], np.nan)]
     for lam in runs.lambdas:
         table = mine[(mine["lam"] == lam) & (mine["step"] == last)]
-        rows.append(row(prompt_name(lam), lam, final.loc[lam, [f"acc_{k}" for k in zero_shot]].to_dict(), table, runs.conflicts()[lam]))
+        rows.append(row(prompt_name(lam), lam, final.loc[lam, list(zero_shot)].to_dict(), table, runs.conflicts()[lam]))
     return pd.DataFrame(rows)
 
 
