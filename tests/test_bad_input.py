@@ -116,6 +116,7 @@ BAD = {
     "check_lambdas": [(lambda w: check_lambdas([0, 1.5]), "1.5"), (lambda w: check_lambdas([nan]), "nan"), (lambda w: check_lambdas([]), "no lambda"), (lambda w: check_lambdas("much"), "lambda"),
                       (lambda w: check_lambdas(None), "None"), (lambda w: check_lambdas([inf]), "inf")],
     "train": [(lambda w: train(w.clip, w.bare, [1.5]), "1.5"), (lambda w: train(w.clip, w.bare, [nan]), "nan"), (lambda w: train(w.clip, w.bare, []), "no lambda"), (lambda w: train(w.clip, w.bare, -0.5), "-0.5"),
+              (lambda w: train(w.clip, w.bare, [0, 0.7, 0.7], epochs=1, views=0), "0.7"),
               (lambda w: train(w.clip, w.bare, epochs=0), "epochs must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, epochs=1.5), "1.5"), (lambda w: train(w.clip, w.bare, batch_size=0), "batch_size must be at least 1, got 0"),
               (lambda w: train(w.clip, w.bare, lr=-1), "lr must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, lr=nan), "nan"), (lambda w: train(w.clip, w.bare, momentum=-1), "momentum must be at least 0, got -1"),
               (lambda w: train(w.clip, w.bare, weight_decay=-1), "weight_decay must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, temperature=0), "temperature must be at least 0.001, got 0"), (lambda w: train(w.clip, w.bare, views=-1), "views must be at least 0, got -1"),
