@@ -383,5 +383,6 @@ def pretrain(
     print(f"wrote {export_model(model, out / 'pocket.safetensors')} and {write_card(recipe, seconds, exam, out)}")
     return exam
 
-
+# %% ../nbs/01_pretrain.ipynb #48913830
+#| eval: false
 if __name__ == "__main__": main()
