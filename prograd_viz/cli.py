@@ -19,7 +19,7 @@ from .checks import check_whole
 from .clip import load_clip
 from .data import pocket_task
 from .gradients import check_lambdas
-from .plots import plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
+from .plots import clearest_conflict, plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
 from .study import Study, readable, study
 
 # %% ../nbs/11_cli.ipynb #03fd2db6
@@ -57,12 +57,9 @@ def _write(fig, path):
 def _figures(result):
     "The figures of a study, by file name"
     first, lam = result.runs[0], max(result.runs[0].lambdas)
-    angles = first.steps[first.steps["lam"] == lam]["cos"]
-    figures = {"cosine": plot_cosine(first), "angles": plot_angles(first), "accuracy": plot_accuracy(result.runs), "maps": plot_maps(first),
+    return {"cosine": plot_cosine(first), "angles": plot_angles(first), "accuracy": plot_accuracy(result.runs), "maps": plot_maps(first),
                "foreground": plot_foreground(result.foreground[result.foreground["split"] == "shifted"]),
-               "lambda": plot_lambda(result.rows.dropna(subset="lam"))}
-    if angles.notna().any(): figures["gradient_plane"] = plot_gradient_plane(first, lam, int(first.steps.loc[angles.idxmin(), "step"]))
-    return figures
+               "lambda": plot_lambda(result.rows.dropna(subset="lam")), "gradient_plane": plot_gradient_plane(first, lam, clearest_conflict(first, lam))}
 
 # %% ../nbs/11_cli.ipynb #afc8046a
 def prograd_demo(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'colour', 'label', 'figure', 'plot_cosine', 'plot_angles',
-           'plot_gradient_plane', 'plot_maps', 'plot_accuracy', 'plot_foreground', 'plot_lambda']
+           'plot_gradient_plane', 'clearest_conflict', 'plot_maps', 'plot_accuracy', 'plot_foreground', 'plot_lambda']
 
 # %% ../nbs/08_plots.ipynb #6c6af4e9
 from functools import wraps
@@ -67,7 +67,7 @@ def plot_cosine(
         ax.plot(run["step"], run["cos"], ".", ms=2.5, alpha=0.35, color=colour(lam))
         ax.plot(run["step"], run["cos"].rolling(window, center=True, min_periods=1).mean(), color=colour(lam), label=f"{label(lam)}: {rates[lam]:.0%} of steps in conflict")
     ax.axhline(0, color="#333333", lw=0.8)
-    ax.text(0.995, 0.02, "conflict", transform=ax.transAxes, ha="right", va="bottom", color="#666666", style="italic")
+    ax.text(0.995, 0.03, "conflict", transform=ax.transAxes, ha="right", va="bottom", color="#444444", style="italic", bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1.5})
     ax.set(xlabel="step", ylabel="cosine of $G_d$ and $G_g$", ylim=(-1, 1), xlim=(0, runs.steps["step"].max()))
     fig.legend(loc="outside upper left", ncols=3)
     return fig
@@ -106,6 +106,7 @@ def plot_gradient_plane(
     reach = 1.25 * max(np.abs(np.array([a for a, _, _ in arrows])).max(), 1e-12)
     fig, ax = plt.subplots(figsize=(4.6, 4.2))
     ax.axhspan(-reach, 0, color="#000000", alpha=0.06, lw=0)
+    ax.plot([0, 0], [-reach, reach], ":", color=ZERO_SHOT, lw=1.2)  # the direction of G_g, which may be too short to see
     for end, c, name in arrows:
         ax.annotate("", end, (0, 0), arrowprops={"arrowstyle": "-|>", "color": c, "lw": 2, "shrinkA": 0, "shrinkB": 0})
         ax.plot([], [], color=c, label=name)
@@ -115,6 +116,15 @@ def plot_gradient_plane(
     ax.set_title(f"step {step}: {angle}")
     fig.legend(loc="outside lower center", ncols=4)
     return fig
+
+
+def clearest_conflict(
+    runs: Runs,  # One run set
+    lam: float,  # Which run
+) -> int:  # A step
+    "The step in conflict whose gradients are both long: the one worth drawing; the first step if none is in conflict"
+    run = runs.steps[(runs.steps["run"] == runs.run(lam)) & runs.steps["conflict"]]
+    return int(run.loc[run[["norm_gd", "norm_gg"]].min(axis=1).idxmax(), "step"]) if len(run) else 1
 
 
 def _in_plane(row, cos):

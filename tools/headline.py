@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 
 from prograd_viz.clip import load_clip
 from prograd_viz.data import few_shot
-from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
+from prograd_viz.plots import clearest_conflict, plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
 from prograd_viz.runs import mean_interval
 from prograd_viz.study import SHARES, Study, study
 from prograd_viz.training import train
@@ -83,7 +83,7 @@ def main():
     (OUT / "headline.md").write_text(headline_md(result))
     clip = load_clip("pocket")
     first = train(clip, few_shot("pocket", 8, SEEDS[0]), [0.0, 1.0], seed=SEEDS[0])
-    conflict = first.steps[first.steps["lam"] == 1].nsmallest(1, "cos")["step"].item()
+    conflict = clearest_conflict(first, 1.0)
     figures = {"maps": plot_maps(first, images=3), "cosine": plot_cosine(first), "gradient_plane": plot_gradient_plane(first, 1.0, conflict), "accuracy": plot_accuracy(result.runs),
                "foreground": plot_foreground(result.foreground[result.foreground["split"] == "shifted"]), "lambda": plot_lambda(result.rows.dropna(subset="lam")),
                "lambda_share": plot_lambda(result.rows.dropna(subset="lam"), list(SHARES), "share of the map on the object")}
