@@ -24,7 +24,7 @@ from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
-from prograd_viz.study import study
+from prograd_viz.study import Study, study
 from prograd_viz.training import train
 
 nan, inf = math.nan, math.inf
@@ -74,9 +74,9 @@ BAD = {
                   (lambda w: load_clip(f"local-dir:{w.tmp / 'absent'}"), "absent"), (lambda w: load_clip(f"local-dir:{w.tmp / 'weightless'}"), "weightless"),
                   (lambda w: load_clip(f"local-dir:{w.configured}"), "configured"),
                   (lambda w: load_clip("hf-hub:nobody/nothing"), "nobody/nothing")],
-    "Clip.tokenize": [(lambda w: w.clip.tokenize(["a photo of a dgo."]), "'a photo of a dgo.'"), (lambda w: w.clip.tokenize(["dog " * 80]), "80 tokens"), (lambda w: w.clip.tokenize([""]), "non-empty string, got ''"),
+    "Clip.tokenize": [(lambda w: w.clip.tokenize(["a photo of a dgo."]), "'dgo' in 'a photo of a dgo.'"), (lambda w: w.clip.tokenize(["dog " * 80]), "80 tokens"), (lambda w: w.clip.tokenize([""]), "non-empty string, got ''"),
                       (lambda w: w.clip.tokenize([None]), "got None"), (lambda w: w.vit.tokenize(["word " * 76]), "76 tokens")],
-    "Clip.encode_text": [(lambda w: w.clip.encode_text(["a photo of a dgo."]), "'a photo of a dgo.'")],
+    "Clip.encode_text": [(lambda w: w.clip.encode_text(["a photo of a dgo."]), "'dgo'")],
     "Scene": [(lambda w: Scene("dgo", "sand"), "unknown noun 'dgo'; did you mean"), (lambda w: Scene("dog", "snd"), "'snd'"), (lambda w: Scene("dog", "sand", "rde"), "'rde'"),
               (lambda w: Scene("dog", "sand", style="filed"), "'filed'")],
     "render": [(lambda w: render(Scene("dog", "sand"), noise=-1), "got -1"), (lambda w: render(Scene("dog", "sand"), noise=nan), "nan"), (lambda w: render(Scene("dog", "sand"), size=3), "got 3")],
@@ -102,15 +102,15 @@ BAD = {
     "Split.features": [(lambda w: Split([w.tmp / "broken.png"], [0], ("a", "b")).features(w.clip), "broken.png")],
     "Split.view_features": [(lambda w: Split([w.tmp / "words.jpg"], [0], ("a", "b")).view_features(w.clip, 1, 0), "words.jpg")],
     "Task": [(lambda w: Task("x", w.task.train, {}, "a photo"), "'a photo'"), (lambda w: Task("x", w.task.train, {}, "{} {}"), "'{} {}'")],
-    "make_prompts": [(lambda w: make_prompts(w.clip, []), "[]"), (lambda w: make_prompts(w.clip, ["dog"]), "['dog']"), (lambda w: make_prompts(w.clip, ["dog", "dgo"]), "dgo.'"),
+    "make_prompts": [(lambda w: make_prompts(w.clip, []), "[]"), (lambda w: make_prompts(w.clip, ["dog"]), "['dog']"), (lambda w: make_prompts(w.clip, ["dog", "dgo"]), "'dgo'"),
                      (lambda w: make_prompts(w.clip, w.names, n_ctx=75), "n_ctx=75"), (lambda w: make_prompts(w.vit, w.names, n_ctx=76, init="random"), "n_ctx=76"),
                      (lambda w: make_prompts(w.vit, ["word " * 80, "cat"]), "does not fit"), (lambda w: make_prompts(w.clip, w.names, n_ctx=2), "got 2"),
                      (lambda w: make_prompts(w.clip, w.names, n_ctx=0, init="random"), "got 0"), (lambda w: make_prompts(w.clip, w.names, n_ctx=4.5), "4.5"),
                      (lambda w: make_prompts(w.clip, w.names, class_specific=True), "init='random'"), (lambda w: make_prompts(w.clip, w.names, template="{}"), "'{}'"),
-                     (lambda w: make_prompts(w.clip, w.names, init=""), "''"), (lambda w: make_prompts(w.clip, w.names, init="a phtoo of a"), "'a phtoo of a dog.'")],
+                     (lambda w: make_prompts(w.clip, w.names, init=""), "''"), (lambda w: make_prompts(w.clip, w.names, init="a phtoo of a"), "'phtoo'")],
     "teacher_features": [(lambda w: teacher_features(w.clip, w.names, []), "[]"), (lambda w: teacher_features(w.clip, w.names, "a photo"), "'a photo'"),
                          (lambda w: teacher_features(w.clip, w.names, ["a {}.", "{} {}"]), "'{} {}'"), (lambda w: teacher_features(w.clip, ["dog"]), "['dog']"),
-                         (lambda w: teacher_features(w.clip, w.names, "a phtoo of a {}."), "'a phtoo of a dog.'")],
+                         (lambda w: teacher_features(w.clip, w.names, "a phtoo of a {}."), "'phtoo'")],
     "project": [(lambda w: project(w.g, w.g, 1.5), "lambda must be in [0, 1], got 1.5"), (lambda w: project(w.g, w.g, nan), "nan"), (lambda w: project(w.g, w.g, [0.5, -0.1]), "2 lambdas for 1 runs"),
                 (lambda w: project(w.g, w.g, -0.1), "-0.1"), (lambda w: project(w.g, w.g, []), "no lambda"), (lambda w: project(w.g, w.g, 1, eps_rel=-1), "-1")],
     "check_lambdas": [(lambda w: check_lambdas([0, 1.5]), "1.5"), (lambda w: check_lambdas([nan]), "nan"), (lambda w: check_lambdas([]), "no lambda"), (lambda w: check_lambdas("much"), "lambda"),
@@ -126,6 +126,7 @@ BAD = {
               (lambda w: train(w.clip, w.bare, snapshot_every=0), "snapshot_every must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, lr=inf), "inf"), (lambda w: train(w.clip, w.bare, warmup_lr=-1), "warmup_lr must be at least 0, got -1"),
               (lambda w: train(w.clip, w.empty), "no training images")],
     "Runs.run": [(lambda w: w.runs.run(0.3), "0.3"), (lambda w: w.runs.text(nan), "nan")],
+    "Study.paired": [(lambda w: Study([], pd.DataFrame(), pd.DataFrame({"lam": [0.0], "seed": [1]})).paired(0.5), "0.5")],
     "Runs.snapshot": [(lambda w: w.runs.snapshot(99), "99"), (lambda w: w.runs.text(1, -1), "-1")],
     "target_layer": [(lambda w: target_layer(w.clip, "trunk.layer4"), "'trunk.layer4'")],
     "cam_operator": [(lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), "transformer.resblocks.2"), "class token"), (lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), batch_size=0), "got 0"),
@@ -186,7 +187,7 @@ def test_an_all_zero_map_is_nan_and_counted_as_empty():
 
 
 def test_an_unknown_token_can_be_let_through_with_a_warning(w):
-    with pytest.warns(UserWarning, match="never trained on the token"): assert w.clip.tokenize(["a photo of a dgo."], allow_unknown=True).shape == (1, 77)
+    with pytest.warns(UserWarning, match="never trained on 'dgo'"): assert w.clip.tokenize(["a photo of a dgo."], allow_unknown=True).shape == (1, 77)
 
 
 def test_one_lambda_as_a_number_is_one_run(w): assert train(w.clip, w.bare, 0.5, epochs=1, views=0, progress=False).lambdas == (0.5,)
@@ -243,5 +244,15 @@ def test_every_public_parameter_and_field_has_a_comment(path):
     assert not missing
 
 
-def test_the_library_is_there_to_be_read():
+def test_the_library_was_there_to_be_read():
     assert {"training", "gradients", "clip", "data"} <= {p.stem for p in MODULES} and sum(1 for p in MODULES for _ in public(p)) > 60
+
+
+def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_person_types():
+    "What is not in the table takes tensors, tables or paths that the library made itself, or nothing that can be wrong"
+    inner = {"Clip.encode_image", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
+             "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "step", "Runs.text", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
+             "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "plot_angles", "random_scenes", "contact_sheet", "declare_missing"}
+    elsewhere = {"prograd_demo"}  # in test_cli.py
+    every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}
+    assert every - set(BAD) == inner | elsewhere

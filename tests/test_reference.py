@@ -397,6 +397,16 @@ def test_a_folder_of_config_and_weights_is_loaded(tiny, tmp_path):
     torch.testing.assert_close(loaded.encode_text(CLASSES), source.encode_text(CLASSES))
 
 
+@pytest.mark.parametrize("vision", (VIT, RESNET), ids=("ViT", "ResNet"))
+def test_features_are_open_clips_own_normalised_in_batches_of_any_size(tiny, vision):
+    clip = tiny(vision)
+    pictures = normal(0, 5, 3, clip.image_size, clip.image_size)
+    theirs = clip.model.encode_image(pictures)
+    torch.testing.assert_close(clip.encode_image(pictures, batch_size=2), theirs / theirs.norm(dim=1, keepdim=True))
+    theirs = clip.model.encode_text(open_clip.get_tokenizer(clip.name)(CLASSES))
+    torch.testing.assert_close(clip.encode_text(CLASSES), theirs / theirs.norm(dim=1, keepdim=True))
+
+
 @pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("fp64", torch.float64), ("fp16", torch.float16), ("bf16", torch.bfloat16)])
 def test_weights_and_features_have_the_precision_asked_for(tiny, precision, dtype):
     clip = tiny(precision=precision)
