@@ -16,13 +16,13 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo test lab pocket mutants notebooks export readme build pins clean
+.PHONY: help env demo test lab pocket mutants bench notebooks export readme build pins clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
-	@echo '  ARGS="--seeds 5" goes to what demo, lab, pocket or mutants start, and to pytest for test.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, pocket, mutants or bench start, and to pytest for test.'
 	@echo '  NB=nbs/04_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
@@ -59,6 +59,9 @@ pocket: env ## train the pocket model again, from nothing (resumable; hours on 2
 
 mutants: env ## break the library one line at a time and count what the tests catch
 	@$(RUN) MPLBACKEND=Agg $(BIN)/python tools/mutants.py $(ARGS)
+
+bench: env ## time the published trainers' way and ours side by side (10 minutes); writes figures/bench/
+	@$(RUN) $(BIN)/python tools/bench.py $(ARGS)
 
 notebooks: env ## run all notebooks in place, then clean them (NB=... for some)
 	@$(RUN) $(BIN)/python tools/run_notebooks.py $(NB)

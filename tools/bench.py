@@ -1,0 +1,437 @@
+"""What every speed-up is worth and what a step costs as work grows: the published trainers' way and the library's, side by side.
+
+    python tools/bench.py            # some ten minutes on two idle cores; writes figures/bench/
+    python tools/bench.py --quick    # the same code on the pocket model, in seconds; its times mean nothing
+
+Weights are random, so nothing is downloaded. Ways that are compared run in turns in one process; a time is the median of its turns.
+"""
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from unittest.mock import patch
+
+import matplotlib
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from prograd_viz import prompts as prompts_module
+from prograd_viz.cam import cam_operator, package_maps, target_layer
+from prograd_viz.clip import ASSETS, load_clip
+from prograd_viz.gradients import prompt_gradients
+from prograd_viz.prompts import make_prompts, plain_text_features, text_features
+from prograd_viz.training import step
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = (ROOT / "tools" / "bench_names.txt").read_text(encoding="utf-8").splitlines()
+PEERS, OURS, OTHER, INK = "#E69F00", "#009E73", "#CC79A7", "#555555"
+
+
+# -- what is measured on ------------------------------------------------------
+
+@dataclass
+class Size:
+    "Models and amounts of work"
+    resnet: str = "RN50"
+    vit: str = "ViT-B-32"
+    text_classes: int = 100
+    few_classes: int = 37
+    growth: tuple = (10, 37, 100, 300, 1000)
+    runs: tuple = (1, 2, 4, 8, 16)
+    images: tuple = (1, 4, 16, 64)
+    steps: int = 50
+    rounds: int = 3
+    maps: tuple = (5, 50, 10)  # lambdas, steps, classes
+
+
+QUICK = Size("pocket", "pocket", 12, 8, (4, 8, 12), (1, 2, 4), (1, 2), 5, 1, (2, 3, 4))
+
+
+class Setting:
+    "A random model with C classes and M context vectors, and a batch that makes both gradients large"
+    def __init__(self, model, classes, m, runs=1, batch=32, precision="fp32", device="cpu", clip=None):
+        torch.manual_seed(0)
+        self.clip = clip or load_clip(model, "random", device, precision)
+        self.prompts = make_prompts(self.clip, NAMES[:classes], m, "random")
+        frame = make_prompts(self.clip, NAMES[:classes])  # the teacher's "a photo of a {}."
+        with torch.no_grad(): self.teacher = text_features(frame, frame.start[None])[0]
+        draw = torch.Generator().manual_seed(1)
+        like = {"device": self.clip.device, "dtype": self.clip.dtype}
+        self.pixels = torch.randn(batch, 3, self.clip.image_size, self.clip.image_size, generator=draw).to(**like)
+        self.images = F.normalize(torch.randn(batch, self.teacher.shape[1], generator=draw), dim=-1).to(**like)
+        self.labels = torch.randint(classes, (batch,), generator=draw).to(self.clip.device)
+        self.lambdas = torch.linspace(0, 1, runs) if runs > 1 else torch.ones(1)
+        self.context = torch.nn.Parameter(self.prompts.start.repeat(runs, 1, 1))
+        self.optimiser = torch.optim.SGD([self.context], lr=0.002, momentum=0.9, weight_decay=5e-4)
+        self.teacher_logits = self.clip.logit_scale * self.images @ self.teacher.T
+
+    def encode(self):
+        "Image features of the batch, as a trainer without a cache computes them"
+        return F.normalize(self.clip.model.encode_image(self.pixels), dim=-1)
+
+    def gradients(self, **kwargs): return prompt_gradients(self.prompts, self.context, self.images, self.labels, self.teacher_logits, **kwargs)
+
+    def step(self): return step(self.prompts, self.context, self.optimiser, self.lambdas, self.images, self.labels, self.teacher_logits)
+
+
+# -- the published trainers' way ----------------------------------------------
+
+def peers_text(prompts, context, length=None):
+    "Every class alone, all its tokens, padding included, through the model's own transformer; context [M, D]"
+    tower, tokens = prompts.clip.text_tower, prompts.tokens[:, :length]
+    x, m = prompts.clip.token_embedding(tokens), prompts.n_ctx
+    x = torch.cat([x[:, :1], context.expand(len(x), -1, -1), x[:, 1 + m:]], 1) + tower.positional_embedding[:x.shape[1]]
+    x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:x.shape[1], :x.shape[1]]))
+    return F.normalize(x[torch.arange(len(x)), tokens.argmax(-1)] @ tower.text_projection, dim=-1)
+
+
+def cut_text(prompts, context): return peers_text(prompts, context, int(prompts.tokens.argmax(-1).max()) + 1)
+
+
+def shared_text(prompts, context, linear=None):
+    "The library's encoder for one run; with torch's own matrix product on request"
+    if linear is None: return text_features(prompts, context[None])[0]
+    with patch.object(prompts_module, "_linear", linear, create=True): return text_features(prompts, context[None])[0]
+
+
+def peers_step(setting, context, optimiser, text=peers_text, images=None, lam=1.0):
+    "One step of ProGrad as its authors' trainer takes it: one forward pass, two backward passes, projection, SGD; context [M, D]"
+    clip = setting.clip
+    logits = clip.logit_scale * (setting.encode() if images is None else images) @ text(setting.prompts, context).T
+    with torch.no_grad(): teacher = (clip.logit_scale * (setting.encode() if images is None else images) @ setting.teacher.T).softmax(-1)
+    loss_ce, loss_kl = F.cross_entropy(logits, setting.labels), -(teacher * logits.log_softmax(-1)).sum(1).mean()
+    optimiser.zero_grad()
+    loss_kl.backward(retain_graph=True)
+    unit = F.normalize(context.grad.flatten(), dim=0)
+    optimiser.zero_grad()
+    loss_ce.backward()
+    along = context.grad.flatten() @ unit
+    if along < 0: context.grad -= lam * along * unit.view_as(context)
+    optimiser.step()
+
+
+def peers_way(setting, text=peers_text, images=None, lam=1.0, start=None):
+    "The peers' step as a function without arguments, with a context and an optimiser of its own"
+    context = torch.nn.Parameter((setting.prompts.start if start is None else start).clone())
+    optimiser = torch.optim.SGD([context], lr=0.002, momentum=0.9, weight_decay=5e-4)
+    way = partial(peers_step, setting, context, optimiser, text, images, lam)
+    way.context = context
+    return way
+
+
+# -- measuring ----------------------------------------------------------------
+
+def seconds(f):
+    "Seconds of one call"
+    sync = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    sync()
+    start = time.perf_counter()
+    f()
+    sync()
+    return time.perf_counter() - start
+
+
+def beside(rounds, *ways):
+    "Median seconds of each way, all taking turns; a turn is up to five calls within a second"
+    times = [[] for _ in ways]
+    for _ in range(rounds):
+        for way, found in zip(ways, times):
+            turn = [seconds(way)]
+            while sum(turn) < 1 and len(turn) < 5: turn.append(seconds(way))
+            found += turn
+    return [median(found) for found in times]
+
+
+def relative(a, b): return ((a - b).norm() / b.norm()).item()
+
+
+def machine(device):
+    "What the numbers were measured on"
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
+    name = torch.cuda.get_device_name() if device == "cuda" else cpu
+    return {"machine": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+
+
+class Bench:
+    "Everything measured so far"
+    def __init__(self, size, device):
+        self.size, self.device, self.bars, self.ladder, self.growth, self.rates = size, device, [], [], [], {}
+
+    def bar(self, what, value, unit, at_least=None, at_most=None, peers=None, ours=None, note=""):
+        "A row of the table: a value beside its bar, with both times where it is a ratio of times"
+        reached = None if at_least is at_most is None else bool(value >= at_least if at_least is not None else value <= at_most)
+        bar = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}" if at_most is not None else ""
+        self.bars.append({"what": what, "peers": peers, "ours": ours, "value": value, "unit": unit, "bar": bar, "reached": reached, "note": note})
+        print(f"  {what}: {value:.3g} {unit} {'(' + bar + ')' if bar else ''}", flush=True)
+
+    def grow(self, kind, series, n, value): self.growth.append({"kind": kind, "series": series, "n": n, "seconds": value})
+
+
+# -- the comparisons ----------------------------------------------------------
+
+def matrix_rates(bench):
+    "GFLOP/s of this machine: torch's float32 product, oneDNN's float32 product, bfloat16"
+    n = 2048 if bench.size.rounds > 1 else 256
+    a = torch.randn(n, n, device=bench.device)
+    half, ways = a.bfloat16(), {"float32 product": lambda: a @ a}
+    ways["bfloat16 product"] = lambda: half @ half
+    if bench.device == "cpu" and torch.backends.mkldnn.is_available():
+        ways["float32 product, oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(a, a, None, "none", [], "")
+    for name, t in zip(ways, beside(5, *ways.values())): bench.rates[name] = 2 * n**3 / t / 1e9
+
+
+def text_ladder(bench, what, model, classes, m, at_least):
+    "The text step, each speed-up switched on after the other"
+    s = Setting(model, classes, m, device=bench.device)
+    rungs = {"peers: 77 tokens, two backward passes": peers_way(s, images=s.images), "+ padding cut": peers_way(s, cut_text, s.images),
+             "+ prefix shared, classes packed, only end tokens last": peers_way(s, partial(shared_text, linear=F.linear), s.images),
+             "+ oneDNN's matrix product": peers_way(s, shared_text, s.images), "+ both gradients in one backward pass": s.step}
+    times = beside(bench.size.rounds, *rungs.values())
+    bench.ladder += [{"what": what, "rung": rung, "seconds": t, "ratio": times[0] / t} for rung, t in zip(rungs, times)]
+    bench.bar(what, times[0] / times[-1], "x", at_least=at_least, peers=times[0], ours=times[-1])
+    return s, times[-1]
+
+
+def whole_ladder(bench):
+    "The whole step, images included"
+    size, what = bench.size, "whole step with images"
+    s = Setting(size.resnet, size.few_classes, 16, device=bench.device)
+    runs = max(size.runs[:3])
+    together = Setting(None, size.few_classes, 16, runs, device=bench.device, clip=s.clip)
+
+    def images_twice():
+        "The library's step without a cache"
+        s.images, s.teacher_logits = s.encode(), s.clip.logit_scale * s.encode() @ s.teacher.T
+        s.step()
+
+    rungs = {"peers: images encoded twice, 77 tokens": peers_way(s), "+ padding cut": peers_way(s, cut_text), "+ prefix, packing, oneDNN": peers_way(s, shared_text),
+             "+ one backward pass": images_twice, "+ images cached": s.step, f"+ {runs} runs in one batch, per run": together.step}
+    times = beside(size.rounds, *rungs.values())
+    times[-1] /= runs
+    bench.ladder += [{"what": what, "rung": rung, "seconds": t, "ratio": times[0] / t} for rung, t in zip(rungs, times)]
+    bench.bar(f"{what}, {size.resnet}, {s.clip.image_size} px, {size.few_classes} classes, M=16", times[0] / times[-2], "x", at_least=25, peers=times[0], ours=times[-2], note="cached features against images encoded twice")
+
+
+def errors(bench):
+    "Gradients against the plain encoder, in both precisions, and half precision against single"
+    size = bench.size
+    for precision, classes, at_most in (("fp32", size.few_classes, 2e-5), ("fp64", 12, 1e-10)):
+        s = Setting(size.resnet, classes, 16, precision=precision, device=bench.device)
+        ours, plain = s.gradients(), s.gradients(encode=plain_text_features)
+        worst = max(relative(getattr(ours, g), getattr(plain, g)) for g in ("g_d", "g_g"))
+        bench.bar(f"relative error of G_d and G_g against the plain encoder, {precision}", worst, "", at_most=at_most, note=f"{size.resnet}, {classes} classes")
+
+
+def displacement(bench):
+    "Where the context is after some steps: all lambdas side by side here, each alone there"
+    s = Setting("pocket", 12, 4, 3, precision="fp64", device=bench.device)
+    with torch.no_grad(): s.context += 0.02 * torch.randn(s.context.shape, generator=torch.Generator().manual_seed(2), dtype=s.context.dtype).to(s.context)
+    starts = s.context.detach().clone()
+    alone = [peers_way(s, images=s.images, lam=lam, start=start) for lam, start in zip(s.lambdas.tolist(), starts)]
+    for _ in range(bench.size.steps):
+        s.step()
+        for way in alone: way()
+    worst = max(relative(ours - start, way.context - start) for ours, way, start in zip(s.context.detach(), alone, starts))
+    bench.bar(f"displacement after {bench.size.steps} steps against single runs, fp64", worst, "", at_most=1e-8, note="pocket architecture, 3 starts, lambda 0, 0.5, 1")
+
+
+def share_of_peak(bench, setting, took):
+    "How much of the machine's matrix-product rate a step reaches, and what bfloat16 gains and costs"
+    with patch.object(prompts_module, "_linear", F.linear, create=True), FlopCounterMode(display=False) as counter: setting.gradients()  # it knows torch's own operations
+    rate = counter.get_total_flops() / took / 1e9
+    bench.rates["our step, float32"] = rate
+    bench.bar("share of torch's float32 matrix-product rate, 100-class step", rate / bench.rates["float32 product"], "", note=f"{counter.get_total_flops() / 1e9:.0f} GFLOP at {rate:.0f} GFLOP/s, product {bench.rates['float32 product']:.0f}")
+    if "float32 product, oneDNN" in bench.rates: bench.bar("share of oneDNN's float32 matrix-product rate", rate / bench.rates["float32 product, oneDNN"], "", note=f"product {bench.rates['float32 product, oneDNN']:.0f} GFLOP/s")
+
+    def half():
+        with torch.autocast(bench.device, torch.bfloat16): return setting.gradients()
+
+    full_time, half_time = beside(bench.size.rounds, setting.gradients, half)
+    bench.rates["our step, bfloat16"] = counter.get_total_flops() / half_time / 1e9
+    full, low = setting.gradients(), half()
+    bench.bar("bfloat16 autocast step against float32", full_time / half_time, "x", peers=full_time, ours=half_time, note=f"relative error of G_d {relative(low.g_d, full.g_d):.1e}, of G_g {relative(low.g_g, full.g_g):.1e}")
+
+
+def side_by_side(bench):
+    "Eleven lambdas in one batch against one after another"
+    together = Setting("pocket", 12, 4, 11, device=bench.device)
+    alone = Setting(None, 12, 4, device=bench.device, clip=together.clip)
+    repeat = lambda s, n: lambda: [s.step() for _ in range(n * bench.size.steps)]
+    one, other = beside(bench.size.rounds, repeat(alone, 11), repeat(together, 1))
+    bench.bar("11 lambdas side by side against one after another, pocket", one / other, "x", at_least=3, peers=one, ours=other, note=f"{bench.size.steps} steps, cached features")
+
+
+def maps(bench):
+    "All maps of a run set on one image against the grad-cam package, one map at a time"
+    size, n = bench.size, bench.size.maps[0] * bench.size.maps[1] * bench.size.maps[2]
+    clip = load_clip(size.resnet, "random", bench.device)
+    image = torch.randn(1, 3, clip.image_size, clip.image_size, generator=torch.Generator().manual_seed(3)).to(bench.device)
+    directions = F.normalize(torch.randn(n, clip.encode_image(image).shape[1], generator=torch.Generator().manual_seed(4)), dim=-1).to(bench.device)
+    layer, some = target_layer(clip), 8
+    ours, theirs = beside(size.rounds, lambda: cam_operator(clip, image, layer).maps(directions), lambda: package_maps(clip, image, directions[:some], layer))
+    theirs *= n / some
+    bench.bar(f"{n} maps of one image, {size.resnet}, against grad-cam one by one", theirs / ours, "x", at_least=100, peers=theirs, ours=ours, note=f"operator included; grad-cam timed on {some} maps and scaled")
+    reference = torch.as_tensor(package_maps(clip, image, directions[:some], layer)).to(bench.device)
+    error = (cam_operator(clip, image, layer).maps(directions[:some]) - reference).abs().max() / reference.abs().max()
+    bench.bar("those maps against grad-cam before resizing", error.item(), "of the maximum", at_most=1e-4)
+    for images in size.images:
+        batch = torch.randn(images, 3, clip.image_size, clip.image_size, generator=torch.Generator().manual_seed(5)).to(bench.device)
+        bench.grow("images", "operator and 50 maps each", images, seconds(lambda: cam_operator(clip, batch, layer).maps(directions[:50])))
+        bench.grow("images", "grad-cam, 50 maps each (scaled)", images, theirs / n * 50 * images)
+
+
+def growth(bench):
+    "Seconds a step as classes and runs grow"
+    size = bench.size
+    clip = load_clip(size.resnet, "random", bench.device)
+    for m in (4, 16):
+        for classes in size.growth:
+            s = Setting(None, classes, m, device=bench.device, clip=clip)
+            bench.grow("classes", f"M={m}", classes, beside(size.rounds, s.step)[0])
+            if m == 16 and classes < size.text_classes: bench.grow("classes", "peers, M=16", classes, seconds(peers_way(s, images=s.images)))
+    bench.grow("classes", "peers, M=16", size.text_classes, bench.ladder[0]["seconds"])
+    for model in dict.fromkeys((size.resnet, "pocket")):
+        clip = clip if model == size.resnet else load_clip(model, "random", bench.device)
+        for runs in size.runs:
+            s = Setting(None, 12, 4, runs, device=bench.device, clip=clip)
+            bench.grow("runs", model, runs, beside(size.rounds, s.step)[0])
+
+
+def measure_memory(size, device, classes):
+    "Peak memory in GB of this process after steps with few and with many classes, and their seconds; printed as JSON for the parent"
+    import resource
+    few = Setting(size.resnet, size.text_classes, 16, device=device)
+    many = Setting(None, classes, 16, device=device, clip=few.clip)
+    fast, slow = beside(size.rounds, few.step, many.step)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) if device == "cpu" else torch.cuda.max_memory_allocated()
+    print(json.dumps({"peak": peak / 1e9, "few": fast, "many": slow}))
+
+
+def memory(bench, arguments):
+    "Many classes in a process of their own"
+    size, many = bench.size, bench.size.growth[-1]
+    run = subprocess.run([sys.executable, __file__, "--memory-of", str(many), *arguments], capture_output=True, text=True, check=True)
+    found = json.loads(run.stdout.splitlines()[-1])
+    bench.bar(f"peak memory of a process with {many} classes, {size.resnet}, M=16", found["peak"], "GB", at_most=4)
+    bench.bar(f"growth of the step from {size.text_classes} to {many} classes, same process", found["many"] / found["few"], "x", at_most=15, peers=found["few"], ours=found["many"], note=f"seconds of {size.text_classes} and of {many} classes")
+
+
+# -- the table and the picture ------------------------------------------------
+
+def number(x): return "" if x is None or x != x else f"{x:.3g}" if 1e-3 <= abs(x) < 1e4 else f"{x:.1e}"
+
+
+def table(bench, on):
+    "The bars as Markdown, the machine below"
+    lines = ["| what | peers, s | ours, s | value | bar | reached | |", "|---|---:|---:|---:|---:|---|---|"]
+    for r in bench.bars:
+        reached = "" if r["reached"] is None else "yes" if r["reached"] else "**no**"
+        lines.append(f"| {r['what']} | {number(r['peers'])} | {number(r['ours'])} | {number(r['value'])} {r['unit']} | {r['bar']} | {reached} | {r['note']} |")
+    lines += ["", "| each speed-up in turn | seconds | times faster |", "|---|---:|---:|"]
+    for r in bench.ladder: lines.append(f"| {r['what']}: {r['rung']} | {number(r['seconds'])} | {number(r['ratio'])} |")
+    return "\n".join(lines) + "\n\n" + ", ".join(f"{k} {v}" for k, v in on.items()) + ". Random weights; medians of turns in one process.\n"
+
+
+def draw_ladder(ax, rows, title):
+    "Seconds of each rung, with how many times faster than the first"
+    rows = rows[::-1]
+    ax.barh(range(len(rows)), [r["seconds"] for r in rows], color=[PEERS if r["rung"].startswith("peers") else OURS for r in rows])
+    for y, r in enumerate(rows): ax.text(r["seconds"] * 1.08, y, f"{number(r['seconds'])} s" + ("" if r["rung"].startswith("peers") else f"   {r['ratio']:.1f}x"), va="center", fontsize=8.5, color=INK)
+    ax.set(xscale="log", yticks=range(len(rows)), xlabel="seconds a step", title=title)
+    ax.set_yticklabels([textwrap.fill(r["rung"], 26) for r in rows], fontsize=8.5)
+    ax.set_xlim(right=max(r["seconds"] for r in rows) * 6)
+    ax.grid(axis="y", visible=False)
+
+
+def draw_growth(ax, rows, xlabel, title, ylabel="seconds a step"):
+    "Seconds against an amount, a line per series"
+    colours = iter((OURS, "#0072B2", OTHER))
+    for series in dict.fromkeys(r["series"] for r in rows):
+        n, t = zip(*[(r["n"], r["seconds"]) for r in rows if r["series"] == series])
+        theirs = series.startswith(("peers", "grad-cam"))
+        ax.plot(n, t, "o--" if theirs else "o-", color=PEERS if theirs else next(colours), label=series, markersize=4)
+    ticks = sorted({r["n"] for r in rows})
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, title=title, xticks=ticks, xticklabels=[str(t) for t in ticks])
+    ax.minorticks_off()
+    ax.legend()
+
+
+def draw_rates(ax, rates):
+    "GFLOP/s of the machine and of our step"
+    names = list(rates)[::-1]
+    ax.barh(range(len(names)), [rates[n] for n in names], color=[OURS if n.startswith("our") else INK for n in names])
+    for y, n in enumerate(names): ax.text(rates[n], y, f" {rates[n]:.0f}", va="center", fontsize=8.5, color=INK)
+    ax.set(yticks=range(len(names)), xlabel="GFLOP/s", title="Arithmetic: the machine and the step")
+    ax.set_yticklabels([textwrap.fill(n, 20) for n in names], fontsize=8.5)
+    ax.set_xlim(right=max(rates.values()) * 1.2)
+    ax.grid(axis="y", visible=False)
+
+
+def picture(bench, on):
+    "Where the time goes, on one page"
+    import matplotlib.pyplot as plt
+    with plt.style.context(ASSETS / "prograd.mplstyle"):
+        fig, axes = plt.subplots(3, 2, figsize=(11, 10.5))
+        text, whole = bench.ladder[0]["what"], bench.ladder[-1]["what"]
+        draw_ladder(axes[0, 0], [r for r in bench.ladder if r["what"] == text], text[0].upper() + text[1:])
+        draw_ladder(axes[0, 1], [r for r in bench.ladder if r["what"] == whole], f"Whole step, {bench.size.resnet}, {bench.size.few_classes} classes, 32 images")
+        of = lambda kind: [r for r in bench.growth if r["kind"] == kind]
+        draw_growth(axes[1, 0], of("classes"), "classes", f"More classes, {bench.size.resnet}")
+        draw_growth(axes[1, 1], of("runs"), "runs in one batch", "More runs, 12 classes, M=4")
+        draw_growth(axes[2, 0], of("images"), "images", f"Maps of more images, {bench.size.resnet}", "seconds")
+        draw_rates(axes[2, 1], bench.rates)
+        fig.suptitle(f"{on['machine']}, {on['threads']} threads, torch {on['torch']}", fontsize=9, color=INK)
+        return fig
+
+
+def save(bench, out):
+    "Tables as CSV and Markdown, the picture as PNG; returns the folder"
+    out.mkdir(parents=True, exist_ok=True)
+    on = machine(bench.device)
+    for name in ("bars", "ladder", "growth"): pd.DataFrame(getattr(bench, name)).assign(**on).to_csv(out / f"{bench.device}_{name}.csv", index=False, float_format="%.6g")
+    pd.DataFrame({"what": bench.rates.keys(), "gflops": bench.rates.values()}).assign(**on).to_csv(out / f"{bench.device}_rates.csv", index=False, float_format="%.6g")
+    (out / f"{bench.device}.md").write_text(table(bench, on), encoding="utf-8")
+    picture(bench, on).savefig(out / f"{bench.device}.png")
+    return out
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small and meaningless, to see that it runs")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, help="of torch; all cores by default")
+    parser.add_argument("--out", type=Path, default=ROOT / "figures" / "bench", help="where to write")
+    parser.add_argument("--memory-of", type=int, metavar="CLASSES", help="only measure the memory of a step with so many classes")
+    args = parser.parse_args()
+    if args.threads: torch.set_num_threads(args.threads)
+    size = QUICK if args.quick else Size()
+    if args.memory_of: return measure_memory(size, args.device, args.memory_of)
+    matplotlib.use("Agg")
+    started, bench = time.time(), Bench(size, args.device)
+    matrix_rates(bench)
+    setting, took = text_ladder(bench, f"text step, {size.resnet} tower, {size.text_classes} classes, M=16", size.resnet, size.text_classes, 16, 15)
+    share_of_peak(bench, setting, took)
+    text_ladder(bench, f"text step, {size.vit} tower, {size.few_classes} classes, M=4", size.vit, size.few_classes, 4, 14)
+    whole_ladder(bench)
+    errors(bench)
+    displacement(bench)
+    memory(bench, [*["--quick"] * args.quick, "--device", args.device, *(["--threads", str(args.threads)] if args.threads else [])])
+    side_by_side(bench)
+    maps(bench)
+    growth(bench)
+    out = save(bench, args.out)
+    print(f"\n{table(bench, machine(args.device))}\n{time.time() - started:.0f} s; written to {out}")
+
+
+if __name__ == "__main__": sys.exit(main())
