@@ -120,18 +120,17 @@ def cam_operator(
     clip: Clip,  # The model
     images: torch.Tensor,  # Preprocessed, [B, 3, H, W]
     layer: str | torch.nn.Module | None = None,  # See `target_layer`
-    chunk: int = 64,  # Feature dimensions per batched backward pass; bounds the memory
-    batch_size: int = 8,  # Images per forward pass
+    batch_size: int = 32,  # Images per forward pass; bounds the memory
 ) -> CamOperator:
-    "The Grad-CAM operator of each image: E vector-Jacobian products, once and for all prompts"
+    "The Grad-CAM operator of each image: one vector-Jacobian product per feature dimension, once and for all prompts"
     module = target_layer(clip, layer)
-    parts = [_operator_of(clip, batch, module, chunk) for batch in images.split(check_whole("batch_size", batch_size))]
+    parts = [_operator_of(clip, batch, module) for batch in images.split(check_whole("batch_size", batch_size))]
     operator, features = (torch.cat(p) for p in zip(*parts))
     if not operator.any(): raise ValueError(_NO_GRADIENT)
     return CamOperator(operator, features)
 
 
-def _operator_of(clip, images, module, chunk):
+def _operator_of(clip, images, module):
     "Operator [B, h, w, E] and features [B, E] of one batch"
     kept = []
     hook = module.register_forward_hook(lambda m, args, out: kept.append(out))
@@ -139,12 +138,9 @@ def _operator_of(clip, images, module, chunk):
         with torch.enable_grad(): features = clip.model.encode_image(images.to(clip.device, clip.dtype).requires_grad_())
     finally: hook.remove()
     (activations,) = kept
-    basis = torch.eye(features.shape[1], device=clip.device, dtype=clip.dtype)[:, None].expand(-1, len(images), -1)  # [E, B, E]
-    weights = []
-    for cotangents in basis.split(chunk):
-        grad = torch.autograd.grad(features, activations, cotangents, retain_graph=True, is_grads_batched=True)[0]
-        weights.append(torch.vmap(_as_grid)(grad).mean((-1, -2)))  # [chunk, B, K]
-    operator = torch.einsum("bkhw,ebk->bhwe", _as_grid(activations.detach()), torch.cat(weights))
+    weights = []  # one backward pass per feature dimension, from the feature to the target layer only; [E][B, K]
+    for f in features.sum(0): weights.append(_as_grid(torch.autograd.grad(f, activations, retain_graph=True)[0]).mean((-1, -2)))
+    operator = torch.einsum("bkhw,ebk->bhwe", _as_grid(activations.detach()), torch.stack(weights))
     return operator, features.detach()
 
 # %% ../nbs/07_cam.ipynb #efe023bd
