@@ -137,7 +137,8 @@ def _operator_of(clip, images, module):
     try:
         with torch.enable_grad(): features = clip.model.encode_image(images.to(clip.device, clip.dtype).requires_grad_())
     finally: hook.remove()
-    (activations,) = kept
+    if not kept: raise ValueError(f"the layer {module} is not part of the image tower, or was not run; see target_layer")
+    activations = kept[0]
     weights = []  # one backward pass per feature dimension, from the feature to the target layer only; [E][B, K]
     for f in features.sum(0): weights.append(_as_grid(torch.autograd.grad(f, activations, retain_graph=True)[0]).mean((-1, -2)))
     operator = torch.einsum("bkhw,ebk->bhwe", _as_grid(activations.detach()), torch.stack(weights))
@@ -159,9 +160,9 @@ def measure(
     threshold: float = 0.5,  # Of the map's maximum, for iou
 ) -> pd.DataFrame:  # N rows: share, area, preference, hit, iou, empty
     "Foreground measures of maps"
-    cams, masks = torch.as_tensor(cams).double().flatten(1), torch.as_tensor(masks)
-    if masks.shape[0] != cams.shape[0] or masks[0].numel() != cams.shape[1]: raise ValueError(f"maps and masks differ: {tuple(cams.shape)} (flattened) and {tuple(masks.shape)}")
-    masks = masks.flatten(1).bool()
+    cams, masks = torch.as_tensor(cams).double(), torch.as_tensor(masks).bool()
+    if cams.shape != masks.shape: raise ValueError(f"maps and masks differ in shape: {tuple(cams.shape)} and {tuple(masks.shape)}; resize the maps with resize_maps")
+    cams, masks = cams.flatten(1), masks.flatten(1)
     total, area = cams.sum(1), masks.double().mean(1)
     empty = (total == 0) | (area == 0)
     share = (cams * masks).sum(1) / total

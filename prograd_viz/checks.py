@@ -31,10 +31,10 @@ def check_in_range(
     high: float = math.inf,  # Largest value allowed
     fix: str = "",  # What to do instead, if the range does not say it all
 ) -> float:  # The number as a float
-    "Return the number if it lies in [low, high], else raise a ValueError; NaN lies nowhere"
+    "Return the number if it lies in [low, high], else raise a ValueError; NaN and infinity lie nowhere"
     try: number = float(value)
     except (TypeError, ValueError): number = math.nan
-    if low <= number <= high: return number
+    if low <= number <= high and math.isfinite(number): return number
     span = f"in [{low:g}, {high:g}]" if high < math.inf else f"at least {low:g}"
     raise ValueError(f"{what} must be {span}, got {value!r}" + (f"; {fix}" if fix else ""))
 

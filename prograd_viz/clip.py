@@ -6,7 +6,6 @@
 __all__ = ['PRECISIONS', 'ASSETS', 'Clip', 'load_clip', 'build_pocket']
 
 # %% ../nbs/00_clip.ipynb #78edc727
-import json
 import warnings
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from . import torchvision_ops  # noqa: F401  before anything that imports torchvision
@@ -146,7 +146,9 @@ def _pocket_model(checkpoint=None):
     if checkpoint == "random": return model, None, checkpoint
     path = ASSETS / "pocket.safetensors" if checkpoint in (None, "pocket") else Path(checkpoint)
     if not path.is_file(): raise OSError(f"{path} is missing; `make pocket` trains the pocket model and writes it")
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    try: state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    except SafetensorError as e: raise ValueError(f"cannot read weights from {path}: {e}; the file is damaged, or no safetensors file") from e
+    if not {"token_ids", "token_rows"} <= set(state): raise ValueError(f"{path} holds no pocket model; `make pocket` writes one")
     ids, rows = state.pop("token_ids").long(), state.pop("token_rows")
     table = torch.zeros_like(model.token_embedding.weight)
     table[ids] = rows
@@ -194,9 +196,11 @@ def _follow_activation(name, pretrained, quick_gelu):
 def _create(name, pretrained, **kwargs):
     "open_clip's factory, with one clear error where weights are neither cached nor reachable"
     try:
-        if pretrained or ":" in name: return open_clip.create_model(name, pretrained=pretrained, **kwargs)
+        if pretrained or ":" in name: return open_clip.create_model(name, pretrained=pretrained, require_pretrained=True, **kwargs)
         with _quiet(): return open_clip.create_model(name, pretrained_image=False, pretrained_text=False, **kwargs)
-    except (RuntimeError, OSError) as e:
+    except Exception as e:  # a damaged file fails in any of a dozen ways
+        if pretrained and Path(pretrained).is_file():
+            raise ValueError(f"cannot load {pretrained} into {name!r}: {str(e)[:200]}; it must be a state dict of this architecture, as safetensors or .pt") from e
         raise OSError(f"no weights for {name!r} ({pretrained or 'from the hub'}): {str(e)[:200]}\n"
                       "They are neither in the local cache nor reachable. Download the checkpoint where there is a network and pass its "
                       "path as pretrained=, or fill the cache (HF_HOME) there and copy it here.") from e

@@ -33,7 +33,9 @@ class Split:
     _features: WeakKeyDictionary = field(default_factory=WeakKeyDictionary, repr=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "labels", np.asarray(self.labels, dtype=np.int64))
+        labels = np.asarray(self.labels)
+        if len(labels) and not np.array_equal(labels, labels.astype(np.int64)): raise ValueError(f"labels must be whole numbers, got {labels.tolist()[:8]}")
+        object.__setattr__(self, "labels", labels.astype(np.int64))
         check_classes(self.classes)
         if len(self.images) != len(self.labels): raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels; give one label per image")
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
@@ -109,6 +111,7 @@ def check_classes(
     classes: list,  # Class names
 ) -> tuple:  # The names
     "Raise unless there are two or more distinct, non-empty class names"
+    if isinstance(classes, str): raise ValueError(f"class names must be a list of strings, got the single string {classes!r}")
     classes = tuple(classes)
     if len(classes) < 2: raise ValueError(f"a task needs at least two classes, got {list(classes)}")
     if any(not isinstance(c, str) or not c.strip() for c in classes): raise ValueError(f"class names must be non-empty strings, got {list(classes)[:8]}")
@@ -156,7 +159,6 @@ def few_shot(
     **options,  # Passed to `pocket_task` or `folder_task`
 ) -> Task:
     "A few-shot task by name"
-    check_whole("shots", shots, 1, fix="1, 2, 4, 8 and 16 are usual")
     check_whole("seed", seed, 0)
     if name == "pocket": return pocket_task(shots, seed, **options)
     if Path(name).is_dir(): return folder_task(Path(name), shots, seed, **options)
@@ -174,6 +176,7 @@ def pocket_task(
     px: int = 112,  # Side of an image, pixels
 ) -> Task:
     "A few-shot task on stickers, with a background shortcut of strength `rho`"
+    check_whole("shots", shots, 1, fix="1, 2, 4, 8 and 16 are usual")
     check_in_range("rho", rho, 0, 1)
     check_whole("test_per_class", test_per_class, 1)
     rng = np.random.default_rng([seed, 11])
@@ -228,6 +231,7 @@ def few_shot_sample(
     seed: int,  # Seeds Python's random, as published
 ) -> list:  # Positions of the drawn images
     "The published draw: classes in order of first appearance, `random.sample` for each (Dassl's sampler)"
+    check_whole("shots", shots, 1, fix="1, 2, 4, 8 and 16 are usual")
     rng, groups = random.Random(seed), {}
     for i, label in enumerate(labels): groups.setdefault(label, []).append(i)
     few = sorted(str(k) for k, v in groups.items() if len(v) < shots)
@@ -247,9 +251,10 @@ def folder_task(
     "A few-shot task from a folder of images; class names are the folders' names"
     folders = sorted(p for p in root.iterdir() if p.is_dir() and p.name != "masks")
     classes = check_classes(p.name.replace("_", " ") for p in folders)
-    paths, labels = zip(*((f, i) for i, p in enumerate(folders) for f in sorted(p.iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES))
-    empty = sorted(set(range(len(classes))) - set(labels))
-    if empty: raise ValueError(f"no images in {folders[empty[0]]}; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    found = [[f for f in sorted(p.iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES] for p in folders]
+    empty = [p for p, files in zip(folders, found) if not files]
+    if empty: raise ValueError(f"no images in {empty[0]}; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    paths, labels = zip(*((f, i) for i, files in enumerate(found) for f in files))
     drawn = few_shot_sample(labels, shots, seed)
     left = sorted(set(range(len(labels))) - set(drawn))
 

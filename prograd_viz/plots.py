@@ -41,7 +41,9 @@ def label(
     return "CoOp ($\\lambda=0$)" if lam == 0 else f"ProGrad ($\\lambda={lam:g}$)"
 
 
-def figure(draw):
+def figure(
+    draw,  # A function that returns a figure
+):
     "Decorator: draw in the project's style and return a figure that notebooks show once"
     @wraps(draw)
     def styled(*args, **kwargs):
@@ -198,7 +200,7 @@ def plot_accuracy(
 ) -> Figure:
     "Accuracy over steps, a panel per test set; mean and 95% interval over seeds"
     many = [many] if isinstance(many, Runs) else list(many)
-    lambdas = sorted({min(many[0].lambdas), max(many[0].lambdas)}) if lambdas is None else lambdas
+    lambdas = sorted({min(many[0].lambdas), max(many[0].lambdas)}) if lambdas is None else [many[0].lambdas[many[0].run(x)] for x in lambdas]
     fig, axes = plt.subplots(1, len(splits), figsize=(3.1 * len(splits), 2.9), sharey=True, squeeze=False)
     for ax, split in zip(axes[0], splits):
         check_known("split", split, SPLIT_TITLES)

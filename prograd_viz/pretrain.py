@@ -341,7 +341,9 @@ It was trained on {rows} tokens of CLIP's vocabulary and refuses others. It neve
 """
 
 # %% ../nbs/01_pretrain.ipynb #b5d0fdc9
-def main(args: list | None = None):
+def main(
+    args: list | None = None,  # Arguments; those of the command line by default
+):
     "Pretrain the pocket model; run again to go on after an interruption"
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--work", type=Path, default=Path(".pocket"), help="pool, checkpoints and log")

@@ -112,10 +112,10 @@ def train(
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
     config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress")}
-    lams = check_lambdas(lambdas).to(clip.device)
-    epochs = _check_recipe(task, epochs, batch_size, lr, momentum, weight_decay, temperature, views, seed)
+    lams = _check_runs(lambdas).to(clip.device)
+    epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr)
     prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, class_specific, seed)
-    judge = _Judge(clip, task, prompts, teacher or task.template)
+    judge = _Judge(clip, task, prompts, task.template if teacher is None else teacher)
     n_steps = epochs * len(epoch_batches(len(task.train), batch_size, seed, 1))
     runs_start = prompts.start[None].repeat(len(lams), *[1] * prompts.start.ndim)
     keeper = _Keeper(runs_start, n_steps, evaluate_every, snapshot_every, task, clip)
@@ -140,18 +140,26 @@ def train(
         interrupted = True
         warnings.warn(f"interrupted after {keeper.done} of {n_steps} steps: returning what was trained so far", stacklevel=2)
     finally: bar.close()
-    config |= {"lambdas": lams.tolist(), "epochs": epochs, "n_ctx": prompts.n_ctx, "teacher": teacher or task.template, "model": [clip.name, clip.pretrained],
+    config |= {"lambdas": lams.tolist(), "epochs": epochs, "n_ctx": prompts.n_ctx, "teacher": task.template if teacher is None else teacher, "model": [clip.name, clip.pretrained],
                "task": task.settings, "versions": {p: version(p) for p in ("torch", "open_clip_torch", "prograd_viz")}}
     return keeper.runs(judge, prompts, lams.tolist(), seed, config, interrupted, clip, task, context)
 
 
-def _check_recipe(task, epochs, batch_size, lr, momentum, weight_decay, temperature, views, seed):
+def _check_runs(lambdas):
+    "Lambdas in [0, 1], each once"
+    values = check_lambdas(lambdas)
+    twice = [f"{v:g}" for v in values.unique().tolist() if (values == v).sum() > 1]
+    if twice: raise ValueError(f"lambda {', '.join(twice)} is given more than once; each names a run")
+    return values
+
+
+def _check_recipe(task, epochs, batch_size, views, seed, temperature, **rates):
     "Checked recipe; returns the number of epochs"
     if len(task.train) == 0: raise ValueError("the task has no training images; give at least one shot per class")
     check_whole("batch_size", batch_size)
     check_whole("views", views, 0)
     check_whole("seed", seed, 0)
-    for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)): check_in_range(name, value, 0)
+    for name, value in rates.items(): check_in_range(name, value, 0)
     check_in_range("temperature", temperature, 1e-3)
     return published_epochs(task.shots) if epochs is None else check_whole("epochs", epochs)
 
@@ -198,8 +206,8 @@ class _Keeper:
     "The record of a training: rows, snapshots, accuracies"
     def __init__(self, start, n_steps, evaluate_every, snapshot_every, task, clip):
         runs, floats = len(start), start[0].numel() + len(task.classes) * task.train.features(clip).shape[1]
-        self.evaluate_every = check_whole("evaluate_every", evaluate_every) if evaluate_every else max(1, n_steps // 50)
-        self.snapshot_every = check_whole("snapshot_every", snapshot_every) if snapshot_every else max(1, math.ceil(n_steps * runs * floats * 4 / 256e6))
+        self.evaluate_every = max(1, n_steps // 50) if evaluate_every is None else check_whole("evaluate_every", evaluate_every)
+        self.snapshot_every = max(1, math.ceil(n_steps * runs * floats * 4 / 256e6)) if snapshot_every is None else check_whole("snapshot_every", snapshot_every)
         self.done, self.started = 0, time.time()
         self.rows, self.marks, self.token_cos, self.accuracy, self.contexts, self.texts = [], [], [], {}, {0: start.clone()}, {}
 
