@@ -12,6 +12,7 @@ import csv
 import json
 import platform
 import time
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -59,12 +60,12 @@ def _render_one(scene, px): return render(scene, px)[0]
 
 
 def render_pool(
-    folder: Path,  # Where pool.npy goes
+    folder: Path,  # Where the pool goes
     scenes: list,  # What to render
     px: int,  # Side of an image, pixels
 ) -> np.ndarray:  # Images [N, px, px, 3] uint8, memory-mapped
-    "Render all scenes once; an existing complete pool is opened instead"
-    path, part = folder / "pool.npy", folder / "pool.part.npy"
+    "Render all scenes once; a complete pool of the same scenes is opened instead"
+    path, part = folder / f"pool-{zlib.crc32(repr((scenes, px)).encode()):08x}.npy", folder / "pool.part.npy"
     if not path.exists():
         pool = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), px, px, 3))
         with ProcessPoolExecutor() as workers:

@@ -133,7 +133,7 @@ def train(
             for batch in epoch_batches(len(labels), batch_size, seed, epoch):
                 images = views_features[pick[batch], batch]
                 record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel)
-                keeper.keep(record, context, judge, epoch=epoch, lr=rate, batch_hash=f"{zlib.crc32(batch.tobytes() + pick[batch].tobytes()):08x}")
+                keeper.keep(record, context, epoch=epoch, lr=rate, batch_hash=f"{zlib.crc32(batch.tobytes() + pick[batch].tobytes()):08x}")
                 for callback in callbacks: callback(keeper.done, record)
                 _show(bar, record, lams)
     except KeyboardInterrupt:
@@ -142,7 +142,7 @@ def train(
     finally: bar.close()
     config |= {"lambdas": lams.tolist(), "epochs": epochs, "n_ctx": prompts.n_ctx, "teacher": task.template if teacher is None else teacher, "model": [clip.name, clip.pretrained],
                "task": task.settings, "versions": {p: version(p) for p in ("torch", "open_clip_torch", "prograd_viz")}}
-    return keeper.runs(judge, prompts, lams.tolist(), seed, config, interrupted, clip, task, context)
+    return keeper.runs(judge, prompts, lams.tolist(), seed, config, interrupted, clip, task)
 
 
 def _check_runs(lambdas):
@@ -203,46 +203,58 @@ class _Judge:
 
 # %% ../nbs/06_training.ipynb #7dc29a7c
 class _Keeper:
-    "The record of a training: rows, snapshots, accuracies"
+    "The record of a training, and what is made of it"
     def __init__(self, start, n_steps, evaluate_every, snapshot_every, task, clip):
-        runs, floats = len(start), start[0].numel() + len(task.classes) * task.train.features(clip).shape[1]
+        floats = len(start) * (start[0].numel() + len(task.classes) * task.train.features(clip).shape[1])
         self.evaluate_every = max(1, n_steps // 50) if evaluate_every is None else check_whole("evaluate_every", evaluate_every)
-        self.snapshot_every = max(1, math.ceil(n_steps * runs * floats * 4 / 256e6)) if snapshot_every is None else check_whole("snapshot_every", snapshot_every)
-        self.done, self.started = 0, time.time()
-        self.rows, self.marks, self.token_cos, self.accuracy, self.contexts, self.texts = [], [], [], {}, {0: start.clone()}, {}
+        self.snapshot_every = max(1, math.ceil(n_steps * floats * 4 / 256e6)) if snapshot_every is None else check_whole("snapshot_every", snapshot_every)
+        self.start, self.log, self.started = start.clone(), [], time.time()
 
-    def keep(self, record, context, judge, **marks):
-        if self.done in self.contexts: self.texts[self.done] = record["text"]
-        if self.done in self.accuracy: self.accuracy[self.done] = judge.accuracies(self.contexts[self.done], record["text"])
-        self.done += 1
-        self.token_cos.append(record["token_cos"])
-        self.rows.append({k: v for k, v in record.items() if k not in ("token_cos", "text")})
-        self.marks.append({"step": self.done, **marks, "seconds": time.time() - self.started})
-        evaluate = self.done % self.evaluate_every == 0
-        if evaluate: self.accuracy[self.done] = {}  # judged at the next step, which computes the text features anyway
-        if evaluate or self.done % self.snapshot_every == 0: self.contexts[self.done] = context.detach().clone()
+    @property
+    def done(self): return len(self.log)
 
-    def steps(self, lambdas, seed):
+    def keep(self, record, context, **marks):
+        "Keep one step; what is not needed of the step before is dropped"
+        marks = {"step": self.done + 1, **marks, "seconds": time.time() - self.started}
+        self.log.append({"marks": marks, "record": record, "context": context.detach().clone()})
+        if self.done > 1 and not self._wanted(self.done - 1):
+            self.log[-2]["context"] = None
+            record["text"] = None
+
+    def _wanted(self, step): return step == 0 or step % self.evaluate_every == 0 or step % self.snapshot_every == 0
+
+    def _states(self, prompts):
+        "Step -> (context, text features) after it, for the start, all wanted steps and the last; a step's features were computed by the next"
+        after = {s: (self.start if s == 0 else self.log[s - 1]["context"], self.log[s]["record"]["text"]) for s in range(self.done) if self._wanted(s)}
+        last = self.log[-1]["context"] if self.log else self.start
+        return after | {self.done: (last, text_features(prompts, last))}
+
+    def _steps(self, lambdas, seed, accuracy):
         "The record as a DataFrame, a row per run and step"
+        if not self.log: return pd.DataFrame({c: pd.Series(dtype=_KINDS.get(c, float)) for c in STEP_COLUMNS})
+        names = [k for k in self.log[0]["record"] if k not in ("token_cos", "text")]
+        columns = {k: torch.stack([entry["record"][k] for entry in self.log]).cpu().numpy() for k in names}
         frames = []
-        columns = {k: torch.stack([r[k] for r in self.rows]).cpu().numpy() for k in self.rows[0]} if self.rows else {}
         for r, lam in enumerate(lambdas):
-            frame = pd.DataFrame(self.marks).assign(run=r, rule="coop" if lam == 0 else "prograd", lam=lam, seed=seed, **{k: v[:, r] for k, v in columns.items()})
+            frame = pd.DataFrame([entry["marks"] for entry in self.log])
+            frame = frame.assign(run=r, rule="coop" if lam == 0 else "prograd", lam=lam, seed=seed, **{k: v[:, r] for k, v in columns.items()})
             for split in ("train", "same", "shifted", "new", "style"):
-                frame[f"acc_{split}"] = [self.accuracy.get(m["step"], {}).get(split, {r: math.nan})[r] for m in self.marks]
+                frame[f"acc_{split}"] = [accuracy.get(s, {}).get(split, {r: math.nan})[r] for s in frame["step"]]
             frames.append(frame.assign(angle_deg=np.degrees(np.arccos(np.clip(frame["cos"], -1, 1)))))
-        return pd.concat(frames, ignore_index=True)[list(STEP_COLUMNS)] if self.rows else pd.DataFrame(columns=list(STEP_COLUMNS))
+        return pd.concat(frames, ignore_index=True)[list(STEP_COLUMNS)]
 
     @torch.no_grad()
-    def runs(self, judge, prompts, lambdas, seed, config, interrupted, clip, task, context):
+    def runs(self, judge, prompts, lambdas, seed, config, interrupted, clip, task):
         "Everything as a `Runs`; the last step always has a snapshot and accuracies"
-        self.contexts[self.done] = context.detach().clone()
-        self.texts[self.done] = text_features(prompts, context.detach())
-        if self.done: self.accuracy[self.done] = judge.accuracies(context.detach(), self.texts[self.done])
-        kept = sorted(self.contexts)
-        token_cos = torch.stack(self.token_cos).cpu().numpy() if self.token_cos else np.zeros((0, len(lambdas), prompts.n_ctx))
-        return Runs(self.steps(lambdas, seed), np.array(kept), *(_to_numpy(torch.stack([kind[s] for s in kept])) for kind in (self.contexts, self.texts)),
-                    token_cos, _to_numpy(judge.text), judge.zero_shot, tuple(lambdas), task.classes, config, interrupted, clip, task)
+        states = self._states(prompts)
+        accuracy = {s: judge.accuracies(*state) for s, state in states.items() if s and (s % self.evaluate_every == 0 or s == self.done)}
+        contexts, texts = (_to_numpy(torch.stack(kind)) for kind in zip(*states.values()))
+        token_cos = torch.stack([entry["record"]["token_cos"] for entry in self.log]).cpu().numpy() if self.log else np.zeros((0, len(lambdas), prompts.n_ctx))
+        return Runs(self._steps(lambdas, seed, accuracy), np.array(list(states)), contexts, texts, token_cos, _to_numpy(judge.text),
+                    judge.zero_shot, tuple(lambdas), task.classes, config, interrupted, clip, task)
+
+
+_KINDS = {"rule": str, "batch_hash": str, "conflict": bool, "agree": bool, "run": int, "seed": int, "step": int, "epoch": int}  # the rest are floats
 
 
 def _to_numpy(t): return (t if t.dtype == torch.float64 else t.float()).cpu().numpy()
