@@ -109,7 +109,7 @@ MUTANTS = [Mutant(*m) for m in (
     ('nearest instead of bilinear', 'cam', 'mode="bilinear", align_corners=False', 'mode="nearest"', MAPS),
     ('f^ term dropped', 'cam', 'u = (t - (t * unit).sum(-1, keepdim=True) * unit) / norm', 'u = t / norm', MAPS),
     ('division by |f| dropped', 'cam', '* unit) / norm', '* unit)', MAPS),
-    ('gradients summed, not averaged', 'cam', '(grad).mean((-1, -2))', '(grad).sum((-1, -2))', MAPS),
+    ('gradients summed, not averaged', 'cam', 'retain_graph=True)[0]).mean((-1, -2))', 'retain_graph=True)[0]).sum((-1, -2))', MAPS),
     ('class token taken for a patch', 'cam', 'x[:, x.shape[1] - side * side:]', 'x[:, :side * side]', MAPS),
     ('share of the background', 'cam', 'share = (cams * masks)', 'share = (cams * ~masks)', MEASURE),
     ('hit at the minimum', 'cam', 'cams.argmax(1, keepdim=True)', 'cams.argmin(1, keepdim=True)', MEASURE),
@@ -120,7 +120,7 @@ MUTANTS = [Mutant(*m) for m in (
     ('normal instead of t', 'runs', 'stats.t.ppf(0.5 + confidence / 2, len(v) - 1)', 'stats.norm.ppf(0.5 + confidence / 2)', DRAWS),
     ('deviation of the population', 'runs', 'ddof=1', 'ddof=0', DRAWS),
     ('difference the wrong way round', 'study', 'mean_interval(prograd[m] - coop[m])', 'mean_interval(coop[m] - prograd[m])', STUDY),
-    ('NaN lies everywhere', 'checks', 'if low <= number <= high: return number', 'if not (number < low or number > high): return number', INPUT),
+    ('NaN lies everywhere', 'checks', 'if low <= number <= high and math.isfinite(number): return number', 'if not (number < low or number > high): return number', INPUT),
     ('moments forgotten on resuming', 'pretrain', 'optimiser.state[p] = {', 'optimiser.state[torch.zeros(1)] = {', RESUME),
 )]
 
