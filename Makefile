@@ -54,7 +54,7 @@ test: env ## all that guards the project: drift, clean notebooks, every notebook
 lab: env ## open JupyterLab on the front page
 	@$(RUN) $(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb $(ARGS)
 
-pocket: env ## train the pocket model again, from nothing (resumable; hours on 2 cores)
+pocket: env ## train the pocket model again, from nothing (resumable; half an hour on 2 cores)
 	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)
 
 mutants: env ## break the library one line at a time and count what the tests catch
