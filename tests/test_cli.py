@@ -151,3 +151,12 @@ def test_what_is_undecided_is_called_undecided(small):
     "A sentence names a winner only where the interval of the paired difference excludes zero"
     assert "undecided" in cli._sentence("same", 0.01, 0.02, 3) and "undecided" in cli._sentence("same", 0.0, float("nan"), 1)
     assert "ProGrad is better" in cli._sentence("same", 0.03, 0.02, 3) and "CoOp is better" in cli._sentence("same", -0.03, 0.02, 3)
+
+
+def test_the_difference_of_several_seeds_is_prograd_minus_coop():
+    "Seed by seed, in this order: positive where ProGrad is better"
+    from prograd_viz.study import ACCURACIES, SHARES, Study
+    values = {0.0: (0.2, 0.4), 1.0: (0.5, 0.8)}
+    rows = pd.DataFrame([{"seed": seed, "lam": lam, **{m: v[seed] for m in (*ACCURACIES, *SHARES)}} for lam, v in values.items() for seed in (0, 1)])
+    paired = Study([], None, rows).paired(1.0)
+    assert np.allclose(paired["mean"], 0.35) and (paired["seeds"] == 2).all()
