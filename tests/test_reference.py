@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from prograd_viz.cam import CamOperator, cam_operator, package_maps, resize_maps, target_layer
+from prograd_viz.cam import CamOperator, cam_operator, foreground, package_maps, resize_maps, shown_masks, target_layer
 from prograd_viz.clip import load_clip, open_clip
+from prograd_viz.data import Split
 from prograd_viz.gradients import cross_entropy, kl_to_teacher, prompt_gradients
 from prograd_viz.pocket import random_scenes, render
 from prograd_viz.prompts import has_fast_path, make_prompts, plain_text_features, teacher_features, text_features
+from prograd_viz.training import train
 from conftest import RESNET, VIT
 # these reach torchvision, which the library may have to mend first
 from captum.attr import LayerGradCam
@@ -330,6 +332,40 @@ def test_a_map_of_the_cosine_does_not_depend_on_the_length_of_the_feature(looked
     _, _, directions, operator, _ = looked_at
     longer = CamOperator(4 * operator.operator, 4 * operator.features)
     torch.testing.assert_close(longer.maps(directions), operator.maps(directions))
+
+
+@pytest.mark.parametrize("explain", ("true", "predicted", "contrast"))
+def test_foreground_measures_the_packages_map_of_each_prompt_on_each_image(clip, task, explain):
+    "From the trained contexts to a share, once more, with the plain encoder, the grad-cam package and a sum by hand"
+    runs, rows = train(clip, task, [0, 1], epochs=10, batch_size=8, lr=0.2, views=0, progress=False), [1, 9, 22]
+    table, test = foreground(runs, "shifted", rows, explain=explain, random_directions=1), task.tests["shifted"]
+    texts = {"zero-shot": teacher_features(clip, task.classes)}
+    for r, name in enumerate(("coop", "prograd")): texts[name] = plain_text_features(make_prompts(clip, task.classes), torch.from_numpy(runs.contexts[-1, r:r + 1]))[0]
+    shares = {}
+    for name, text in texts.items():
+        for i in rows:
+            picture, label, mask = test.tensor(clip, [i]), test.labels[i], test.mask(i)
+            scores = (clip.encode_image(picture) @ text.T)[0]
+            rival = max((c for c in range(6) if c != label), key=lambda c: scores[c].item())
+            direction = {"true": text[label], "predicted": text[scores.argmax()], "contrast": text[label] - text[rival]}[explain]
+            cam = F.interpolate(torch.from_numpy(package_maps(clip, picture, direction[None])).clamp(min=0), size=mask.shape, mode="bilinear")[0, 0].numpy()
+            shares[name, i] = cam[mask].sum() / cam.sum() if cam.any() else np.nan
+            ours = table[(table["prompt"] == name) & (table["image"] == i)]
+            assert ours["share"].item() == pytest.approx(shares[name, i], rel=1e-3, nan_ok=True) and ours["area"].item() == pytest.approx(mask.mean()) and ours["label"].item() == label
+    assert np.nanmax([abs(shares["coop", i] - shares["prograd", i]) for i in rows]) > 0.005, "the prompts look at different places, or this compares nothing"
+
+
+@pytest.mark.parametrize("size", [(112, 112), (40, 40), (90, 160), (300, 200)], ids=str)
+def test_masks_are_cut_and_resized_as_their_images_are(clip, tiny, size):
+    "A white square on black, and its mask: the model sees both in the same place"
+    mask = np.zeros(size, bool)
+    mask[size[0] // 3:size[0] // 2, size[1] // 4:size[1] // 2] = True
+    split = Split([np.repeat(mask[..., None] * np.uint8(255), 3, 2)], [0], ("a", "b"), [mask])
+    for model in (clip, tiny(VIT)):
+        seen = model.preprocess(split.image(0))[0]
+        white = seen > (seen.min() + seen.max()) / 2
+        shown = shown_masks(model, split, [0])[0]
+        assert shown.shape == white.shape and shown.any() and (shown != white).float().mean() < 0.01
 
 
 # -- loading ------------------------------------------------------------------

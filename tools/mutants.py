@@ -32,11 +32,11 @@ MEASURE = ('tests/test_properties.py', '-k', 'measures or share or area or mask 
 LOSSES  = ('tests/test_reference.py', '-k', 'losses or divergence or both_gradients')
 PROMPT  = ('tests/test_reference.py', '-k', 'teacher or context or template or random_start or first_step')
 ENCODER = ('tests/test_reference.py', '-k', 'fast_encoder and not published')
-MAPS    = ('tests/test_reference.py', '-k', 'maps or map or operator or resizing')
+MAPS    = ('tests/test_reference.py', '-k', 'maps or map or operator or resizing or masks')
 LOAD    = ('tests/test_reference.py', '-k', 'openai or checkpoint or conflict or features_are')
 TRAIN   = ('tests/test_training.py', '-k', 'snapshots or first_step or published_trainers or accuracies or cosines_of_tokens or matters or view or beside')
 SAME    = ('tests/test_training.py', '-k', 'seed_decides or starts_from or first_step')
-WORLD   = ('tests/test_pocket.py', '-k', 'strength or rho or new_classes or asked_for or pure_function or tight or noise')
+WORLD   = ('tests/test_pocket.py', '-k', 'captions or strength or rho or new_classes or asked_for or pure_function or tight or noise')
 RESUME  = ('tests/test_pocket.py', '-k', 'interrupted')
 STUDY   = ('tests/test_cli.py', '-k', 'several_seeds')
 INPUT   = ('tests/test_bad_input.py', '-k', 'check_lambdas or check_in_range or sensible or all_zero')
@@ -104,6 +104,7 @@ MUTANTS = [Mutant(*m) for m in (
     ('new classes are old ones', 'data', 'tuple(drawn[classes:])', 'tuple(drawn[:classes])', WORLD),
     ('mask inverted', 'pocket', 'return image * (1 - fill) + colour * fill, whole[..., 0] > 0.5', 'return image * (1 - fill) + colour * fill, whole[..., 0] <= 0.5', WORLD),
     ('noise of another scale', 'pocket', '255 * noise', '128 * noise', WORLD),
+    ('captions name the wrong thing', 'pocket', '"texture": scene.texture', '"texture": scene.noun', WORLD),
     # maps and measures
     ('ReLU dropped', 'cam', '.float().relu().reshape', '.float().reshape', MEASURE),
     ('nearest instead of bilinear', 'cam', 'mode="bilinear", align_corners=False', 'mode="nearest"', MAPS),
@@ -115,6 +116,8 @@ MUTANTS = [Mutant(*m) for m in (
     ('hit at the minimum', 'cam', 'cams.argmax(1, keepdim=True)', 'cams.argmin(1, keepdim=True)', MEASURE),
     ('preference not divided by area', 'cam', '"preference": share / area', '"preference": share', MEASURE),
     ('empty maps count as zero', 'cam', 'torch.where(empty, torch.nan, v)', 'torch.where(empty, 0.0, v)', MEASURE),
+    ('maps of the other prompt', 'cam', 'texts += list(runs.text_features[k])', 'texts += list(runs.text_features[k][::-1])', MAPS),
+    ('masks left uncut', 'cam', 'np.asarray(shown_image(clip, as_image(i)))', 'np.asarray(as_image(i).resize((clip.image_size,) * 2))', MAPS),
     ('contrast with itself', 'cam', '[..., None], -torch.inf)', '[..., None], torch.inf)', MEASURE),
     # records, studies, checks, pretraining
     ('normal instead of t', 'runs', 'stats.t.ppf(0.5 + confidence / 2, len(v) - 1)', 'stats.norm.ppf(0.5 + confidence / 2)', DRAWS),
