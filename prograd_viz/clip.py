@@ -34,11 +34,14 @@ class Clip:
     name: str  # open_clip's name of the architecture, or "pocket"
     pretrained: str  # Tag or file of the weights
     trained_ids: frozenset | None = None  # Token ids that were trained; None means all
+    autocast: torch.dtype | None = None  # Arithmetic of the towers where it is lower than the weights' own
 
     @property
     def device(self) -> torch.device: return self.logit_scale.device
     @property
     def dtype(self) -> torch.dtype: return self.token_embedding.weight.dtype
+    @property
+    def wide(self) -> torch.dtype: return torch.float64 if self.dtype == torch.float64 else torch.float32
     @property
     def logit_scale(self) -> torch.Tensor: return self.model.logit_scale.exp()
     @property
@@ -54,6 +57,10 @@ class Clip:
         tower = self.text_tower
         return tower.token_embedding if hasattr(tower, "token_embedding") else tower.transformer.get_input_embeddings()
 
+    def arithmetic(self):
+        "The context in which the towers run: torch.autocast, if the model was loaded with it"
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+
     def tokenize(
         self,
         texts: list,  # Strings
@@ -63,24 +70,28 @@ class Clip:
         for text in texts: _check_text(self, text, allow_unknown)
         return self.tokenizer(list(texts)).to(self.device)
 
-    @torch.no_grad()
     def encode_text(
         self,
         texts: list,  # Strings
         allow_unknown: bool = False,  # Warn instead of raising at untrained tokens
+        batch_size: int = 128,  # Texts per forward pass
     ) -> torch.Tensor:  # L2-normalised features, [N, E]
         "Features of whole texts, through the model's own text encoder"
-        return F.normalize(self.model.encode_text(self.tokenize(texts, allow_unknown)), dim=-1)
+        return self._encode(self.model.encode_text, self.tokenize(texts, allow_unknown), batch_size)
 
-    @torch.no_grad()
     def encode_image(
         self,
         images: torch.Tensor,  # Preprocessed images, [N, 3, H, W]
         batch_size: int = 128,  # Images per forward pass
     ) -> torch.Tensor:  # L2-normalised features, [N, E]
         "Features of images, a batch at a time"
-        batches = images.split(batch_size)
-        return torch.cat([F.normalize(self.model.encode_image(b.to(self.device, self.dtype)), dim=-1) for b in batches])
+        return self._encode(lambda batch: self.model.encode_image(batch.to(self.device, self.dtype)), images, batch_size)
+
+    @torch.no_grad()
+    def _encode(self, encode, inputs, batch_size):
+        "Normalised features in the wide dtype, a batch at a time"
+        with self.arithmetic(): features = [encode(batch) for batch in inputs.split(batch_size)]
+        return F.normalize(torch.cat(features).to(self.wide), dim=-1)
 
     def __repr__(self):
         n = sum(p.numel() for p in self.model.parameters()) / 1e6
@@ -111,7 +122,7 @@ def _near_tokens(clip, word):
     return f"near it knows {', '.join(map(repr, near))}" if near else f"it knows {len(known)} words, see prograd_viz.pocket.NOUNS"
 
 # %% ../nbs/00_clip.ipynb #9a3de810
-PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64, "fp16": torch.float16, "bf16": torch.bfloat16, "amp_bf16": torch.float32}
 ASSETS = Path(str(files("prograd_viz") / "assets"))
 
 
@@ -119,7 +130,7 @@ def load_clip(
     name: str = "pocket",  # "pocket", an open_clip architecture, or a "hf-hub:" / "local-dir:" address
     pretrained: str | None = None,  # Tag or checkpoint file (.safetensors, .pt); "random" for untrained weights
     device: str | None = None,  # Torch device; a GPU if there is one
-    precision: str = "fp32",  # "fp32", "fp64", "fp16" or "bf16" weights
+    precision: str = "fp32",  # "fp32", "fp64", "fp16" or "bf16" weights, or "amp_bf16": bfloat16 arithmetic on float32 weights
     quick_gelu: bool | None = None,  # Activation; None follows the pretrained tag
 ) -> Clip:
     "Load a frozen CLIP; raises ValueError for unknown names and OSError where weights cannot be had"
@@ -127,9 +138,11 @@ def load_clip(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name == "pocket": model, trained, pretrained = _pocket_model(pretrained)
     else: (name, model), trained = _open_clip_model(name, pretrained, quick_gelu), None
+    scale = model.logit_scale.detach().clone()
     model = model.to(device, PRECISIONS[precision]).eval().requires_grad_(False)
+    if precision in ("fp16", "bf16"): model.logit_scale.data = scale.to(device)  # a rounded exponent would change every logit
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    return Clip(model, open_clip.get_tokenizer(name), preprocess, name, pretrained or name, trained)
+    return Clip(model, open_clip.get_tokenizer(name), preprocess, name, pretrained or name, trained, torch.bfloat16 if precision == "amp_bf16" else None)
 
 # %% ../nbs/00_clip.ipynb #d40d30e6
 def build_pocket() -> torch.nn.Module:

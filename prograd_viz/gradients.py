@@ -6,13 +6,14 @@
 __all__ = ['cross_entropy', 'kl_to_teacher', 'Gradients', 'prompt_gradients', 'Update', 'project', 'check_lambdas']
 
 # %% ../nbs/04_gradients.ipynb #9bf81dff
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from .checks import check_in_range
-from .prompts import Prompts, text_features
+from .prompts import Prompts, has_fast_path, text_features
 
 # %% ../nbs/04_gradients.ipynb #383c686a
 def cross_entropy(
@@ -51,18 +52,31 @@ def prompt_gradients(
     teacher_logits: torch.Tensor,  # Zero-shot CLIP's logits for the batch, [B, C]
     temperature: float = 1.0,  # T of the divergence
     encode=text_features,  # The text encoder to use
+    memory_gb: float = math.inf,  # What the text encoder may keep for the backward pass; classes go in parts that fit
 ) -> Gradients:
     "G_d and G_g of every run: one forward pass, one batched backward pass"
+    parts, context = prompts.parts(len(context), memory_gb), context.detach().requires_grad_()
+    with torch.set_grad_enabled(len(parts) == 1): text = torch.cat([encode(part, _of(context, rows)) for rows, part in parts], 1)
     with torch.enable_grad():
-        context = context.detach().requires_grad_()
-        text = encode(prompts, context)
         leaf = text.detach().requires_grad_()
         logits = prompts.clip.logit_scale * images @ leaf.mT  # [R, B, C]
         losses = cross_entropy(logits, labels), kl_to_teacher(logits, teacher_logits, temperature)
         at_text = torch.stack([torch.autograd.grad(loss.sum(), leaf, retain_graph=True)[0] for loss in losses])
-        if encode is text_features: g_d, g_g = torch.autograd.grad(text, context, at_text, is_grads_batched=True)[0]
-        else: g_d, g_g = (torch.autograd.grad(text, context, t, retain_graph=True)[0] for t in at_text)
+        batched = encode is text_features and has_fast_path(prompts.clip)
+        if len(parts) == 1: g_d, g_g = _backward(text, context, at_text, batched)
+        else: g_d, g_g = sum(_backward(encode(part, _of(context, rows)), context, at_text[:, :, rows], batched) for rows, part in parts)
     return Gradients(*(loss.detach() for loss in losses), g_d, g_g, leaf.detach())
+
+
+def _of(context, rows):
+    "The contexts that some classes need"
+    return context if context.ndim == 3 else context[:, rows]
+
+
+def _backward(text, context, at_text, batched):
+    "Both gradients at the text features, sent back to the context, [2, *context.shape]"
+    if batched: return torch.autograd.grad(text, context, at_text, is_grads_batched=True)[0]
+    return torch.stack([torch.autograd.grad(text, context, t, retain_graph=True)[0] for t in at_text])
 
 # %% ../nbs/04_gradients.ipynb #7c486996
 @dataclass
@@ -83,7 +97,8 @@ def project(
     eps_rel: float | None = None,  # Agreement threshold on |G_g| / |G_d|; None: 100 machine epsilons
 ) -> Update:
     "ProGrad's rule (eq. 4, with lambda as in the published code)"
-    lam = check_lambdas(lam, len(g_d)).to(g_d.device, g_d.dtype)
+    if not (torch.is_tensor(lam) and lam.is_cuda): lam = check_lambdas(lam, len(g_d))  # to read a GPU's would be to wait for it
+    lam = lam.to(g_d.device, g_d.dtype)
     eps_rel = 100 * torch.finfo(g_d.dtype).eps if eps_rel is None else check_in_range("eps_rel", eps_rel, 0)
     d, g = g_d.flatten(1), g_g.flatten(1)
     norm_d, norm_g, dot = d.norm(dim=1), g.norm(dim=1), (d * g).sum(1)

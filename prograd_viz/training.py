@@ -64,9 +64,10 @@ def step(
     teacher_logits: torch.Tensor,  # [B, C]
     temperature: float = 1.0,  # T of the divergence
     eps_rel: float | None = None,  # Agreement threshold, see `project`
+    memory_gb: float = math.inf,  # See `prompt_gradients`
 ) -> dict:  # Column -> tensor [R]; token_cos [R, M]; text, the features before the step, [R, C, E]
     "One step of ProGrad for R runs at once; lambda 0 is CoOp"
-    grads = prompt_gradients(prompts, context, images, labels, teacher_logits, temperature)
+    grads = prompt_gradients(prompts, context, images, labels, teacher_logits, temperature, memory_gb=memory_gb)
     update = project(grads.g_d, grads.g_g, lambdas, eps_rel)
     before = context.detach().clone()
     context.grad = update.g
@@ -94,6 +95,7 @@ def train(
     n_ctx: int | None = None,  # M, context vectors; None: as many as the start has words, 16 for a random start
     init: str = "template",  # Start of the context: "template", "random" or any text
     class_specific: bool = False,  # One context per class; needs init="random"
+    position: str = "end",  # Of the class name: "end", "middle" or "front"
     teacher: str | list | None = None,  # Teacher template or ensemble; None: the task's template
     epochs: int | None = None,  # None: as published, 50, 100 or 200 by shots
     batch_size: int = 32,  # Images per step
@@ -103,6 +105,7 @@ def train(
     warmup_lr: float = 1e-5,  # Learning rate of the first epoch
     temperature: float = 1.0,  # T of the divergence
     eps_rel: float | None = None,  # Agreement threshold, see `project`; 0 as published
+    memory_gb: float = 2.0,  # What the text encoder may keep for a backward pass; more classes than fit go in parts
     views: int = 8,  # Cached random-resized-crop-and-flip views per image; 0 trains on the images themselves
     seed: int = 1,  # Of random start, views and batches
     evaluate_every: int | None = None,  # Steps between evaluations; None: about 50 in all
@@ -114,8 +117,8 @@ def train(
     config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress")}
     lams = _check_runs(lambdas).to(clip.device)
     epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr)
-    prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, class_specific, seed)
-    judge = _Judge(clip, task, prompts, task.template if teacher is None else teacher)
+    prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, class_specific, seed, position)
+    judge = _Judge(clip, task, prompts, task.template if teacher is None else teacher, position)
     n_steps = epochs * len(epoch_batches(len(task.train), batch_size, seed, 1))
     runs_start = prompts.start[None].repeat(len(lams), *[1] * prompts.start.ndim)
     keeper = _Keeper(runs_start, n_steps, evaluate_every, snapshot_every, task, clip)
@@ -132,7 +135,7 @@ def train(
             pick = np.random.default_rng([seed, epoch, 1]).integers(len(views_features), size=len(labels))
             for batch in epoch_batches(len(labels), batch_size, seed, epoch):
                 images = views_features[pick[batch], batch]
-                record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel)
+                record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel, memory_gb)
                 keeper.keep(record, context, epoch=epoch, lr=rate, batch_hash=f"{zlib.crc32(batch.tobytes() + pick[batch].tobytes()):08x}")
                 for callback in callbacks: callback(keeper.done, record)
                 _show(bar, record, lams)
@@ -175,12 +178,12 @@ def _show(bar, record, lams):
 # %% ../nbs/06_training.ipynb #903d9a9d
 class _Judge:
     "The teacher's opinion and the test sets' verdicts"
-    def __init__(self, clip, task, prompts, templates):
+    def __init__(self, clip, task, prompts, templates, position):
         self.clip, self.prompts, self.text = clip, prompts, teacher_features(clip, task.classes, templates)
         self.sets, self.others, self.zero_shot = {"train": task.train, **task.tests}, {}, {}
         for name, split in self.sets.items():
             same = split.classes == task.classes
-            if not same and not prompts.class_specific: self.others[name] = make_prompts(clip, split.classes, prompts.n_ctx, prompts.init, task.template)
+            if not same and not prompts.class_specific: self.others[name] = make_prompts(clip, split.classes, prompts.n_ctx, prompts.init, task.template, position=position)
             text = self.text if same else teacher_features(clip, split.classes, templates)
             self.zero_shot[name] = self._accuracy(text[None], split)[0]
 

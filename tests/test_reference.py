@@ -443,7 +443,19 @@ def test_features_are_open_clips_own_normalised_in_batches_of_any_size(tiny, vis
     torch.testing.assert_close(clip.encode_text(CLASSES), theirs / theirs.norm(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize("precision, dtype", [("fp32", torch.float32), ("fp64", torch.float64), ("fp16", torch.float16), ("bf16", torch.bfloat16)])
-def test_weights_and_features_have_the_precision_asked_for(tiny, precision, dtype):
-    clip = tiny(precision=precision)
-    assert clip.dtype == dtype == clip.encode_text(CLASSES).dtype == clip.encode_image(torch.zeros(1, 3, 32, 32)).dtype
+@pytest.mark.parametrize("precision, dtype, rounding", [("fp32", torch.float32, 1e-5), ("fp64", torch.float64, 1e-12), ("fp16", torch.float16, 2e-2), ("bf16", torch.bfloat16, 1e-1), ("amp_bf16", torch.float32, 1e-1)])
+def test_low_precision_is_for_the_towers_alone_and_costs_its_rounding(tiny, precision, dtype, rounding):
+    "Weights as asked for; contexts, features, losses and the logit scale never below float32"
+    clip, reference = tiny(precision=precision), tiny()
+    wide = torch.float64 if precision == "fp64" else torch.float32
+    images = normal(0, 3, 3, 32, 32)
+    prompts, exactly = (make_prompts(c, CLASSES, 2, "random") for c in (clip, reference))
+    context = 0.5 * normal(1, 2, *prompts.start.shape).to(wide)
+    ours, true = clip.encode_image(images), reference.encode_image(images)
+    args = torch.tensor([0, 1, 2]), normal(2, 3, len(CLASSES))
+    low, full = prompt_gradients(prompts, context, ours, args[0], args[1].to(wide)), prompt_gradients(exactly, context.double(), true, *args)
+    assert clip.dtype == dtype and clip.logit_scale == reference.logit_scale.to(wide)
+    for found in (prompts.start, ours, clip.encode_text(CLASSES), low.loss_ce, low.g_d, low.text): assert found.dtype == wide
+    gaps = [((a.double() - b).norm() / b.norm()).item() for a, b in ((ours, true), (low.text, full.text), (low.g_d, full.g_d), (low.g_g, full.g_g))]
+    assert max(gaps) < rounding, gaps
+    if precision not in ("fp32", "fp64"): assert min(gaps) > 1e-5, f"nothing was computed in low precision: {gaps}"
