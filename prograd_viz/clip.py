@@ -6,8 +6,12 @@
 __all__ = ['PRECISIONS', 'ASSETS', 'Clip', 'load_clip', 'build_pocket']
 
 # %% ../nbs/00_clip.ipynb #78edc727
+import hashlib
+import os
+import re
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -35,6 +39,7 @@ class Clip:
     pretrained: str  # Tag or file of the weights
     trained_ids: frozenset | None = None  # Token ids that were trained; None means all
     autocast: torch.dtype | None = None  # Arithmetic of the towers where it is lower than the weights' own
+    cache: Path | None = None  # Folder that remembers image features, or None
 
     @property
     def device(self) -> torch.device: return self.logit_scale.device
@@ -56,6 +61,15 @@ class Clip:
         "The table of token vectors, [vocabulary, D]"
         tower = self.text_tower
         return tower.token_embedding if hasattr(tower, "token_embedding") else tower.transformer.get_input_embeddings()
+
+    @cached_property
+    def image_fingerprint(self) -> str:
+        "SHA-256 of all that decides an image's feature: weights of the image tower, precision, preprocessing, version of torch"
+        digest = hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", repr((self.name, self.dtype, self.autocast, self.preprocess, torch.__version__))).encode())
+        for name, tensor in sorted(self.model.visual.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def arithmetic(self):
         "The context in which the towers run: torch.autocast, if the model was loaded with it"
@@ -132,6 +146,7 @@ def load_clip(
     device: str | None = None,  # Torch device; a GPU if there is one
     precision: str = "fp32",  # "fp32", "fp64", "fp16" or "bf16" weights, or "amp_bf16": bfloat16 arithmetic on float32 weights
     quick_gelu: bool | None = None,  # Activation; None follows the pretrained tag
+    cache: str | Path | None = None,  # Folder that remembers image features between sessions; None: $PROGRAD_VIZ_CACHE, or no memory
 ) -> Clip:
     "Load a frozen CLIP; raises ValueError for unknown names and OSError where weights cannot be had"
     check_known("precision", precision, PRECISIONS)
@@ -142,7 +157,14 @@ def load_clip(
     model = model.to(device, PRECISIONS[precision]).eval().requires_grad_(False)
     if precision in ("fp16", "bf16"): model.logit_scale.data = scale.to(device)  # a rounded exponent would change every logit
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    return Clip(model, open_clip.get_tokenizer(name), preprocess, name, pretrained or name, trained, torch.bfloat16 if precision == "amp_bf16" else None)
+    return Clip(model, open_clip.get_tokenizer(name), preprocess, name, pretrained or name, trained, torch.bfloat16 if precision == "amp_bf16" else None, _folder(cache))
+
+
+def _folder(cache):
+    "The folder of the cache, or None; a file in its place is an error"
+    cache = cache or os.environ.get("PROGRAD_VIZ_CACHE")
+    if cache and Path(cache).expanduser().is_file(): raise ValueError(f"cache={str(cache)!r} is a file; name a folder")
+    return Path(cache).expanduser() if cache else None
 
 # %% ../nbs/00_clip.ipynb #d40d30e6
 def build_pocket() -> torch.nn.Module:

@@ -7,6 +7,8 @@ __all__ = ['IMAGE_SUFFIXES', 'Split', 'open_image', 'check_classes', 'augmentati
            'few_shot_sample', 'folder_task']
 
 # %% ../nbs/02_data.ipynb #90bbacc6
+import hashlib
+import os
 import random
 import warnings
 from dataclasses import dataclass, field
@@ -16,6 +18,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from .checks import check_in_range, check_known, check_whole
 from .clip import Clip
@@ -71,12 +75,20 @@ class Split:
         "Preprocessed images"
         return torch.stack([clip.preprocess(self.image(i)) for i in (range(len(self)) if rows is None else rows)])
 
+    def fingerprint(self) -> str:
+        "SHA-256 of all images, in order: contents of files, pixels of arrays"
+        digest = hashlib.sha256()
+        for i, source in enumerate(self.images):
+            content = Path(source).read_bytes() if isinstance(source, (str, Path)) and Path(source).is_file() else np.asarray(self.image(i))
+            digest.update(hashlib.sha256(np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content).digest())
+        return digest.hexdigest()
+
     def features(
         self,
         clip: Clip,  # The frozen model
     ) -> torch.Tensor:  # L2-normalised, [N, E]
         "Image features, computed once per model"
-        if clip not in self._features: self._features[clip] = clip.encode_image(self.tensor(clip))
+        if clip not in self._features: self._features[clip] = _remembered(clip, self, "", lambda: clip.encode_image(self.tensor(clip)))
         return self._features[clip]
 
     def view_features(
@@ -86,11 +98,27 @@ class Split:
         seed: int,  # Of the crops
     ) -> torch.Tensor:  # L2-normalised, [views, N, E]
         "Features of augmented views: random-resized-crop and flip, as published"
-        transform = augmentation(clip)
+        def compute():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return torch.stack([self._augmented(clip, range(len(self))) for _ in range(views)])
+        return _remembered(clip, self, f"{views} views, seed {seed}", compute)
+
+    def fresh_features(
+        self,
+        clip: Clip,  # The frozen model
+        rows: list,  # Which images
+        seed: list,  # Whole numbers that decide the crops
+    ) -> torch.Tensor:  # L2-normalised, [len(rows), E]
+        "Features of a new augmented view of each of some images"
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            stack = [clip.encode_image(torch.stack([transform(self.image(i)) for i in range(len(self))])) for _ in range(views)]
-        return torch.stack(stack)
+            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+            return self._augmented(clip, rows)
+
+    def _augmented(self, clip, rows):
+        "Features of one random view of each of some images"
+        transform = augmentation(clip)
+        return clip.encode_image(torch.stack([transform(self.image(i)) for i in rows]))
 
 # %% ../nbs/02_data.ipynb #96f2b371
 def open_image(
@@ -128,6 +156,43 @@ def augmentation(
     cfg = clip.model.visual.preprocess_cfg
     crop = RandomResizedCrop(clip.image_size, scale=(0.08, 1.0), interpolation=InterpolationMode.BICUBIC)
     return Compose([crop, RandomHorizontalFlip(), ToTensor(), Normalize(cfg["mean"], cfg["std"])])
+
+# %% ../nbs/02_data.ipynb #483d5933
+def _remembered(clip, split, views, compute):
+    "Features from the folder of the model's cache, or computed and left there"
+    if clip.cache is None: return compute()
+    key = hashlib.sha256("|".join((clip.image_fingerprint, split.fingerprint(), views)).encode()).hexdigest()
+    path = clip.cache / f"{key}.safetensors"
+    found = _read_features(path, key) if path.is_file() else None
+    if found is not None: return found.to(clip.device)
+    features = compute()
+    _write_features(path, key, features.cpu().contiguous())
+    return features
+
+
+def _hash_of(features): return hashlib.sha256(features.numpy()).hexdigest()
+
+
+def _write_features(path, key, features):
+    "Write whole or not at all; a folder that cannot be written to costs the memory, not the features"
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"features": features}, temporary, {"key": key, "sha256": _hash_of(features)})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as e:
+        temporary.unlink(missing_ok=True)
+        warnings.warn(f"cannot remember image features in {path.parent}: {e}; they are computed anew in each session", stacklevel=2)
+
+
+def _read_features(path, key):
+    "Features of a file, or None with a warning where the file is not what its name and its hash say"
+    try:
+        with safe_open(path, "pt") as file: features, said = file.get_tensor("features"), file.metadata() or {}
+        if said.get("key") == key and said.get("sha256") == _hash_of(features): return features
+        problem = "its content does not match its hash"
+    except (OSError, SafetensorError) as e: problem = e
+    warnings.warn(f"{path} is damaged ({problem}): computing its features again", stacklevel=2)
 
 # %% ../nbs/02_data.ipynb #f243711c
 @dataclass(frozen=True, eq=False)

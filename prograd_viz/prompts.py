@@ -39,7 +39,9 @@ class Prompts:
     @property
     def class_specific(self) -> bool: return self.start.ndim == 3
     @cached_property
-    def packing(self): return _pack(self)
+    def packing(self):
+        "How the fast encoder cuts these prompts up, decided once"
+        return _pack(self)
 
     def parts(
         self,

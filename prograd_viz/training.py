@@ -106,7 +106,7 @@ def train(
     temperature: float = 1.0,  # T of the divergence
     eps_rel: float | None = None,  # Agreement threshold, see `project`; 0 as published
     memory_gb: float = 2.0,  # What the text encoder may keep for a backward pass; more classes than fit go in parts
-    views: int = 8,  # Cached random-resized-crop-and-flip views per image; 0 trains on the images themselves
+    views: int | str = 8,  # Cached random-resized-crop-and-flip views per image; 0: the images themselves; "fresh": a new view at each step, through the image tower
     seed: int = 1,  # Of random start, views and batches
     evaluate_every: int | None = None,  # Steps between evaluations; None: about 50 in all
     snapshot_every: int | None = None,  # Steps between snapshots; None: every step while that takes less than 256 MB
@@ -116,7 +116,7 @@ def train(
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
     config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress")}
     lams = _check_runs(lambdas).to(clip.device)
-    epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr)
+    epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr, memory_gb=memory_gb)
     prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, class_specific, seed, position)
     judge = _Judge(clip, task, prompts, task.template if teacher is None else teacher, position)
     n_steps = epochs * len(epoch_batches(len(task.train), batch_size, seed, 1))
@@ -124,7 +124,7 @@ def train(
     keeper = _Keeper(runs_start, n_steps, evaluate_every, snapshot_every, task, clip)
     context = torch.nn.Parameter(runs_start.clone())
     optimiser = torch.optim.SGD([context], lr=lr, momentum=momentum, weight_decay=weight_decay)
-    views_features = task.train.view_features(clip, views, seed) if views else task.train.features(clip)[None]
+    draw = _image_source(clip, task.train, views, seed)
     labels = torch.as_tensor(task.train.labels, device=clip.device)
     bar = tqdm(total=n_steps, desc=f"{len(lams)} prompts", unit="step", disable=not progress)
     interrupted = False
@@ -132,11 +132,10 @@ def train(
         for epoch in range(1, epochs + 1):
             rate = learning_rate(epoch, epochs, lr, warmup_lr)
             optimiser.param_groups[0]["lr"] = rate
-            pick = np.random.default_rng([seed, epoch, 1]).integers(len(views_features), size=len(labels))
             for batch in epoch_batches(len(labels), batch_size, seed, epoch):
-                images = views_features[pick[batch], batch]
+                images, drawn = draw(epoch, batch)
                 record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel, memory_gb)
-                keeper.keep(record, context, epoch=epoch, lr=rate, batch_hash=f"{zlib.crc32(batch.tobytes() + pick[batch].tobytes()):08x}")
+                keeper.keep(record, context, epoch=epoch, lr=rate, batch_hash=f"{zlib.crc32(batch.tobytes() + drawn.tobytes()):08x}")
                 for callback in callbacks: callback(keeper.done, record)
                 _show(bar, record, lams)
     except KeyboardInterrupt:
@@ -160,11 +159,24 @@ def _check_recipe(task, epochs, batch_size, views, seed, temperature, **rates):
     "Checked recipe; returns the number of epochs"
     if len(task.train) == 0: raise ValueError("the task has no training images; give at least one shot per class")
     check_whole("batch_size", batch_size)
-    check_whole("views", views, 0)
+    if views != "fresh": check_whole("views", views, 0, fix="or 'fresh'")
     check_whole("seed", seed, 0)
-    for name, value in rates.items(): check_in_range(name, value, 0)
     check_in_range("temperature", temperature, 1e-3)
+    check_in_range("memory_gb", min(rates.pop("memory_gb"), 1e9), 1e-3)
+    for name, value in rates.items(): check_in_range(name, value, 0)
     return published_epochs(task.shots) if epochs is None else check_whole("epochs", epochs)
+
+
+def _image_source(clip, train, views, seed):
+    "(epoch, batch) -> features of the batch [B, E] and which views they are [B]: a pure function of the seed"
+    if views == "fresh": return lambda epoch, batch: (train.fresh_features(clip, batch, [seed, epoch, *batch]), np.full(len(batch), epoch))
+    bank = train.view_features(clip, views, seed) if views else train.features(clip)[None]
+
+    def draw(epoch, batch):
+        pick = np.random.default_rng([seed, epoch, 1]).integers(len(bank), size=len(train))[batch]
+        return bank[pick, batch], pick
+
+    return draw
 
 
 def _show(bar, record, lams):

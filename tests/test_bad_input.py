@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import prograd_viz
-from prograd_viz.cam import cam_operator, explained_directions, foreground, measure, package_maps, pick_images, shown_masks, target_layer
+from prograd_viz.cam import cam_maps, cam_operator, explained_directions, foreground, measure, package_maps, pick_images, run_maps, shown_masks, target_layer
 from prograd_viz.checks import check_in_range, check_known, check_whole
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_sample, folder_task, open_image, pocket_task
@@ -107,7 +107,9 @@ BAD = {
                      (lambda w: make_prompts(w.vit, ["word " * 80, "cat"]), "does not fit"), (lambda w: make_prompts(w.clip, w.names, n_ctx=2), "got 2"),
                      (lambda w: make_prompts(w.clip, w.names, n_ctx=0, init="random"), "got 0"), (lambda w: make_prompts(w.clip, w.names, n_ctx=4.5), "4.5"),
                      (lambda w: make_prompts(w.clip, w.names, class_specific=True), "init='random'"), (lambda w: make_prompts(w.clip, w.names, template="{}"), "'{}'"),
-                     (lambda w: make_prompts(w.clip, w.names, init=""), "''"), (lambda w: make_prompts(w.clip, w.names, init="a phtoo of a"), "'phtoo'")],
+                     (lambda w: make_prompts(w.clip, w.names, init=""), "''"), (lambda w: make_prompts(w.clip, w.names, init="a phtoo of a"), "'phtoo'"),
+                     (lambda w: make_prompts(w.clip, w.names, position="begin"), "'begin'")],
+    "Prompts.parts": [(lambda w: make_prompts(w.clip, w.names).parts(memory_gb=0), "memory_gb must be at least 0.001, got 0"), (lambda w: make_prompts(w.clip, w.names).parts(memory_gb=float("nan")), "nan")],
     "teacher_features": [(lambda w: teacher_features(w.clip, w.names, []), "[]"), (lambda w: teacher_features(w.clip, w.names, "a photo"), "'a photo'"),
                          (lambda w: teacher_features(w.clip, w.names, ["a {}.", "{} {}"]), "'{} {}'"), (lambda w: teacher_features(w.clip, ["dog"]), "['dog']"),
                          (lambda w: teacher_features(w.clip, w.names, "a phtoo of a {}."), "'phtoo'")],
@@ -131,6 +133,10 @@ BAD = {
     "target_layer": [(lambda w: target_layer(w.clip, "trunk.layer4"), "'trunk.layer4'")],
     "cam_operator": [(lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), "transformer.resblocks.2"), "class token"), (lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), batch_size=0), "got 0"),
                      (lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), torch.nn.Linear(2, 2)), "Linear")],
+    "cam_maps": [(lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), method="GradCam"), "did you mean 'GradCAM'"), (lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), batch_size=0), "got 0"),
+                 (lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), "transformer.resblocks.2"), "class token")],
+    "run_maps": [(lambda w: run_maps(w.runs, classes=["dgo"], progress=False), "'dgo'"), (lambda w: run_maps(w.runs, steps=[99], progress=False), "99"), (lambda w: run_maps(w.runs, memory_gb=1e-9, progress=False), "memory_gb"),
+                 (lambda w: run_maps(w.runs, "new", progress=False), "classes of its own"), (lambda w: run_maps(replace(w.runs, task=None)), "no model and task")],
     "package_maps": [(lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), method="GradCAMM"), "'GradCAMM'; did you mean 'GradCAM'"),
                      (lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), "transformer.resblocks.2"), "class token")],
     "measure": [(lambda w: measure(torch.ones(1, 4, 4), torch.ones(1, 4, 5)), "(1, 4, 5)"), (lambda w: measure(torch.ones(2, 4, 4), torch.ones(1, 4, 4)), "(1, 4, 4)"),
@@ -220,7 +226,7 @@ def public(path):
             yield from ((f"{node.name}.{n.name}", n) for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_"))
 
 
-def is_property(node): return any(isinstance(d, ast.Name) and d.id == "property" for d in node.decorator_list)
+def is_property(node): return any(isinstance(d, ast.Name) and d.id in ("property", "cached_property") for d in node.decorator_list)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
@@ -250,7 +256,7 @@ def test_the_library_was_there_to_be_read():
 
 def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_person_types():
     "What is not in the table takes tensors, tables or paths that the library made itself, or nothing that can be wrong"
-    inner = {"Clip.encode_image", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
+    inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "step", "Runs.text", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "plot_angles", "random_scenes", "contact_sheet", "declare_missing"}
     elsewhere = {"prograd_demo"}  # in test_cli.py

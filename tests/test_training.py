@@ -447,3 +447,29 @@ def test_a_record_opens_without_torch(module, tmp_path):
     code = f"import sys, {module}; print(sorted({{'torch', 'open_clip', 'torchvision', 'nbdev', 'fastcore'}} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert out.stdout.strip() == "[]"
+
+
+def test_fresh_views_are_new_at_each_step_and_the_same_again_with_the_same_seed(clip, bare):
+    "On-the-fly augmentation: no two epochs see the same pixels, two trainings with one seed see exactly the same"
+    seen = lambda seed, *at: bare.train.fresh_features(clip, [0, 1], [seed, *at])
+    assert torch.equal(seen(1, 2, 0), seen(1, 2, 0)) and not torch.equal(seen(1, 2, 0), seen(1, 3, 0)) and not torch.equal(seen(1, 2, 0), seen(2, 2, 0))
+    options = dict(lambdas=[0, 1], epochs=3, views="fresh", progress=False)
+    one, other, cached = train(clip, bare, **options), train(clip, bare, **options), train(clip, bare, **options | {"views": 2})
+    np.testing.assert_array_equal(one.contexts, other.contexts)
+    assert not np.array_equal(one.contexts[1:], cached.contexts[1:]) and one.steps["batch_hash"].nunique() == len(one.steps) / 2
+
+
+def test_parts_of_the_classes_train_the_same_prompts(exact, bare):
+    whole, parts = (train(exact, bare, [0, 1], epochs=3, memory_gb=gb, progress=False) for gb in (2.0, 1e-3))
+    assert len(make_prompts(exact, bare.classes).parts(2, 1e-3)) > 1
+    np.testing.assert_allclose(parts.contexts, whole.contexts, rtol=0, atol=1e-12)
+
+
+def test_a_class_name_in_the_middle_is_trained_and_judged_there(exact, task):
+    runs = train(exact, task, [0, 1], epochs=2, position="middle", progress=False)
+    prompts = make_prompts(exact, task.classes, position="middle")
+    np.testing.assert_allclose(runs.text_features[-1], plain_text_features(prompts, torch.from_numpy(runs.contexts[-1])).numpy(), atol=1e-12)
+    new = task.tests["new"]
+    text = plain_text_features(make_prompts(exact, new.classes, position="middle"), torch.from_numpy(runs.contexts[-1]))
+    right = ((new.features(exact) @ text.mT).argmax(-1) == torch.as_tensor(new.labels)).double().mean(-1)
+    np.testing.assert_allclose(runs.final()["acc_new"], right)
