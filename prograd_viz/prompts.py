@@ -178,14 +178,14 @@ PACK_FROM = 16_000  # Padded numbers from which packing was measured to pay: 46 
 @dataclass(frozen=True, eq=False)
 class _Packing:
     "Prompts as a prefix that all share and a row of own tokens; P positions of prefix, N own tokens, K of them context"
-    prefix: torch.Tensor  # What is fixed of the prefix: [SOS] and all positions, [P, D]
-    own: torch.Tensor  # What is fixed of the own tokens, [N, D]
-    slots: torch.Tensor  # Own tokens that are context, [K]
+    fixed: torch.Tensor  # Prefix, then own tokens, in one row: token and position embeddings, those of the context left out, [P + N, D]
+    prefix: int  # P
+    slots: torch.Tensor  # Where in the row context vectors stand, [K]
     vectors: torch.Tensor  # Which vectors they are, counted through a run's context, [K]
     groups: tuple  # (classes, own tokens of each), shortest first
-    causal: tuple  # For each group, what a token sees of its class's own tokens, [length, length]
-    at_end: tuple  # For each group, what the end tokens see of them, [classes, 1, length]
-    ends: torch.Tensor  # End tokens among the own tokens, [C] in packed order
+    causal: tuple  # For each group, 0 where a token sees one of its class's own tokens, else -inf, [length, length]
+    at_end: tuple  # For each group, the same for the end tokens, [classes, 1, length]
+    ends: torch.Tensor  # End tokens in the row, [C] in packed order
     back: torch.Tensor  # From packed order to the order of the classes, [C]
 
 
@@ -202,16 +202,16 @@ def _pack(prompts):
     lengths, real = lengths[order], real[order]
     rows, first = order.repeat_interleave(lengths), lengths.cumsum(0) - lengths
     at = torch.arange(len(rows), device=where.device) - first.repeat_interleave(lengths) + p  # position of each own token, [N]
-    vector = torch.full_like(prompts.tokens, -1).scatter(1, where, torch.arange(m, device=where.device).expand_as(where))[rows, at]
+    vector = torch.full_like(prompts.tokens, -1).scatter(1, where, torch.arange(m, device=where.device).expand_as(where))  # -1: none
+    rows, at = torch.cat([rows.new_zeros(p), rows]), torch.cat([torch.arange(p, device=at.device), at])  # the prefix stands first
+    vector = vector[rows, at]
     slots = (vector >= 0).nonzero()[:, 0]
-    position = clip.text_tower.positional_embedding.to(clip.dtype)
-    own = clip.token_embedding(prompts.tokens[rows, at]).index_fill(0, slots, 0) + position[at]
-    prefix = torch.cat([clip.token_embedding(prompts.tokens[:1, 0]) + position[:1], position[1:p]])
+    fixed = clip.token_embedding(prompts.tokens[rows, at]).index_fill(0, slots, 0) + clip.text_tower.positional_embedding.to(clip.dtype)[at]
     sizes, counts = (x.tolist() for x in lengths.unique_consecutive(return_counts=True))
-    triangles = [torch.ones(n, n, dtype=torch.bool, device=where.device).tril() for n in sizes]
+    triangles = [torch.full((n, n), -torch.inf, dtype=clip.dtype, device=where.device).triu(1) for n in sizes]
     at_end = [triangle[last].unsqueeze(1) for triangle, last in zip(triangles, (real - 1).split(counts))]
     vectors = vector[slots] + (rows[slots] * m if prompts.class_specific else 0)
-    return _Packing(prefix, own, slots, vectors, tuple(zip(counts, sizes)), tuple(triangles), tuple(at_end), first + real - 1, order.argsort())
+    return _Packing(fixed, p, slots, vectors, tuple(zip(counts, sizes)), tuple(triangles), tuple(at_end), p + first + real - 1, order.argsort())
 
 # %% ../nbs/03_prompts.ipynb #938f9779
 def text_features(
@@ -221,47 +221,50 @@ def text_features(
     "Text features of R contexts, by the fastest exact way this model has"
     if not has_fast_path(prompts.clip): return plain_text_features(prompts, context)
     clip, tower, pack = prompts.clip, prompts.clip.text_tower, prompts.packing
-    vectors = context.flatten(1, -2).to(clip.dtype)  # [R, M, D] or [R, C * M, D]
-    shared = pack.prefix + F.pad(vectors[:, :len(pack.prefix) - 1], (0, 0, 1, 0))
-    own = pack.own.expand(len(context), -1, -1)
-    if len(pack.slots): own = own.index_add(1, pack.slots, vectors.index_select(1, pack.vectors))
+    vectors = context.flatten(1, -2).to(clip.dtype).index_select(1, pack.vectors)  # [R, K, D]
+    x = pack.fixed.expand(len(context), -1, -1).index_add(1, pack.slots, vectors)
     with clip.arithmetic():
-        x = tower.ln_final(_run_blocks(tower.transformer.resblocks, shared, own, pack))
+        x = tower.ln_final(_run_blocks(tower.transformer.resblocks, x, pack))
         head = tower.text_projection
         if head is not None: x = head(x) if isinstance(head, torch.nn.Module) else x @ head
     return F.normalize(x.to(clip.wide), dim=-1).index_select(1, pack.back)
 
 # %% ../nbs/03_prompts.ipynb #a69ce3a2
-def _run_blocks(blocks, shared, own, pack):
-    "The transformer on a shared prefix [R, P, D] and own tokens [R, N, D]; returns the end tokens, [R, C, D] in packed order"
-    for block in blocks[:-1]:
-        (q, k, v), own_heads = _heads(block, shared), _heads(block, own)
-        own = _finish(block, own, _attend(*own_heads, k, v, pack.groups, pack.causal))
-        shared = _finish(block, shared, F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
-    (_, k, v), (q_own, k_own, v_own) = _heads(blocks[-1], shared), _heads(blocks[-1], own)
-    attended = _attend(q_own.index_select(2, pack.ends), k_own, v_own, k, v, pack.groups, pack.at_end)
-    return _finish(blocks[-1], own.index_select(1, pack.ends), attended)
+def _run_blocks(blocks, x, pack):
+    "The transformer on a row of prefix and own tokens, [R, P + N, D]; returns the end tokens, [R, C, D] in packed order"
+    for block in blocks[:-1]: x = _finish(block, x, _attend(*_heads(block, x), pack))
+    q, k, v = _heads(blocks[-1], x)
+    attended = _attend_own(q.index_select(2, pack.ends), k, v, pack, pack.at_end)
+    return _finish(blocks[-1], x.index_select(1, pack.ends), attended.transpose(1, 2).flatten(2))
 
 
 def _heads(block, x):
-    "Queries, keys and values of x [R, S, D], each [R, heads, S, D / heads]"
+    "Queries, keys and values of x [R, S, D], each [R, H, S, D / H]"
     attn = block.attn
     qkv = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias)
     return qkv.unflatten(-1, (3, attn.num_heads, -1)).movedim(-3, 0).transpose(-2, -3)
 
 
-def _attend(q, k_own, v_own, k, v, groups, allowed):
-    "Attention of own tokens q [R, H, n, d] over the shared prefix [R, H, P, d] and, where allowed, over their class's own [R, H, N, d]; [R, n, D]"
-    counts, keys = [c for c, _ in groups], [c * length for c, length in groups]
-    queries = keys if q.shape[2] == k_own.shape[2] else counts
-    over_prefix, attended = [], []
-    for c, mask, *parts in zip(counts, allowed, (q @ k.mT).split(queries, 2), q.split(queries, 2), k_own.split(keys, 2), v_own.split(keys, 2)):
+def _attend(q, k, v, pack):
+    "Causal attention, first within the prefix, then of own tokens over the prefix and their class's own; q, k, v [R, H, P + N, d]; [R, P + N, D]"
+    p, n = pack.prefix, q.shape[2] - pack.prefix
+    q_prefix, q_own = q.split([p, n], 2)
+    prefix = F.scaled_dot_product_attention(q_prefix, k[:, :, :p], v[:, :, :p], is_causal=True)
+    return torch.cat([prefix, _attend_own(q_own, k, v, pack, pack.causal)], 2).transpose(1, 2).flatten(2)
+
+
+def _attend_own(q, k, v, pack, masks):
+    "Attention of own tokens q [R, H, n, d], all or the end tokens only, over the prefix and, where the mask is 0, their class's own; [R, H, n, d]"
+    counts, keys = [c for c, _ in pack.groups], [c * length for c, length in pack.groups]
+    queries = keys if q.shape[2] == sum(keys) else counts
+    q = q * q.shape[-1]**-0.5
+    (k, *k_own), (v, *v_own), over_prefix, attended = k.split([pack.prefix, *keys], 2), v.split([pack.prefix, *keys], 2), [], []
+    for c, mask, *parts in zip(counts, masks, (q @ k.mT).split(queries, 2), q.split(queries, 2), k_own, v_own):
         to_prefix, q_c, k_c, v_c = (x.unflatten(2, (c, -1)) for x in parts)
-        to_own = (q_c @ k_c.mT).masked_fill(~mask, -torch.inf)
-        w_prefix, w_own = (torch.cat([to_prefix, to_own], -1) * q.shape[-1]**-0.5).softmax(-1).split([k.shape[2], k_c.shape[3]], -1)
+        w_prefix, w_own = torch.cat([to_prefix, q_c @ k_c.mT + mask], -1).softmax(-1).split([pack.prefix, k_c.shape[3]], -1)
         over_prefix.append(w_prefix.flatten(2, 3))
         attended.append((w_own @ v_c).flatten(2, 3))
-    return (torch.cat(over_prefix, 2) @ v + torch.cat(attended, 2)).transpose(1, 2).flatten(2)
+    return torch.cat(over_prefix, 2) @ v + torch.cat(attended, 2)
 
 
 def _finish(block, x, attended):
@@ -275,7 +278,7 @@ def _kept(prompts, per_unit=13):
     clip, table = prompts.clip, prompts.clip.token_embedding.weight
     layers = sum(type(m).__name__.endswith(("Block", "Layer")) for m in clip.text_tower.transformer.modules())
     each = per_unit * layers * table.shape[1] * table.element_size()
-    return (len(prompts.packing.own), len(prompts.packing.prefix), each) if has_fast_path(clip) else (prompts.tokens.numel(), 0, each)
+    return (len(prompts.packing.fixed) - prompts.packing.prefix, prompts.packing.prefix, each) if has_fast_path(clip) else (prompts.tokens.numel(), 0, each)
 
 # %% ../nbs/03_prompts.ipynb #62b9ff3b
 def teacher_features(

@@ -6,14 +6,16 @@
 Weights are random, so nothing is downloaded. Ways that are compared run in turns in one process; a time is the median of its turns.
 """
 import argparse
+import inspect
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -30,7 +32,7 @@ from prograd_viz.cam import cam_operator, package_maps, target_layer
 from prograd_viz.clip import ASSETS, load_clip
 from prograd_viz.gradients import prompt_gradients
 from prograd_viz.prompts import make_prompts, plain_text_features, text_features
-from prograd_viz.training import step
+from prograd_viz.training import step, train
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (ROOT / "tools" / "bench_names.txt").read_text(encoding="utf-8").splitlines()
@@ -81,7 +83,7 @@ class Setting:
 
     def gradients(self, **kwargs): return prompt_gradients(self.prompts, self.context, self.images, self.labels, self.teacher_logits, **kwargs)
 
-    def step(self): return step(self.prompts, self.context, self.optimiser, self.lambdas, self.images, self.labels, self.teacher_logits)
+    def step(self, **kwargs): return step(self.prompts, self.context, self.optimiser, self.lambdas, self.images, self.labels, self.teacher_logits, **kwargs)
 
 
 # -- the published trainers' way ----------------------------------------------
@@ -98,10 +100,19 @@ def peers_text(prompts, context, length=None):
 def cut_text(prompts, context): return peers_text(prompts, context, int(prompts.tokens.argmax(-1).max()) + 1)
 
 
-def shared_text(prompts, context, linear=None):
-    "The library's encoder for one run; with torch's own matrix product on request"
-    if linear is None: return text_features(prompts, context[None])[0]
-    with patch.object(prompts_module, "_linear", linear, create=True): return text_features(prompts, context[None])[0]
+def shared_text(prompts, context): return text_features(prompts, context[None])[0]
+
+
+def padded(prompts):
+    "The same prompts, every class padded to the longest"
+    prompts = replace(prompts, _parts={})
+    with patch.object(prompts_module, "PACK_FROM", math.inf): prompts.packing
+    return prompts
+
+
+def padded_text(prompts):
+    same = padded(prompts)
+    return lambda _, context: shared_text(same, context)
 
 
 def peers_step(setting, context, optimiser, text=peers_text, images=None, lam=1.0):
@@ -181,13 +192,11 @@ class Bench:
 # -- the comparisons ----------------------------------------------------------
 
 def matrix_rates(bench):
-    "GFLOP/s of this machine: torch's float32 product, oneDNN's float32 product, bfloat16"
+    "GFLOP/s of this machine's products, float32 and bfloat16"
     n = 2048 if bench.size.rounds > 1 else 256
     a = torch.randn(n, n, device=bench.device)
     half, ways = a.bfloat16(), {"float32 product": lambda: a @ a}
     ways["bfloat16 product"] = lambda: half @ half
-    if bench.device == "cpu" and torch.backends.mkldnn.is_available():
-        ways["float32 product, oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(a, a, None, "none", [], "")
     for name, t in zip(ways, beside(5, *ways.values())): bench.rates[name] = 2 * n**3 / t / 1e9
 
 
@@ -195,8 +204,8 @@ def text_ladder(bench, what, model, classes, m, at_least):
     "The text step, each speed-up switched on after the other"
     s = Setting(model, classes, m, device=bench.device)
     rungs = {"peers: 77 tokens, two backward passes": peers_way(s, images=s.images), "+ padding cut": peers_way(s, cut_text, s.images),
-             "+ prefix shared, classes packed, only end tokens last": peers_way(s, partial(shared_text, linear=F.linear), s.images),
-             "+ oneDNN's matrix product": peers_way(s, shared_text, s.images), "+ both gradients in one backward pass": s.step}
+             "+ prefix shared, only end tokens last": peers_way(s, padded_text(s.prompts), s.images),
+             "+ classes packed": peers_way(s, shared_text, s.images), "+ both gradients in one backward pass": s.step}
     times = beside(bench.size.rounds, *rungs.values())
     bench.ladder += [{"what": what, "rung": rung, "seconds": t, "ratio": times[0] / t} for rung, t in zip(rungs, times)]
     bench.bar(what, times[0] / times[-1], "x", at_least=at_least, peers=times[0], ours=times[-1])
@@ -215,7 +224,7 @@ def whole_ladder(bench):
         s.images, s.teacher_logits = s.encode(), s.clip.logit_scale * s.encode() @ s.teacher.T
         s.step()
 
-    rungs = {"peers: images encoded twice, 77 tokens": peers_way(s), "+ padding cut": peers_way(s, cut_text), "+ prefix, packing, oneDNN": peers_way(s, shared_text),
+    rungs = {"peers: images encoded twice, 77 tokens": peers_way(s), "+ padding cut": peers_way(s, cut_text), "+ prefix shared, classes packed": peers_way(s, shared_text),
              "+ one backward pass": images_twice, "+ images cached": s.step, f"+ {runs} runs in one batch, per run": together.step}
     times = beside(size.rounds, *rungs.values())
     times[-1] /= runs
@@ -248,15 +257,12 @@ def displacement(bench):
 
 def share_of_peak(bench, setting, took):
     "How much of the machine's matrix-product rate a step reaches, and what bfloat16 gains and costs"
-    with patch.object(prompts_module, "_linear", F.linear, create=True), FlopCounterMode(display=False) as counter: setting.gradients()  # it knows torch's own operations
+    with FlopCounterMode(display=False) as counter: setting.gradients()
     rate = counter.get_total_flops() / took / 1e9
     bench.rates["our step, float32"] = rate
-    bench.bar("share of torch's float32 matrix-product rate, 100-class step", rate / bench.rates["float32 product"], "", note=f"{counter.get_total_flops() / 1e9:.0f} GFLOP at {rate:.0f} GFLOP/s, product {bench.rates['float32 product']:.0f}")
-    if "float32 product, oneDNN" in bench.rates: bench.bar("share of oneDNN's float32 matrix-product rate", rate / bench.rates["float32 product, oneDNN"], "", note=f"product {bench.rates['float32 product, oneDNN']:.0f} GFLOP/s")
-
-    def half():
-        with torch.autocast(bench.device, torch.bfloat16): return setting.gradients()
-
+    bench.bar(f"share of the float32 matrix-product rate, {bench.size.text_classes}-class step", rate / bench.rates["float32 product"], "", note=f"{counter.get_total_flops() / 1e9:.0f} GFLOP at {rate:.0f} GFLOP/s, product {bench.rates['float32 product']:.0f}")
+    lower = replace(setting.prompts, clip=replace(setting.clip, autocast=torch.bfloat16), _parts={})
+    half = lambda: prompt_gradients(lower, setting.context, setting.images, setting.labels, setting.teacher_logits)
     full_time, half_time = beside(bench.size.rounds, setting.gradients, half)
     bench.rates["our step, bfloat16"] = counter.get_total_flops() / half_time / 1e9
     full, low = setting.gradients(), half()
@@ -308,14 +314,21 @@ def growth(bench):
             bench.grow("runs", model, runs, beside(size.rounds, s.step)[0])
 
 
+def peak_bytes(device):
+    "Most memory that this process, or its GPU, ever held; Linux's getrusage would count the parent's too"
+    if device != "cpu": return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists(): return 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def measure_memory(size, device, classes):
     "Peak memory in GB of this process after steps with few and with many classes, and their seconds; printed as JSON for the parent"
-    import resource
     few = Setting(size.resnet, size.text_classes, 16, device=device)
     many = Setting(None, classes, 16, device=device, clip=few.clip)
-    fast, slow = beside(size.rounds, few.step, many.step)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) if device == "cpu" else torch.cuda.max_memory_allocated()
-    print(json.dumps({"peak": peak / 1e9, "few": fast, "many": slow}))
+    fast, slow = beside(size.rounds, few.step, partial(many.step, memory_gb=inspect.signature(train).parameters["memory_gb"].default))
+    print(json.dumps({"peak": peak_bytes(device) / 1e9, "few": fast, "many": slow}))
 
 
 def memory(bench, arguments):
