@@ -91,7 +91,7 @@ def package_maps(
             sum(target(o) for target, o in zip(targets, outputs)).backward()
             activations, grads = cam.activations_and_grads.activations[0].numpy(), cam.activations_and_grads.gradients[0].numpy()
             if not grads.any(): raise ValueError(_NO_GRADIENT)
-            maps.append(cam.get_cam_image(images, module, targets, activations, grads))
+            maps.append(cam.get_cam_image(images, module, targets, activations, grads, False))
     finally: cam.activations_and_grads.release()
     return np.stack(maps)
 

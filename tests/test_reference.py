@@ -1,5 +1,6 @@
 "Against independent implementations: finite differences, torch's own losses, captum, the grad-cam package, open_clip itself."
 import json
+import math
 import pickle
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from prograd_viz.cam import CamOperator, cam_operator, foreground, package_maps, resize_maps, shown_masks, target_layer
+from prograd_viz import cam as cam_module, prompts as prompts_module
+from prograd_viz.cam import CamOperator, cam_maps, cam_operator, foreground, package_maps, resize_maps, shown_masks, target_layer
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split
 from prograd_viz.gradients import cross_entropy, kl_to_teacher, prompt_gradients
@@ -173,9 +175,17 @@ def test_a_random_start_is_a_normal_draw_that_follows_the_seed(tiny):
 
 # -- the fast encoder ---------------------------------------------------------
 
-def assert_same_encoder(clip, reference, rtol=1e-9, **options):
+@pytest.fixture(params=(0, math.inf), ids=("packed", "padded"))
+def packing(request, monkeypatch):
+    "Classes of each length in a group of their own, or all padded to the longest"
+    monkeypatch.setattr(prompts_module, "PACK_FROM", request.param)
+    return request.param
+
+
+def assert_same_encoder(clip, reference, rtol=1e-9, packing=None, **options):
     "Features and gradients of the fast encoder are those of `reference`, for several runs and random cotangents"
     prompts = make_prompts(clip, [*CLASSES, "x"], **options)
+    if packing is not None: assert len(prompts.packing.groups) == (3 if packing == 0 else 1), "x and dog are of one length"
     contexts = prompts.start + 0.3 * normal(4, 2, *prompts.start.shape)
     out = []
     for encode in (text_features, reference):
@@ -189,10 +199,11 @@ def assert_same_encoder(clip, reference, rtol=1e-9, **options):
 
 
 FRAMES = {"from a template": {}, "padded": {"n_ctx": 6}, "comma": {"template": "a type of pet, a photo of a {}."},
-          "random": {"init": "random", "n_ctx": 5}, "class-specific": {"init": "random", "n_ctx": 3, "class_specific": True}}
+          "random": {"init": "random", "n_ctx": 5}, "class-specific": {"init": "random", "n_ctx": 3, "class_specific": True},
+          "middle": {"init": "random", "n_ctx": 5, "position": "middle"}, "front": {"position": "front"}, "class-specific middle": {"init": "random", "n_ctx": 3, "class_specific": True, "position": "middle"}}
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", [f for f, options in FRAMES.items() if "position" not in options])  # it knows the end alone
 def test_the_fast_encoder_is_the_forward_pass_spelled_out(tiny, frame):
     by_run = lambda prompts, contexts: torch.stack([spelled_out(prompts.clip, prompts.tokens, c) for c in contexts])
     assert has_fast_path(tiny())
@@ -202,9 +213,21 @@ def test_the_fast_encoder_is_the_forward_pass_spelled_out(tiny, frame):
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("tower", ({}, {"custom_text": True}, {"custom_text": True, "proj_bias": True}, {"pool_type": "eos", "eos_id": 49407},
                                    {"ls_init_value": 0.5}, {"proj_type": "none", "width": 24, "custom_text": True}), ids=lambda t: ",".join(t) or "clip")
-def test_the_fast_encoder_is_open_clips_own(tiny, tower, frame):
+def test_the_fast_encoder_is_open_clips_own(tiny, tower, frame, packing):
     assert has_fast_path(tiny(**tower))
-    assert_same_encoder(tiny(**tower), plain_text_features, **FRAMES[frame])
+    assert_same_encoder(tiny(**tower), plain_text_features, packing=packing, **FRAMES[frame])
+
+
+@pytest.mark.parametrize("position", ("middle", "front"))
+def test_a_class_name_stands_where_coop_puts_it(tiny, position):
+    "Token by token: CoOp's cut of the frame into start, context, name and rest"
+    clip, m = tiny(), 5
+    prompts, at_end = (make_prompts(clip, CLASSES, m, "random", position=p) for p in (position, "end"))
+    for name, row, frame, where in zip(CLASSES, prompts.tokens.tolist(), at_end.tokens.tolist(), prompts.where.tolist()):
+        n, before = len(clip.tokenizer.encode(name)), m // 2 if position == "middle" else 0
+        context, own, rest = frame[1:1 + m], frame[1 + m:1 + m + n], frame[1 + m + n:]
+        assert own == clip.tokenizer.encode(name) and row == [frame[0], *context[:before], *own, *context[before:], *rest]
+        assert where == [*range(1, 1 + before), *range(1 + before + n, 1 + m + n)]
 
 
 @pytest.mark.parametrize("tower", ({"no_causal_mask": True}, {"pool_type": "last"}, {"qk_norm": True}, {"embed_cls": True, "custom_text": True}), ids=lambda t: next(iter(t)))
@@ -288,6 +311,42 @@ def test_maps_are_those_of_the_grad_cam_package(looked_at):
     clip, pictures, directions, operator, tolerance = looked_at
     ours, theirs = operator.maps(directions).numpy(), package_maps(clip, pictures, directions)
     assert ours.shape == theirs.shape and np.abs(ours - theirs).max() < max(tolerance, 1e-6) * np.abs(theirs).max()
+
+
+CLOSED = {"resnet, stage": (RESNET, {}, "layer4"), "resnet, block": (RESNET, {}, "layer4.0"), "vit": (VIT, {}, None), "vit, layer scale": (VIT | {"ls_init_value": 0.5}, {}, None),
+          "vit, norm after pooling": (VIT | {"final_ln_after_pool": True}, {"custom_text": True}, None)}
+
+
+@pytest.mark.parametrize("tower", CLOSED)
+def test_the_closed_form_of_the_operator_is_one_backward_pass_for_each_dimension(tiny, tower, monkeypatch):
+    vision, options, layer = CLOSED[tower]
+    clip = tiny(vision, **options)
+    pictures, directions = normal(0, 3, 3, clip.image_size, clip.image_size), normal(1, 4, 24)
+    closed, maps = cam_operator(clip, pictures, layer), cam_maps(clip, pictures, directions, layer)
+    assert cam_module._trace(clip, pictures, target_layer(clip, layer)).jacobian is not None
+    for name in ("_pool_behind", "_last_block"): monkeypatch.setattr(cam_module, name, lambda *_: None)
+    assert cam_module._trace(clip, pictures, target_layer(clip, layer)).jacobian is None
+    torch.testing.assert_close(closed.operator, cam_operator(clip, pictures, layer).operator, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(closed.features, cam_operator(clip, pictures, layer).features)
+    torch.testing.assert_close(maps, cam_maps(clip, pictures, directions, layer), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(cam_maps(clip, pictures, directions[:1], layer), maps[:1], rtol=1e-9, atol=1e-12)
+
+
+def test_towers_that_read_more_than_the_class_token_have_no_closed_form(tiny):
+    clip = tiny(VIT | {"pool_type": "avg"}, custom_text=True)
+    pictures = normal(0, 2, 3, 32, 32)
+    assert cam_module._trace(clip, pictures, target_layer(clip)).jacobian is None
+    ours, theirs = cam_operator(clip, pictures).maps(normal(1, 2, 24)).numpy(), package_maps(clip, pictures, normal(1, 2, 24))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("method", ("GradCAMPlusPlus", "LayerCAM", "HiResCAM"))
+def test_other_methods_of_the_package_are_a_name_away(tiny, method):
+    clip, pictures = tiny(), normal(0, 2, 3, 32, 32)
+    each = normal(1, 2, 3, 24)  # other directions for each image
+    maps = cam_maps(clip, pictures, each, method=method)
+    assert maps.shape == (3, 2, 8, 8)
+    for b in range(2): np.testing.assert_allclose(maps[:, b], package_maps(clip, pictures[b:b + 1], each[b], method=method)[:, 0], rtol=0, atol=1e-6 * maps[:, b].abs().max().item())
 
 
 @pytest.mark.parametrize("options", ({"batch_size": 1}, {"batch_size": 2}), ids=str)

@@ -33,6 +33,7 @@ LOSSES  = ('tests/test_reference.py', '-k', 'losses or divergence or both_gradie
 PROMPT  = ('tests/test_reference.py', '-k', 'teacher or context or template or random_start or first_step')
 ENCODER = ('tests/test_reference.py', '-k', 'fast_encoder and not published')
 MAPS    = ('tests/test_reference.py', '-k', 'maps or map or operator or resizing or masks')
+PARTS   = ('tests/test_training.py', '-k', 'parts_of_the_classes')
 LOAD    = ('tests/test_reference.py', '-k', 'openai or checkpoint or conflict or features_are')
 TRAIN   = ('tests/test_training.py', '-k', 'snapshots or first_step or published_trainers or accuracies or cosines_of_tokens or matters or view or beside')
 SAME    = ('tests/test_training.py', '-k', 'seed_decides or starts_from or first_step')
@@ -68,14 +69,17 @@ MUTANTS = [Mutant(*m) for m in (
      'return torch.stack([clip.encode_text([t.format(n) for n in names]) for t in templates]).mean(0)', PROMPT),
     # the fast encoder
     ('last token instead of the end token', 'prompts', 'return prompts.tokens.argmax(-1)', 'return prompts.tokens.argmax(-1).max().expand(len(prompts.tokens))', ENCODER),
-    ('no causal mask among own tokens', 'prompts', 'device=own.device).tril()', 'device=own.device)', ENCODER),
+    ('no causal mask among own tokens', 'prompts', '-torch.inf, dtype=clip.dtype', '0.0, dtype=clip.dtype', ENCODER),
     ('no causal mask in the prefix', 'prompts', 'is_causal=True', 'is_causal=False', ENCODER),
-    ('positions shifted by one', 'prompts', 'tower.positional_embedding.to(table.dtype)', 'tower.positional_embedding.roll(1, 0).to(table.dtype)', ENCODER),
-    ('attention not scaled', 'prompts', ' * d**-0.5', '', ENCODER),
-    ('end token looks behind itself', 'prompts', '<= end[:, None])', '<= end.max())', ENCODER),
+    ('positions shifted by one', 'prompts', 'clip.text_tower.positional_embedding.to(clip.dtype)', 'clip.text_tower.positional_embedding.roll(1, 0).to(clip.dtype)', ENCODER),
+    ('attention not scaled', 'prompts', 'q = q * q.shape[-1]**-0.5', 'q = q * 1', ENCODER),
+    ('end token looks behind itself', 'prompts', '[triangle[last].unsqueeze(1)', '[triangle[0 * last - 1].unsqueeze(1)', ENCODER),
+    ('classes left in packed order', 'prompts', '.index_select(1, pack.back)', '', ENCODER),
+    ('one context for all classes', 'prompts', '(rows[slots] * m if prompts.class_specific else 0)', '0', ENCODER),
+    ('parts overlap', 'gradients', 'at_text[:, :, rows]', 'at_text[:, :, :rows.stop - rows.start]', PARTS),
     # loading
     ('activation does not follow the tag', 'clip', 'wanted = bool((get_pretrained_cfg', 'wanted = not bool((get_pretrained_cfg', LOAD),
-    ('image features not normalised', 'clip', '[F.normalize(self.model.encode_image(b.to(self.device, self.dtype)), dim=-1)', '[self.model.encode_image(b.to(self.device, self.dtype))', LOAD),
+    ('image features not normalised', 'clip', 'return F.normalize(torch.cat(features).to(self.wide), dim=-1)', 'return torch.cat(features).to(self.wide)', LOAD),
     # training
     ('schedule one epoch early', 'training', 'math.pi * (epoch - 2)', 'math.pi * (epoch - 1)', DRAWS),
     ('no warm-up', 'training', 'if epoch == 1 else', 'if epoch == 0 else', DRAWS),
@@ -93,7 +97,7 @@ MUTANTS = [Mutant(*m) for m in (
     ('token cosines over the wrong axis', 'training', 'torch.cosine_similarity(d, g, dim=-1, eps=0)', 'torch.cosine_similarity(d, g, dim=-2, eps=0)[:, :d.shape[1]]', TRAIN),
     ('accuracy of the wrong split', 'training', 'out[name] = self._accuracy(text, split)', 'out[name] = self._accuracy(text, self.sets["train"])', TRAIN),
     ('new classes judged by the old names', 'training', 'text_features(self.others[name], context)', 'text_features(self.prompts, context)', TRAIN),
-    ('one view for all', 'training', 'views_features[pick[batch], batch]', 'views_features[0, batch]', TRAIN),
+    ('one view for all', 'training', 'bank[pick, batch], pick', 'bank[0, batch], pick', TRAIN),
     # data
     ('few shots ignore the seed', 'data', 'random.Random(seed)', 'random.Random(0)', DRAWS),
     ('few shots by class number', 'data', 'for items in groups.values() for i in', 'for _, items in sorted(groups.items()) for i in', DRAWS),
@@ -108,9 +112,12 @@ MUTANTS = [Mutant(*m) for m in (
     # maps and measures
     ('ReLU dropped', 'cam', '.float().relu().reshape', '.float().reshape', MEASURE),
     ('nearest instead of bilinear', 'cam', 'mode="bilinear", align_corners=False', 'mode="nearest"', MAPS),
-    ('f^ term dropped', 'cam', 'u = (t - (t * unit).sum(-1, keepdim=True) * unit) / norm', 'u = t / norm', MAPS),
+    ('f^ term dropped', 'cam', 'return (t - (t * unit).sum(-1, keepdim=True) * unit) / norm', 'return t / norm', MAPS),
     ('division by |f| dropped', 'cam', '* unit) / norm', '* unit)', MAPS),
-    ('gradients summed, not averaged', 'cam', 'retain_graph=True)[0]).mean((-1, -2))', 'retain_graph=True)[0]).sum((-1, -2))', MAPS),
+    ('gradients summed, not averaged', 'cam', '.mean((-1, -2)).unflatten', '.sum((-1, -2)).unflatten', MAPS),
+    ('the pool\'s query stands still', 'cam', ', by_head(w_q)) / cells', ') / cells', MAPS),
+    ('the class token moves with the patches', 'cam', 'a[:, :, -cells:].sum(-2, keepdim=True)', 'a.sum(-2, keepdim=True)', MAPS),
+    ('keys stand still', 'cam', 'weighed[:, :, -cells:].sum(-2)[..., None]', 'weighed.sum(-2)[..., None]', MAPS),
     ('class token taken for a patch', 'cam', 'x[:, x.shape[1] - side * side:]', 'x[:, :side * side]', MAPS),
     ('share of the background', 'cam', 'share = (cams * masks)', 'share = (cams * ~masks)', MEASURE),
     ('hit at the minimum', 'cam', 'cams.argmax(1, keepdim=True)', 'cams.argmin(1, keepdim=True)', MEASURE),
