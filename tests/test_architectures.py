@@ -1,5 +1,7 @@
 "Every architecture of open_clip, shrunk: the chosen text path equals the model's own encode_text."
 import copy
+import math
+import warnings
 
 import pytest
 import torch
@@ -51,6 +53,36 @@ def test_chosen_path_equals_encode_text_for_every_text_layout(name):
     contexts = prompts.start + 0.1 * torch.randn(2, 4, 32, dtype=torch.float64)
     grads = [torch.autograd.grad((encode(prompts, c) * own).sum(), c)[0] for encode in (text_features, plain_text_features) for c in [contexts.clone().requires_grad_()]]
     assert (grads[0] - grads[1]).norm() < 1e-9 * grads[1].norm()
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS.values()))
+def test_the_slow_path_says_so_and_the_fast_one_is_silent(name):
+    clip = shrunk(name)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        make_prompts(clip, ["dog", "tabby cat"])
+    assert len(said) == (0 if has_fast_path(clip) else 1) and all("encodes all" in str(w.message) for w in said)
+
+
+def test_what_shares_less_of_its_prompts_says_so_once():
+    clip = shrunk("RN50")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for _ in range(3): make_prompts(clip, ["dog", "tabby cat"], 4, "random", class_specific=True)
+        for _ in range(3): make_prompts(clip, ["dog", "tabby cat"], 4, "random", position="front")
+    assert [str(w.message).split(":")[0] for w in said] == ["class-specific contexts", "the class name in the front"]
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS.values()))
+def test_class_specific_contexts_and_other_positions_equal_encode_text_for_every_layout(name):
+    clip = shrunk(name)
+    for options in ({"class_specific": True}, {"position": "middle"}, {"position": "front"}):
+        prompts = make_prompts(clip, ["dog", "tabby cat", "magnifying glass"], 3, "random", **options)
+        for memory_gb in (math.inf, 1e-3):
+            parts = prompts.parts(2, memory_gb)
+            contexts = prompts.start + 0.1 * torch.randn(2, *prompts.start.shape, dtype=torch.float64)
+            ours = torch.cat([text_features(part, contexts if contexts.ndim == 3 else contexts[:, rows]) for rows, part in parts], 1)
+            assert (ours - plain_text_features(prompts, contexts)).abs().max() < 1e-10
 
 
 def test_most_published_architectures_take_the_fast_path():

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prograd_viz import training
 from prograd_viz.data import Task, few_shot
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features, text_features
 from prograd_viz.runs import STEP_COLUMNS
-from prograd_viz.training import epoch_batches, train
+from prograd_viz.training import epoch_batches, step, train
 
 QUICK = {"epochs": 4, "batch_size": 8, "views": 0, "progress": False}  # three steps an epoch on the fixtures' tasks
 ACCURACIES = [f"acc_{s}" for s in ("train", "same", "shifted", "new", "style")]
@@ -473,3 +474,26 @@ def test_a_class_name_in_the_middle_is_trained_and_judged_there(exact, task):
     text = plain_text_features(make_prompts(exact, new.classes, position="middle"), torch.from_numpy(runs.contexts[-1]))
     right = ((new.features(exact) @ text.mT).argmax(-1) == torch.as_tensor(new.labels)).double().mean(-1)
     np.testing.assert_allclose(runs.final()["acc_new"], right)
+
+
+def test_a_step_reads_nothing_back_from_the_device(clip, bare):
+    "What a GPU would have to stop for: turning a tensor into a Python number, or a shape that depends on data"
+    waits = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal.default")
+    read = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            read.extend(w for w in waits if w in str(func))
+            return func(*args, **(kwargs or {}))
+
+    prompts = make_prompts(clip, bare.classes)
+    prompts.packing  # decided once
+    context = torch.nn.Parameter(prompts.start.repeat(2, 1, 1) + 0.01)
+    optimiser = torch.optim.SGD([context], lr=0.002, momentum=0.9)
+    images, teacher = bare.train.features(clip), teacher_features(clip, bare.classes)
+    labels, logits = torch.as_tensor(bare.train.labels), clip.logit_scale * images @ teacher.T
+    with Watch():
+        for _ in range(2): step(prompts, context, optimiser, torch.tensor([0.0, 1.0]), images, labels, logits)
+        assert not read
+        context.sum().item()
+    assert read == ["_local_scalar_dense"], "the watch works"

@@ -36,6 +36,7 @@ from prograd_viz.training import step, train
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (ROOT / "tools" / "bench_names.txt").read_text(encoding="utf-8").splitlines()
+MEMORY_GB = inspect.signature(train).parameters["memory_gb"].default
 PEERS, OURS, OTHER, INK = "#E69F00", "#009E73", "#CC79A7", "#555555"
 
 
@@ -83,7 +84,7 @@ class Setting:
 
     def gradients(self, **kwargs): return prompt_gradients(self.prompts, self.context, self.images, self.labels, self.teacher_logits, **kwargs)
 
-    def step(self, **kwargs): return step(self.prompts, self.context, self.optimiser, self.lambdas, self.images, self.labels, self.teacher_logits, **kwargs)
+    def step(self): return step(self.prompts, self.context, self.optimiser, self.lambdas, self.images, self.labels, self.teacher_logits, memory_gb=MEMORY_GB)
 
 
 # -- the published trainers' way ----------------------------------------------
@@ -163,6 +164,12 @@ def beside(rounds, *ways):
     return [median(found) for found in times]
 
 
+def gflop(f):
+    "Arithmetic of the matrix products in one call, GFLOP"
+    with FlopCounterMode(display=False) as counter: f()
+    return counter.get_total_flops() / 1e9
+
+
 def relative(a, b): return ((a - b).norm() / b.norm()).item()
 
 
@@ -208,7 +215,8 @@ def text_ladder(bench, what, model, classes, m, at_least):
              "+ classes packed": peers_way(s, shared_text, s.images), "+ both gradients in one backward pass": s.step}
     times = beside(bench.size.rounds, *rungs.values())
     bench.ladder += [{"what": what, "rung": rung, "seconds": t, "ratio": times[0] / t} for rung, t in zip(rungs, times)]
-    bench.bar(what, times[0] / times[-1], "x", at_least=at_least, peers=times[0], ours=times[-1])
+    theirs, ours = (gflop(rungs[r]) for r in (next(iter(rungs)), list(rungs)[-1]))
+    bench.bar(what, times[0] / times[-1], "x", at_least=at_least, peers=times[0], ours=times[-1], note=f"{theirs:.0f} GFLOP against {ours:.0f}: {theirs / ours:.1f} times the arithmetic")
     return s, times[-1]
 
 
@@ -257,14 +265,14 @@ def displacement(bench):
 
 def share_of_peak(bench, setting, took):
     "How much of the machine's matrix-product rate a step reaches, and what bfloat16 gains and costs"
-    with FlopCounterMode(display=False) as counter: setting.gradients()
-    rate = counter.get_total_flops() / took / 1e9
+    work = gflop(setting.gradients)
+    rate = work / took
     bench.rates["our step, float32"] = rate
-    bench.bar(f"share of the float32 matrix-product rate, {bench.size.text_classes}-class step", rate / bench.rates["float32 product"], "", note=f"{counter.get_total_flops() / 1e9:.0f} GFLOP at {rate:.0f} GFLOP/s, product {bench.rates['float32 product']:.0f}")
+    bench.bar(f"share of the float32 matrix-product rate, {bench.size.text_classes}-class step", rate / bench.rates["float32 product"], "", note=f"{work:.0f} GFLOP at {rate:.0f} GFLOP/s, product {bench.rates['float32 product']:.0f}")
     lower = replace(setting.prompts, clip=replace(setting.clip, autocast=torch.bfloat16), _parts={})
     half = lambda: prompt_gradients(lower, setting.context, setting.images, setting.labels, setting.teacher_logits)
     full_time, half_time = beside(bench.size.rounds, setting.gradients, half)
-    bench.rates["our step, bfloat16"] = counter.get_total_flops() / half_time / 1e9
+    bench.rates["our step, bfloat16"] = work / half_time
     full, low = setting.gradients(), half()
     bench.bar("bfloat16 autocast step against float32", full_time / half_time, "x", peers=full_time, ours=half_time, note=f"relative error of G_d {relative(low.g_d, full.g_d):.1e}, of G_g {relative(low.g_g, full.g_g):.1e}")
 
@@ -327,7 +335,7 @@ def measure_memory(size, device, classes):
     "Peak memory in GB of this process after steps with few and with many classes, and their seconds; printed as JSON for the parent"
     few = Setting(size.resnet, size.text_classes, 16, device=device)
     many = Setting(None, classes, 16, device=device, clip=few.clip)
-    fast, slow = beside(size.rounds, few.step, partial(many.step, memory_gb=inspect.signature(train).parameters["memory_gb"].default))
+    fast, slow = beside(size.rounds, few.step, many.step)
     print(json.dumps({"peak": peak_bytes(device) / 1e9, "few": fast, "many": slow}))
 
 

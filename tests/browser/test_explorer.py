@@ -1,0 +1,164 @@
+"The explorer in real JupyterLab, in a real browser: what the page shows is what the library computes."
+import base64
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from html import unescape
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from prograd_viz.clip import load_clip
+from prograd_viz.data import few_shot
+from prograd_viz.training import train
+from prograd_viz.widgets import Explorer, prepare
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="NO BROWSER: install chromium to test the explorer in JupyterLab")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+CELL = """from prograd_viz.all import *
+task = few_shot("pocket", shots=2, seed=1, classes=6, test_per_class=4)
+runs = train(load_clip("pocket"), task, lambdas=[0, 0.5, 1], epochs=12, progress=False)
+explore(runs, images=4)"""
+
+
+@pytest.fixture(scope="module")
+def twin():
+    "The same explorer in this process"
+    task = few_shot("pocket", shots=2, seed=1, classes=6, test_per_class=4)
+    runs = train(load_clip("pocket"), task, lambdas=[0, 0.5, 1], epochs=12, progress=False)
+    return Explorer(runs, prepare(runs, images=4))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    "JupyterLab on a free port with one notebook; its address"
+    folder = tmp_path_factory.mktemp("lab")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}  # without one, a dialog asks
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata=kernel), folder / "explore.ipynb")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    home = {"HOME": str(folder), "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime"), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--port-retries=0", "--IdentityProvider.token=secret", *["--allow-root"] * (os.name == "posix" and os.getuid() == 0)]
+    with open(folder / "log", "wb") as log, subprocess.Popen(command, cwd=folder, env=os.environ | home, stdout=log, stderr=log) as process:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            for _ in range(240):
+                try: urllib.request.urlopen(f"{address}/api?token=secret", timeout=1); break
+                except OSError: time.sleep(0.25)
+            else: raise TimeoutError((folder / "log").read_text()[-2000:])
+            yield address
+        finally: process.terminate()
+
+
+@pytest.fixture(scope="module")
+def page(server):
+    "The notebook, run; its page collects what goes wrong"
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.wrong = []
+        page.on("pageerror", lambda e: page.wrong.append(str(e)))
+        page.goto(f"{server}/lab/tree/explore.ipynb?token=secret")
+        page.get_by_text("| Idle").wait_for(timeout=60_000)  # the kernel is there
+        page.locator(".jp-Notebook .jp-Cell").first.click()
+        page.keyboard.press("Shift+Enter")
+        try: page.locator("img.widget-image").nth(1).wait_for(timeout=60_000)
+        except Exception:
+            page.screenshot(path="/tmp/fail.png"); raise
+        yield page
+        browser.close()
+
+
+def shown(page):
+    "Bytes of the panels, bytes of the cosine strip, and the text beside them"
+    read = "async img => { const b = new Uint8Array(await (await fetch(img.src)).arrayBuffer()); let s = ''; for (const x of b) s += String.fromCharCode(x); return btoa(s) }"
+    images = [base64.b64decode(page.locator("img.widget-image").nth(i).evaluate(read)) for i in range(2)]
+    return *images, words(page.locator("[role=status]").inner_html())
+
+
+def words(html): return " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
+
+
+def computed(twin): return bytes(twin.panels.value), bytes(twin.cosine.value), words(twin.text.value)
+
+
+def assert_shows(page, twin):
+    "The page arrives at what this process computes, picture for picture and word for word"
+    end = time.time() + 15
+    while shown(page) != computed(twin) and time.time() < end: page.wait_for_timeout(50)
+    assert shown(page)[2] == computed(twin)[2]
+    assert shown(page) == computed(twin)
+
+
+SLIDERS = ("overlay", "lambda", "step")  # in the order of the page
+
+
+def slider(page, name): return page.locator(".noUi-handle").nth(SLIDERS.index(name))
+
+
+def test_the_explorer_opens_with_the_end_of_training(page, twin): assert_shows(page, twin)
+
+
+@pytest.mark.parametrize("name, key", [("lambda", "ArrowLeft"), ("step", "ArrowLeft"), ("step", "Home"), ("lambda", "ArrowRight"), ("step", "ArrowRight"), ("overlay", "ArrowLeft")])
+def test_a_key_moves_a_slider_the_picture_and_the_numbers(page, twin, name, key):
+    control = {"lambda": twin.lam, "step": twin.step, "overlay": twin.strength}[name]
+    before = shown(page)
+    slider(page, name).focus()
+    page.keyboard.press(key)
+    if name == "overlay": control.value = round(control.value - control.step, 10)
+    else: control.index = {"ArrowLeft": control.index - 1, "ArrowRight": control.index + 1, "Home": 0}[key]
+    assert_shows(page, twin)
+    assert shown(page)[:2] != before[:2], "a picture changed"
+
+
+def test_the_other_controls_do_what_they_say(page, twin):
+    page.get_by_role("button", name="next conflict").click()
+    twin.jump("next conflict")
+    assert_shows(page, twin)
+    page.get_by_title("Which image").select_option(index=2)
+    twin.image.index = 2
+    assert_shows(page, twin)
+    page.get_by_title("The class whose score").select_option(label="predicted class")
+    twin.explain.value = "predicted class"
+    assert_shows(page, twin)
+
+
+def test_a_drag_from_end_to_end_leaves_the_display_at_the_last_value(page, twin):
+    box, track = (x.bounding_box() for x in (slider(page, "step"), slider(page, "step").locator("xpath=ancestor::*[contains(@class, 'noUi-target')]")))
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    for i in range(30): page.mouse.move(track["x"] + track["width"] * i / 29, box["y"] + box["height"] / 2)
+    page.mouse.up()
+    twin.step.index = len(twin.runs.snapshot_steps) - 1
+    assert_shows(page, twin)
+
+
+def test_every_control_has_a_label_and_a_tooltip(page):
+    for name, tip in (("lambda", "How much"), ("step", "Training step"), ("image", "Which image"), ("explain", "The class whose"), ("overlay", "Strength")):
+        assert page.locator(f".widget-label:text-is('{name}')").count() == 1 and page.get_by_title(tip).count() >= 1, name
+    for name in ("first", "previous conflict", "next conflict", "last"): assert page.get_by_role("button", name=name, exact=True).get_attribute("title")
+
+
+def test_every_control_is_reached_by_tab(page):
+    page.get_by_title("Which image").focus()
+    reached = set()
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.getAttribute('title') || document.activeElement.getAttribute('role') || ''"))
+    assert {"slider", "The class whose score the maps explain", "Go to the start", "Go to the end"} <= reached, reached
+
+
+def test_nothing_went_wrong_in_the_page_or_the_kernel(page):
+    assert not page.wrong
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").filter(has_text="Error").count() == 0
+    folder = os.environ.get("SCREENSHOTS")
+    if folder: page.screenshot(path=Path(folder) / "explorer.png")
