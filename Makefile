@@ -47,6 +47,7 @@ demo: env ## train CoOp and ProGrad on the pocket world; table, figures and reco
 	@$(RUN) $(BIN)/prograd_demo --out demo $(ARGS)
 
 test: env ## all that guards the project: drift, clean notebooks, every notebook, then tests/
+	@sh tools/browser.sh
 	@$(BIN)/python tools/check.py
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing --do_print
 	@$(RUN) MPLBACKEND=Agg $(BIN)/python -m pytest tests/ $(ARGS)

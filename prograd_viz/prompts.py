@@ -33,15 +33,24 @@ class Prompts:
     start: torch.Tensor  # Initial context: [M, D], or [C, M, D] when class-specific
     init: str  # "template", "random" or the text it starts from
     _parts: dict = field(default_factory=dict, repr=False)
+    _packings: dict = field(default_factory=dict, repr=False)
 
     @property
     def n_ctx(self) -> int: return self.start.shape[-2]
     @property
     def class_specific(self) -> bool: return self.start.ndim == 3
     @cached_property
-    def packing(self):
-        "How the fast encoder cuts these prompts up, decided once"
-        return _pack(self)
+    def _lengths(self): return _own_lengths(self)
+
+    def packing(
+        self,
+        runs: int = 1,  # Contexts encoded together
+    ):
+        "How the fast encoder cuts these prompts up, decided once: in groups of one length where that saves enough padding, else in one"
+        prefix, lengths, padding = self._lengths
+        pays = padding * runs >= PACK_FROM
+        if pays not in self._packings: self._packings[pays] = _pack(self, prefix, lengths, lengths if pays else lengths.max().expand_as(lengths))
+        return self._packings[pays]
 
     def parts(
         self,
@@ -49,19 +58,21 @@ class Prompts:
         memory_gb: float = math.inf,  # What the text encoder may keep for a backward pass, GB
     ) -> tuple:  # Of (classes as a slice, their prompts)
         "All classes at once if they fit in the memory, else in parts that do"
+        if (runs, memory_gb) in self._parts: return self._parts[runs, memory_gb]
         check_in_range("memory_gb", min(memory_gb, 1e9), 1e-3)
-        classes, (own, prefix, each) = len(self.classes), _kept(self)
-        fit = memory_gb * 1e9 / (runs * each) - prefix  # own tokens that one part may have
-        n = classes if fit < own / classes else math.ceil(own / fit) or 1
-        if n not in self._parts:
-            cuts = [classes * i // n for i in range(n + 1)]
-            self._parts[n] = tuple((slice(a, b), self._part(slice(a, b)) if n > 1 else self) for a, b in zip(cuts, cuts[1:]))
-        return self._parts[n]
+        fits = lambda part: _kept_bytes(part, runs) <= 1e9 * memory_gb or len(part.classes) == 1
+        n, parts = 1, ((slice(None), self),)
+        while not all(fits(part) for _, part in parts):
+            n = min(len(self.classes), max(n + 1, math.ceil(n * max(_kept_bytes(part, runs) for _, part in parts) / (1e9 * memory_gb))))
+            cuts = [len(self.classes) * i // n for i in range(n + 1)]
+            parts = tuple((slice(a, b), self._part(slice(a, b))) for a, b in zip(cuts, cuts[1:]))
+        self._parts[runs, memory_gb] = parts
+        return parts
 
     def _part(self, rows):
         "The prompts of some classes"
         start = self.start[rows] if self.class_specific else self.start
-        return replace(self, classes=self.classes[rows], tokens=self.tokens[rows], where=self.where[rows], start=start, _parts={})
+        return replace(self, classes=self.classes[rows], tokens=self.tokens[rows], where=self.where[rows], start=start, _parts={}, _packings={})
 
 
 def make_prompts(
@@ -172,7 +183,7 @@ def _end_positions(prompts):
     return (prompts.tokens == getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))).int().argmax(-1)
 
 # %% ../nbs/03_prompts.ipynb #a5fc2e8b
-PACK_FROM = 16_000  # Padded numbers from which packing was measured to pay: 46 tokens of width 128 do not, 89 of width 512 do
+PACK_FROM = 16_000  # Padded tokens times width times runs from which packing was measured to pay: 46 x 128 do not, 89 x 512 do
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,14 +201,19 @@ class _Packing:
 
 
 @torch.no_grad()
-def _pack(prompts):
-    "Cut prompts into prefix and own tokens, once"
+def _own_lengths(prompts):
+    "Positions in the shared prefix, own tokens of each class [C], and the numbers that padding them all to the longest would add"
+    where, width = prompts.where, prompts.clip.token_embedding.embedding_dim
+    leading = (where == torch.arange(1, 1 + prompts.n_ctx, device=where.device)).all(0).cumprod(0).sum().item()
+    prefix = 1 if prompts.class_specific else 1 + leading
+    lengths = _end_positions(prompts) + 1 - prefix
+    return prefix, lengths, int((lengths.max() - lengths).sum()) * width
+
+
+@torch.no_grad()
+def _pack(prompts, p, real, lengths):
+    "Cut prompts into a prefix of p positions and `lengths` own tokens of each class, of which `real` are no padding"
     clip, where, m = prompts.clip, prompts.where, prompts.n_ctx
-    leading = (where == torch.arange(1, 1 + m, device=where.device)).all(0).cumprod(0).sum().item()
-    p = 1 if prompts.class_specific else 1 + leading
-    real = _end_positions(prompts) + 1 - p  # own tokens of each class, [C]
-    padded = real.max().expand_as(real)
-    lengths = real if (padded - real).sum() * clip.token_embedding.embedding_dim >= PACK_FROM else padded
     order = lengths.argsort(stable=True)
     lengths, real = lengths[order], real[order]
     rows, first = order.repeat_interleave(lengths), lengths.cumsum(0) - lengths
@@ -220,7 +236,7 @@ def text_features(
 ) -> torch.Tensor:  # L2-normalised text features, [R, C, E]
     "Text features of R contexts, by the fastest exact way this model has"
     if not has_fast_path(prompts.clip): return plain_text_features(prompts, context)
-    clip, tower, pack = prompts.clip, prompts.clip.text_tower, prompts.packing
+    clip, tower, pack = prompts.clip, prompts.clip.text_tower, prompts.packing(len(context))
     vectors = context.flatten(1, -2).to(clip.dtype).index_select(1, pack.vectors)  # [R, K, D]
     x = pack.fixed.expand(len(context), -1, -1).index_add(1, pack.slots, vectors)
     with clip.arithmetic():
@@ -273,12 +289,12 @@ def _finish(block, x, attended):
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 # %% ../nbs/03_prompts.ipynb #41f031dc
-def _kept(prompts, per_unit=13):
-    "Tokens of all classes, tokens that each part needs besides, and the bytes that one token leaves for a backward pass, estimated from above"
+def _kept_bytes(prompts, runs, per_unit=13):
+    "Bytes that encoding R contexts leaves for a backward pass, estimated from above"
     clip, table = prompts.clip, prompts.clip.token_embedding.weight
+    tokens = len(prompts.packing(runs).fixed) if has_fast_path(clip) else prompts.tokens.numel()
     layers = sum(type(m).__name__.endswith(("Block", "Layer")) for m in clip.text_tower.transformer.modules())
-    each = per_unit * layers * table.shape[1] * table.element_size()
-    return (len(prompts.packing.fixed) - prompts.packing.prefix, prompts.packing.prefix, each) if has_fast_path(clip) else (prompts.tokens.numel(), 0, each)
+    return per_unit * runs * tokens * layers * table.shape[1] * table.element_size()
 
 # %% ../nbs/03_prompts.ipynb #62b9ff3b
 def teacher_features(

@@ -24,7 +24,9 @@ from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
+from prograd_viz.report import report_data, save_report
 from prograd_viz.study import Study, study
+from prograd_viz.widgets import Explorer, explore, prepare
 from prograd_viz.training import train
 
 nan, inf = math.nan, math.inf
@@ -135,6 +137,11 @@ BAD = {
                      (lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), torch.nn.Linear(2, 2)), "Linear")],
     "cam_maps": [(lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), method="GradCam"), "did you mean 'GradCAM'"), (lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), batch_size=0), "got 0"),
                  (lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), "transformer.resblocks.2"), "class token")],
+    "prepare": [(lambda w: prepare(w.runs, "shfted"), "'shfted'"), (lambda w: prepare(w.runs, images=0), "got 0"), (lambda w: prepare(replace(w.runs, clip=None)), "no model and task")],
+    "explore": [(lambda w: explore(w.runs, "new"), "classes of its own"), (lambda w: explore(w.runs, images=[999]), "999"), (lambda w: explore(w.runs, images=2, layer="layer9"), "'layer9'")],
+    "Explorer.jump": [(lambda w: Explorer(w.runs, prepare(w.runs, images=2)).jump("back"), "'back'")],
+    "save_report": [(lambda w: save_report(w.runs, "never.html", "shfted"), "'shfted'"), (lambda w: save_report(w.runs, "never.html", images=0), "got 0")],
+    "report_data": [(lambda w: report_data(w.runs, prepare(w.runs, images=2), steps=0), "got 0")],
     "run_maps": [(lambda w: run_maps(w.runs, classes=["dgo"], progress=False), "'dgo'"), (lambda w: run_maps(w.runs, steps=[99], progress=False), "99"), (lambda w: run_maps(w.runs, memory_gb=1e-9, progress=False), "memory_gb"),
                  (lambda w: run_maps(w.runs, "new", progress=False), "classes of its own"), (lambda w: run_maps(replace(w.runs, task=None)), "no model and task")],
     "package_maps": [(lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), method="GradCAMM"), "'GradCAMM'; did you mean 'GradCAM'"),
@@ -256,7 +263,7 @@ def test_the_library_was_there_to_be_read():
 
 def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_person_types():
     "What is not in the table takes tensors, tables or paths that the library made itself, or nothing that can be wrong"
-    inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
+    inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Prompts.packing", "Scenes.view", "Explorer.views", "Explorer.refresh", "CosineStrip.at", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "step", "Runs.text", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "plot_angles", "random_scenes", "contact_sheet", "declare_missing"}
     elsewhere = {"prograd_demo"}  # in test_cli.py

@@ -185,7 +185,7 @@ def packing(request, monkeypatch):
 def assert_same_encoder(clip, reference, rtol=1e-9, packing=None, **options):
     "Features and gradients of the fast encoder are those of `reference`, for several runs and random cotangents"
     prompts = make_prompts(clip, [*CLASSES, "x"], **options)
-    if packing is not None: assert len(prompts.packing.groups) == (3 if packing == 0 else 1), "x and dog are of one length"
+    if packing is not None: assert len(prompts.packing().groups) == (3 if packing == 0 else 1), "x and dog are of one length"
     contexts = prompts.start + 0.3 * normal(4, 2, *prompts.start.shape)
     out = []
     for encode in (text_features, reference):

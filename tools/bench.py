@@ -104,16 +104,9 @@ def cut_text(prompts, context): return peers_text(prompts, context, int(prompts.
 def shared_text(prompts, context): return text_features(prompts, context[None])[0]
 
 
-def padded(prompts):
-    "The same prompts, every class padded to the longest"
-    prompts = replace(prompts, _parts={})
-    with patch.object(prompts_module, "PACK_FROM", math.inf): prompts.packing
-    return prompts
-
-
-def padded_text(prompts):
-    same = padded(prompts)
-    return lambda _, context: shared_text(same, context)
+def padded_text(prompts, context):
+    "The library's encoder with every class padded to the longest"
+    with patch.object(prompts_module, "PACK_FROM", math.inf): return shared_text(prompts, context)
 
 
 def peers_step(setting, context, optimiser, text=peers_text, images=None, lam=1.0):
@@ -211,7 +204,7 @@ def text_ladder(bench, what, model, classes, m, at_least):
     "The text step, each speed-up switched on after the other"
     s = Setting(model, classes, m, device=bench.device)
     rungs = {"peers: 77 tokens, two backward passes": peers_way(s, images=s.images), "+ padding cut": peers_way(s, cut_text, s.images),
-             "+ prefix shared, only end tokens last": peers_way(s, padded_text(s.prompts), s.images),
+             "+ prefix shared, only end tokens last": peers_way(s, padded_text, s.images),
              "+ classes packed": peers_way(s, shared_text, s.images), "+ both gradients in one backward pass": s.step}
     times = beside(bench.size.rounds, *rungs.values())
     bench.ladder += [{"what": what, "rung": rung, "seconds": t, "ratio": times[0] / t} for rung, t in zip(rungs, times)]
@@ -269,7 +262,7 @@ def share_of_peak(bench, setting, took):
     rate = work / took
     bench.rates["our step, float32"] = rate
     bench.bar(f"share of the float32 matrix-product rate, {bench.size.text_classes}-class step", rate / bench.rates["float32 product"], "", note=f"{work:.0f} GFLOP at {rate:.0f} GFLOP/s, product {bench.rates['float32 product']:.0f}")
-    lower = replace(setting.prompts, clip=replace(setting.clip, autocast=torch.bfloat16), _parts={})
+    lower = replace(setting.prompts, clip=replace(setting.clip, autocast=torch.bfloat16), _parts={}, _packings={})
     half = lambda: prompt_gradients(lower, setting.context, setting.images, setting.labels, setting.teacher_logits)
     full_time, half_time = beside(bench.size.rounds, setting.gradients, half)
     bench.rates["our step, bfloat16"] = work / half_time

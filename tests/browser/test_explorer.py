@@ -1,5 +1,9 @@
-"The explorer in real JupyterLab, in a real browser: what the page shows is what the library computes."
+"""The explorer in real JupyterLab, and the report from disk, in a real browser: what the page shows is what the library computes.
+
+SCREENSHOTS=figures/explorer python -m pytest tests/browser    # also writes the pictures that the README shows
+"""
 import base64
+import io
 import os
 import re
 import shutil
@@ -12,27 +16,30 @@ from html import unescape
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from prograd_viz.clip import load_clip
 from prograd_viz.data import few_shot
+from prograd_viz.report import save_report
 from prograd_viz.training import train
-from prograd_viz.widgets import Explorer, prepare
+from prograd_viz.widgets import Explorer, beside, paint, prepare
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="NO BROWSER: install chromium to test the explorer in JupyterLab")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 CELL = """from prograd_viz.all import *
-task = few_shot("pocket", shots=2, seed=1, classes=6, test_per_class=4)
-runs = train(load_clip("pocket"), task, lambdas=[0, 0.5, 1], epochs=12, progress=False)
+task = few_shot("pocket", shots=4, seed=1, classes=6, test_per_class=4)
+runs = train(load_clip("pocket"), task, lambdas=[0, 0.5, 1], epochs=100, progress=False)
 explore(runs, images=4)"""
 
 
 @pytest.fixture(scope="module")
 def twin():
     "The same explorer in this process"
-    task = few_shot("pocket", shots=2, seed=1, classes=6, test_per_class=4)
-    runs = train(load_clip("pocket"), task, lambdas=[0, 0.5, 1], epochs=12, progress=False)
+    task = few_shot("pocket", shots=4, seed=1, classes=6, test_per_class=4)
+    runs = train(load_clip("pocket"), task, lambdas=[0, 0.5, 1], epochs=100, progress=False)
     return Explorer(runs, prepare(runs, images=4))
 
 
@@ -46,7 +53,7 @@ def server(tmp_path_factory):
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     home = {"HOME": str(folder), "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime"), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--port-retries=0", "--IdentityProvider.token=secret", *["--allow-root"] * (os.name == "posix" and os.getuid() == 0)]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--port-retries=0", "--IdentityProvider.token=secret", "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", *["--allow-root"] * (os.name == "posix" and os.getuid() == 0)]
     with open(folder / "log", "wb") as log, subprocess.Popen(command, cwd=folder, env=os.environ | home, stdout=log, stderr=log) as process:
         try:
             address = f"http://127.0.0.1:{port}"
@@ -59,23 +66,28 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(server):
-    "The notebook, run; its page collects what goes wrong"
+def browser():
     from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.wrong = []
-        page.on("pageerror", lambda e: page.wrong.append(str(e)))
-        page.goto(f"{server}/lab/tree/explore.ipynb?token=secret")
-        page.get_by_text("| Idle").wait_for(timeout=60_000)  # the kernel is there
-        page.locator(".jp-Notebook .jp-Cell").first.click()
-        page.keyboard.press("Shift+Enter")
-        try: page.locator("img.widget-image").nth(1).wait_for(timeout=60_000)
-        except Exception:
-            page.screenshot(path="/tmp/fail.png"); raise
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(server, browser):
+    "The notebook, run; its page collects what goes wrong"
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.wrong = []
+    page.on("pageerror", lambda e: page.wrong.append(str(e)))
+    page.goto(f"{server}/lab/tree/explore.ipynb?token=secret")
+    page.get_by_text("| Idle").wait_for(timeout=60_000)  # the kernel is there
+    news = page.get_by_role("button", name="No", exact=True)
+    if news.count(): news.click()
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.keyboard.press("Shift+Enter")
+    page.locator("img.widget-image").nth(1).wait_for(timeout=90_000)
+    return page
 
 
 def shown(page):
@@ -161,4 +173,54 @@ def test_nothing_went_wrong_in_the_page_or_the_kernel(page):
     assert not page.wrong
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").filter(has_text="Error").count() == 0
     folder = os.environ.get("SCREENSHOTS")
-    if folder: page.screenshot(path=Path(folder) / "explorer.png")
+    if folder:
+        page.get_by_title("The class whose score").select_option(label="true class")
+        page.get_by_title("Which image").select_option(index=1)
+        page.wait_for_timeout(1000)
+        page.screenshot(path=Path(folder) / "explorer.png")
+
+
+def test_the_report_works_from_disk_with_no_network(twin, browser, tmp_path):
+    "Sliders by keyboard; numbers as the library computes them; not one request, not one error"
+    runs, scenes, wrong = twin.runs, twin.scenes, []
+    path = save_report(runs, tmp_path / "report.html", scenes=scenes)
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    page.goto(path.as_uri())
+    page.locator("#numbers tr").nth(2).wait_for()
+
+    def expect(lam, step, b):
+        rows = [page.locator("#numbers tr").nth(i).locator("td").all_inner_texts() for i in range(page.locator("#numbers tr").count())]
+        prompts = [("zero-shot CLIP", runs.zero_shot), ("CoOp", runs.text(0, step)), *([(f"ProGrad, lambda {lam:g}", runs.text(lam, step))] if lam else [])]
+        views = [(name, scenes.view(b, text)) for name, text in prompts]
+        assert [row[:2] for row in rows] == [[name, v.predicted] for name, v in views]
+        for row, (_, v) in zip(rows, views):
+            assert abs(int(row[2].rstrip("%")) - 100 * v.probability) < 0.51
+            assert row[3] == "-" if v.share != v.share else abs(int(row[3].rstrip("%")) - 100 * v.share) < 0.51
+
+    ink = lambda: page.locator("#panels").evaluate("c => c.toDataURL()")
+    expect(1.0, int(runs.snapshot_steps[-1]), 0)
+    before = ink()
+    page.locator("#image").select_option(index=2)
+    expect(1.0, int(runs.snapshot_steps[-1]), 2)
+    assert ink() != before
+    page.locator("#lam").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(0.5, int(runs.snapshot_steps[-1]), 2)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Home")
+    expect(0.5, 0, 2)
+    page.keyboard.press("End")
+    drawn = Image.open(io.BytesIO(base64.b64decode(ink().split(",")[1]))).convert("RGB")
+    views = [scenes.view(2, text) for text in (runs.zero_shot, runs.text(0), runs.text(0.5))]
+    ours = beside([paint(scenes.pictures[2], mask=scenes.masks[2]), *(paint(scenes.pictures[2], v.cam, max(v.cam.max() for v in views), scenes.masks[2]) for v in views)], [""] * 4, ["white"] * 4)
+    crop = lambda image, head: np.asarray(image.crop((0, head + 2, 814, head + 194)), float)
+    assert np.abs(crop(drawn, 26) - crop(ours, 24)).mean() < 8, "the browser paints what the library paints"
+    if os.environ.get("SCREENSHOTS"): page.screenshot(path=Path(os.environ["SCREENSHOTS"]) / "report.png")
+    plain = browser.new_context(java_script_enabled=False, offline=True).new_page()
+    plain.goto(path.as_uri())
+    assert plain.locator(".still img").first.is_visible() and not plain.locator("fieldset").is_visible() and plain.locator("table", has_text="steps in conflict").is_visible()
+    assert not wrong

@@ -1,0 +1,74 @@
+"use strict"
+const data = JSON.parse(document.getElementById("data").textContent)
+const $ = id => document.getElementById(id), bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
+const grids = bytes(data.grids), heat = bytes(data.heat), [K, R, B, H, W] = data.shape, side = 196, gap = 10, head = 26
+const pictures = data.pictures.map(source => Object.assign(new Image(), { src: source }))
+const masks = data.masks && data.masks.map(bytes)
+
+// A map of quantised cells at (x, y) in [0, 1], bilinear with half-cell centres, as the library resizes it
+function cell(start, x, y) {
+  const u = Math.min(Math.max(x * W - 0.5, 0), W - 1), v = Math.min(Math.max(y * H - 0.5, 0), H - 1)
+  const i = Math.min(Math.floor(u), W - 2), j = Math.min(Math.floor(v), H - 2), a = u - i, b = v - j, at = start + j * W + i
+  return ((grids[at] * (1 - a) + grids[at + 1] * a) * (1 - b) + (grids[at + W] * (1 - a) + grids[at + W + 1] * a) * b) / 255
+}
+
+const inside = (mask, x, y) => mask[y * data.size + x >> 3] >> 7 - (y * data.size + x & 7) & 1
+
+function panel(pen, left, b, start, top) {
+  pen.drawImage(pictures[b], left, head, side, side)
+  const pixels = pen.getImageData(left, head, side, side), p = pixels.data, n = data.size
+  for (let y = 0; y < side; y++) for (let x = 0; x < side; x++) {
+    const o = 4 * (y * side + x)
+    if (start !== null) {
+      const h = Math.min(cell(start, (x + 0.5) / side, (y + 0.5) / side) / top, 1), alpha = Math.sqrt(h) * 0.85, c = 3 * Math.round(h * 255)
+      const grey = (0.299 * p[o] + 0.587 * p[o + 1] + 0.114 * p[o + 2]) * 0.7 + 76
+      for (let k = 0; k < 3; k++) p[o + k] = grey * (1 - alpha) + heat[c + k] * alpha
+    }
+    if (masks) {
+      const i = x * n / side | 0, j = y * n / side | 0, here = inside(masks[b], i, j)
+      if (i > 0 && j > 0 && (here !== inside(masks[b], i - 1, j) || here !== inside(masks[b], i, j - 1))) p[o] = p[o + 1] = p[o + 2] = 255
+    }
+  }
+  pen.putImageData(pixels, left, head)
+}
+
+function curve(pen, step) {
+  const w = 820, h = 220, left = 50, low = h - 34, last = data.steps.at(-1), x = s => left + (w - left - 10) * s / last, y = c => 10 + (low - 10) * (1 - c) / 2
+  pen.fillStyle = "#fff"; pen.fillRect(0, 0, w, h)
+  pen.fillStyle = "#f0f0f0"; pen.fillRect(left, y(0), w - left - 10, low - y(0))
+  pen.fillStyle = "#444"; pen.font = "12px system-ui, sans-serif"
+  for (const c of [-1, -0.5, 0, 0.5, 1]) pen.fillText(c, 14, y(c) + 4)
+  pen.fillText("cosine of the two gradients; below 0 they conflict", left + 8, low - 6)
+  pen.fillText("step", w / 2, h - 4); pen.fillText("0", left, low + 14); pen.fillText(last, w - 34, low + 14)
+  for (const r of [...new Set([0, +$("lam").value])]) {
+    pen.strokeStyle = data.colours[r]; pen.beginPath(); let down = false
+    data.cosines[r].forEach((c, s) => { if (c === null) return (down = false); down ? pen.lineTo(x(s + 1), y(c)) : pen.moveTo(x(s + 1), y(c)); down = true })
+    pen.stroke()
+  }
+  pen.fillStyle = "#CC79A7"; pen.fillRect(x(step) - 1.5, 10, 3, low - 10)
+}
+
+function draw() {
+  const b = +$("image").value, r = +$("lam").value, k = +$("step").value, area = H * W
+  const prompts = [["zero-shot CLIP", data.grey, (K * R * B + b) * area, data.zero[b]]]
+  for (const q of [...new Set([0, r])]) prompts.push([data.labels[q], data.colours[q], ((k * R + q) * B + b) * area, data.views[k][q][b]])
+  const pen = $("panels").getContext("2d", { willReadFrequently: true })
+  pen.canvas.width = (prompts.length + 1) * (side + gap) - gap
+  pen.fillStyle = "#fff"; pen.fillRect(0, 0, pen.canvas.width, pen.canvas.height)
+  pen.font = "14px system-ui, sans-serif"; pen.textAlign = "center"
+  const top = Math.max(1 / 255, ...prompts.map(p => grids.subarray(p[2], p[2] + area).reduce((a, c) => Math.max(a, c), 0) / 255))
+  panel(pen, 0, b, null); pen.fillStyle = "#222"; pen.fillText("image", side / 2, 18)
+  prompts.forEach((p, i) => { panel(pen, (i + 1) * (side + gap), b, p[2], top); pen.fillStyle = p[1]; pen.fillText(p[0], (i + 1) * (side + gap) + side / 2, 18) })
+  curve($("curve").getContext("2d"), data.steps[k])
+  $("lam-is").value = data.labels[r]; $("step-is").value = data.steps[k]
+  const percent = x => x === null ? "-" : Math.round(100 * x) + "%"
+  $("numbers").replaceChildren(...prompts.map(p => {
+    const row = document.createElement("tr")
+    for (const text of [p[0], data.classes[p[3][0]], percent(p[3][1]), percent(p[3][2])]) row.insertCell().textContent = text
+    return row
+  }))
+}
+
+document.body.classList.add("scripted")
+for (const id of ["image", "lam", "step"]) $(id).addEventListener("input", draw)
+Promise.all(pictures.map(p => p.decode())).then(draw)
