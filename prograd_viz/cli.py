@@ -20,6 +20,7 @@ from .clip import load_clip
 from .data import pocket_task
 from .gradients import check_lambdas
 from .plots import clearest_conflict, plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
+from .report import save_report
 from .study import Study, readable, study
 
 # %% ../nbs/11_cli.ipynb #03fd2db6
@@ -28,7 +29,7 @@ def save_study(
     out: Path,  # A folder; made if it is missing
     settings: dict,  # Goes into summary.json
 ) -> list:  # Paths of all files written
-    "Record, foreground table, summary and figures of a study"
+    "Record, foreground table, summary, figures and a report with sliders"
     out.mkdir(parents=True, exist_ok=True)
     table, paired = result.summary(), result.paired(max(result.runs[0].lambdas)) if 0.0 in result.runs[0].lambdas and max(result.runs[0].lambdas) > 0 else None
     pd.concat([r.steps for r in result.runs]).to_parquet(out / "steps.parquet", index=False)
@@ -38,7 +39,7 @@ def save_study(
     record = {"settings": settings, "summary": nested, "prograd_minus_coop": paired.to_dict("index") if paired is not None else None, "config": result.runs[0].config}
     (out / "summary.json").write_text(json.dumps(_plain(record), indent=1) + "\n")
     data = [out / n for n in ("steps.parquet", "foreground.parquet", "summary.csv", "summary.json")]
-    return data + [_write(fig, out / f"{name}.png") for name, fig in _figures(result).items()]
+    return data + [_write(fig, out / f"{name}.png") for name, fig in _figures(result).items()] + [save_report(result.runs[0], out / "report.html")]
 
 
 def _plain(x):
@@ -77,7 +78,8 @@ def prograd_demo(
         paths = save_study(result, opt.out, settings)
     except (ValueError, OSError) as e: sys.exit(f"prograd_demo: {e}")
     print(report(result, opt))
-    print(f"\n{len(paths)} files in {opt.out}/: {', '.join(p.name for p in paths)}   ({time.time() - start:.0f} s)")
+    print(f"\nOpen {opt.out / 'report.html'} in a browser to scrub lambda and steps.")
+    print(f"{len(paths)} files in {opt.out}/: {', '.join(p.name for p in paths)}   ({time.time() - start:.0f} s)")
 
 
 def report(

@@ -14,7 +14,7 @@ from prograd_viz.cli import prograd_demo, save_study
 from prograd_viz.runs import STEP_COLUMNS, mean_interval
 from prograd_viz.study import study
 
-TABLES = {"steps.parquet", "foreground.parquet", "summary.csv", "summary.json"}
+TABLES = {"report.html", "steps.parquet", "foreground.parquet", "summary.csv", "summary.json"}
 FIGURES = {"cosine.png", "angles.png", "accuracy.png", "maps.png", "foreground.png", "lambda.png", "gradient_plane.png"}
 SPLITS = ("same", "shifted", "new", "style")
 

@@ -38,8 +38,9 @@ function curve(pen, step) {
   pen.fillStyle = "#f0f0f0"; pen.fillRect(left, y(0), w - left - 10, low - y(0))
   pen.fillStyle = "#444"; pen.font = "12px system-ui, sans-serif"
   for (const c of [-1, -0.5, 0, 0.5, 1]) pen.fillText(c, 14, y(c) + 4)
-  pen.fillText("cosine of the two gradients; below 0 they conflict", left + 8, low - 6)
+  pen.fillText("cosine of the two gradients; below 0 they conflict", left + 8, 22)
   pen.fillText("step", w / 2, h - 4); pen.fillText("0", left, low + 14); pen.fillText(last, w - 34, low + 14)
+  pen.lineWidth = 1.8
   for (const r of [...new Set([0, +$("lam").value])]) {
     pen.strokeStyle = data.colours[r]; pen.beginPath(); let down = false
     data.cosines[r].forEach((c, s) => { if (c === null) return (down = false); down ? pen.lineTo(x(s + 1), y(c)) : pen.moveTo(x(s + 1), y(c)); down = true })
