@@ -8,8 +8,8 @@ const masks = data.masks && data.masks.map(bytes)
 // A map of quantised cells at (x, y) in [0, 1], bilinear with half-cell centres, as the library resizes it
 function cell(start, x, y) {
   const u = Math.min(Math.max(x * W - 0.5, 0), W - 1), v = Math.min(Math.max(y * H - 0.5, 0), H - 1)
-  const i = Math.min(Math.floor(u), W - 2), j = Math.min(Math.floor(v), H - 2), a = u - i, b = v - j, at = start + j * W + i
-  return ((grids[at] * (1 - a) + grids[at + 1] * a) * (1 - b) + (grids[at + W] * (1 - a) + grids[at + W + 1] * a) * b) / 255
+  const i = Math.floor(u), j = Math.floor(v), a = u - i, b = v - j, at = start + j * W + i, right = i < W - 1 ? 1 : 0, below = j < H - 1 ? W : 0
+  return ((grids[at] * (1 - a) + grids[at + right] * a) * (1 - b) + (grids[at + below] * (1 - a) + grids[at + below + right] * a) * b) / 255
 }
 
 const inside = (mask, x, y) => mask[y * data.size + x >> 3] >> 7 - (y * data.size + x & 7) & 1
