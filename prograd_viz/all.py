@@ -7,9 +7,9 @@ __all__ = ['Clip', 'Explorer', 'NOUNS', 'Prompts', 'Runs', 'Scene', 'Scenes', 'S
            'cam_operator', 'clearest_conflict', 'contact_sheet', 'cross_entropy', 'explore', 'few_shot', 'foreground',
            'kl_to_teacher', 'learning_rate', 'load_clip', 'make_prompts', 'mean_interval', 'measure', 'package_maps',
            'plain_text_features', 'plot_accuracy', 'plot_angles', 'plot_cosine', 'plot_foreground',
-           'plot_gradient_plane', 'plot_lambda', 'plot_maps', 'prepare', 'prograd_demo', 'project', 'prompt_gradients',
-           'random_scenes', 'readable', 'render', 'run_maps', 'save_report', 'study', 'target_layer',
-           'teacher_features', 'text_features', 'train']
+           'plot_gradient_plane', 'plot_lambda', 'plot_maps', 'plot_token_cosines', 'prepare', 'prograd_demo',
+           'project', 'prompt_gradients', 'random_scenes', 'readable', 'render', 'run_maps', 'save_report', 'study',
+           'target_layer', 'teacher_features', 'text_features', 'train']
 
 # %% ../nbs/12_all.ipynb #e4d6fe4f
 from .cam import cam_maps, cam_operator, foreground, measure, package_maps, run_maps, target_layer
@@ -17,7 +17,7 @@ from .cli import prograd_demo
 from .clip import Clip, load_clip
 from .data import Split, Task, few_shot
 from .gradients import cross_entropy, kl_to_teacher, project, prompt_gradients
-from .plots import clearest_conflict, plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
+from .plots import clearest_conflict, plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_token_cosines
 from .pocket import NOUNS, TEXTURES, Scene, contact_sheet, random_scenes, render
 from .prompts import Prompts, make_prompts, plain_text_features, teacher_features, text_features
 from .report import save_report
@@ -28,5 +28,5 @@ from .widgets import Explorer, Scenes, explore, prepare
 
 _all_ = ["Clip", "Explorer", "NOUNS", "Prompts", "Runs", "Scene", "Scenes", "Split", "Study", "TEXTURES", "Task", "cam_maps", "cam_operator", "clearest_conflict", "contact_sheet", "cross_entropy", "explore", "few_shot",
          "foreground", "kl_to_teacher", "learning_rate", "load_clip", "make_prompts", "mean_interval", "measure", "package_maps", "plain_text_features",
-         "plot_accuracy", "plot_angles", "plot_cosine", "plot_foreground", "plot_gradient_plane", "plot_lambda", "plot_maps", "prepare", "prograd_demo", "project",
+         "plot_accuracy", "plot_angles", "plot_cosine", "plot_foreground", "plot_gradient_plane", "plot_lambda", "plot_maps", "plot_token_cosines", "prepare", "prograd_demo", "project",
          "prompt_gradients", "random_scenes", "readable", "render", "run_maps", "save_report", "study", "target_layer", "teacher_features", "text_features", "train"]

@@ -132,7 +132,7 @@ def cam_operator(
     "The Grad-CAM operator of each image, once and for all prompts"
     module = target_layer(clip, layer)
     batches = images.split(check_whole("batch_size", batch_size))
-    parts = [_operator_of(_trace(clip, batch, module)) for batch in tqdm(batches, desc="CAM operators", unit="batch", disable=not progress)]
+    parts = [_operator_of(_trace(clip, batch, module)) for batch in tqdm(batches, desc="CAM operators", unit="batch", leave=False, disable=not progress)]
     return CamOperator(*(torch.cat(p) for p in zip(*parts)))
 
 

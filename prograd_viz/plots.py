@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'colour', 'label', 'figure', 'plot_cosine', 'plot_angles',
-           'plot_gradient_plane', 'clearest_conflict', 'plot_maps', 'plot_accuracy', 'plot_foreground', 'plot_lambda']
+           'gradient_arrows', 'plot_gradient_plane', 'plot_token_cosines', 'clearest_conflict', 'plot_maps',
+           'plot_accuracy', 'plot_foreground', 'plot_lambda']
 
 # %% ../nbs/08_plots.ipynb #6c6af4e9
 from functools import wraps
@@ -91,13 +92,12 @@ def plot_angles(
     return fig
 
 # %% ../nbs/08_plots.ipynb #09cab7b0
-@figure
-def plot_gradient_plane(
+def gradient_arrows(
     runs: Runs,  # One run set
     lam: float,  # Which run
-    step: int,  # Which step
-) -> Figure:
-    "G_d, G_g, the rule's G and the real step in the plane of the two gradients, to scale"
+    step: int,  # Which step, from 1
+) -> tuple:  # Arrows as (end [2], colour, name), the reach of the longest, and the step's row
+    "G_d, G_g, the rule's G and the real step as vectors (across, along) G_g; the step is drawn as long as G"
     row = runs.steps[(runs.steps["run"] == runs.run(lam)) & (runs.steps["step"] == step)]
     if row.empty: raise ValueError(f"no step {step}; there are steps 1 to {runs.steps['step'].max()}")
     row = row.iloc[0]
@@ -105,7 +105,17 @@ def plot_gradient_plane(
     g_d, g_g = row["norm_gd"] * np.array([np.sqrt(1 - cos**2), cos]), np.array([0, row["norm_gg"]])
     g = g_d - np.array([0, lam * min(0, g_d[1])])
     arrows = [(g_g, ZERO_SHOT, "$G_g$"), (g_d, COOP, "$G_d$"), (g, PROGRAD, f"$G$, $\\lambda={lam:g}$"), (_in_plane(row, cos) * np.linalg.norm(g), "#000000", "real step")]
-    reach = 1.25 * max(np.abs(np.array([a for a, _, _ in arrows])).max(), 1e-12)
+    return arrows, 1.25 * max(np.abs(np.array([a for a, _, _ in arrows])).max(), 1e-12), row
+
+
+@figure
+def plot_gradient_plane(
+    runs: Runs,  # One run set
+    lam: float,  # Which run
+    step: int,  # Which step
+) -> Figure:
+    "G_d, G_g, the rule's G and the real step in the plane of the two gradients, to scale"
+    arrows, reach, row = gradient_arrows(runs, lam, step)
     fig, ax = plt.subplots(figsize=(4.6, 4.2))
     ax.axhspan(-reach, 0, color="#000000", alpha=0.06, lw=0)
     ax.plot([0, 0], [-reach, reach], ":", color=ZERO_SHOT, lw=1.2)  # the direction of G_g, which may be too short to see
@@ -117,6 +127,22 @@ def plot_gradient_plane(
     angle = "agree" if np.isnan(row["cos"]) else f"{row['angle_deg']:.0f}°{', conflict' if row['conflict'] else ''}"
     ax.set_title(f"step {step}: {angle}")
     fig.legend(loc="outside lower center", ncols=4)
+    return fig
+
+
+@figure
+def plot_token_cosines(
+    runs: Runs,  # One run set
+    lam: float,  # Which run
+) -> Figure:
+    "Cosine of G_d and G_g within each context vector over the steps: which words of the prompt the rule pulls at"
+    cosines = runs.token_cos[:, runs.run(lam)].T
+    fig, ax = plt.subplots(figsize=(8, 1.2 + 0.22 * min(len(cosines), 16)))
+    shown = ax.imshow(cosines, cmap="PuOr", vmin=-1, vmax=1, aspect="auto", interpolation="nearest", extent=(0.5, cosines.shape[1] + 0.5, len(cosines) + 0.5, 0.5))
+    ax.set(xlabel="step", ylabel="context vector", xlim=(0, max(cosines.shape[1], 1)))
+    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.grid(False)
+    fig.colorbar(shown, label="cosine", pad=0.01)
     return fig
 
 

@@ -21,12 +21,12 @@ from prograd_viz.checks import check_in_range, check_known, check_whole
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_sample, folder_task, open_image, pocket_task
 from prograd_viz.gradients import check_lambdas, project
-from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
+from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_token_cosines
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.report import report_data, save_report
 from prograd_viz.study import Study, study
-from prograd_viz.widgets import Explorer, explore, prepare
+from prograd_viz.widgets import Explorer, Scenes, explore, prepare
 from prograd_viz.training import train
 
 nan, inf = math.nan, math.inf
@@ -139,6 +139,7 @@ BAD = {
                  (lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), "transformer.resblocks.2"), "class token")],
     "prepare": [(lambda w: prepare(w.runs, "shfted"), "'shfted'"), (lambda w: prepare(w.runs, images=0), "got 0"), (lambda w: prepare(replace(w.runs, clip=None)), "no model and task")],
     "explore": [(lambda w: explore(w.runs, "new"), "classes of its own"), (lambda w: explore(w.runs, images=[999]), "999"), (lambda w: explore(w.runs, images=2, layer="layer9"), "'layer9'")],
+    "Scenes.load": [(lambda w: Scenes.load("never.safetensors"), "no scenes at never"), (lambda w: Scenes.load("setup.py"), "does not hold scenes")],
     "Explorer.jump": [(lambda w: Explorer(w.runs, prepare(w.runs, images=2)).jump("back"), "'back'")],
     "save_report": [(lambda w: save_report(w.runs, "never.html", "shfted"), "'shfted'"), (lambda w: save_report(w.runs, "never.html", images=0), "got 0")],
     "report_data": [(lambda w: report_data(w.runs, prepare(w.runs, images=2), steps=0), "got 0")],
@@ -155,6 +156,7 @@ BAD = {
                    (lambda w: foreground(w.runs, layer="layer9"), "'layer9'"), (lambda w: foreground(replace(w.runs, task=None)), "no model and task")],
     "pick_images": [(lambda w: pick_images(w.runs, "same", [0, -1]), "-1")],
     "plot_cosine": [(lambda w: plot_cosine(w.runs, lambdas=[0.3]), "0.3")],
+    "plot_token_cosines": [(lambda w: plot_token_cosines(w.runs, 0.3), "0.3")],
     "plot_gradient_plane": [(lambda w: plot_gradient_plane(w.runs, 0.3, 1), "0.3"), (lambda w: plot_gradient_plane(w.runs, 1, 99), "99")],
     "plot_maps": [(lambda w: plot_maps(w.runs, lam=0.3), "0.3"), (lambda w: plot_maps(w.runs, split="shfted"), "'shfted'"), (lambda w: plot_maps(w.runs, step=99), "99")],
     "plot_accuracy": [(lambda w: plot_accuracy([w.runs], splits=["sane"]), "'sane'"), (lambda w: plot_accuracy([w.runs], lambdas=[0.3]), "0.3")],
@@ -263,7 +265,7 @@ def test_the_library_was_there_to_be_read():
 
 def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_person_types():
     "What is not in the table takes tensors, tables or paths that the library made itself, or nothing that can be wrong"
-    inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Prompts.packing", "Scenes.view", "Explorer.views", "Explorer.refresh", "CosineStrip.at", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
+    inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Prompts.packing", "Scenes.view", "Explorer.views", "Explorer.refresh", "Strip.at", "strips", "paint_plane", "gradient_arrows", "Explorer.table", "Explorer.save", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "step", "Runs.text", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "plot_angles", "random_scenes", "contact_sheet", "declare_missing"}
     elsewhere = {"prograd_demo"}  # in test_cli.py

@@ -86,28 +86,28 @@ def page(server, browser):
     if news.count(): news.click()
     page.locator(".jp-Notebook .jp-Cell").first.click()
     page.keyboard.press("Shift+Enter")
-    page.locator("img.widget-image").nth(1).wait_for(timeout=90_000)
+    page.locator("img.widget-image").nth(4).wait_for(timeout=90_000)
     return page
 
 
 def shown(page):
-    "Bytes of the panels, bytes of the cosine strip, and the text beside them"
+    "Bytes of all pictures in the order of the page, and all text beside them"
     read = "async img => { const b = new Uint8Array(await (await fetch(img.src)).arrayBuffer()); let s = ''; for (const x of b) s += String.fromCharCode(x); return btoa(s) }"
-    images = [base64.b64decode(page.locator("img.widget-image").nth(i).evaluate(read)) for i in range(2)]
-    return *images, words(page.locator("[role=status]").inner_html())
+    images = [base64.b64decode(page.locator("img.widget-image").nth(i).evaluate(read)) for i in range(5)]
+    return images, words(" ".join(page.locator("[role=status]").evaluate_all("all => all.map(x => x.innerHTML)")))
 
 
 def words(html): return " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
 
 
-def computed(twin): return bytes(twin.panels.value), bytes(twin.cosine.value), words(twin.text.value)
+def computed(twin): return [bytes(p.value) for p in twin.pictures.values()], words(twin.numbers.value + " " + twin.text.value)
 
 
 def assert_shows(page, twin):
     "The page arrives at what this process computes, picture for picture and word for word"
     end = time.time() + 15
     while shown(page) != computed(twin) and time.time() < end: page.wait_for_timeout(50)
-    assert shown(page)[2] == computed(twin)[2]
+    assert shown(page)[1] == computed(twin)[1]
     assert shown(page) == computed(twin)
 
 
@@ -129,7 +129,7 @@ def test_a_key_moves_a_slider_the_picture_and_the_numbers(page, twin, name, key)
     if name == "overlay": control.value = round(control.value - control.step, 10)
     else: control.index = {"ArrowLeft": control.index - 1, "ArrowRight": control.index + 1, "Home": 0}[key]
     assert_shows(page, twin)
-    assert shown(page)[:2] != before[:2], "a picture changed"
+    assert shown(page)[0] != before[0], "a picture changed"
 
 
 def test_the_other_controls_do_what_they_say(page, twin):
@@ -157,16 +157,26 @@ def test_a_drag_from_end_to_end_leaves_the_display_at_the_last_value(page, twin)
 def test_every_control_has_a_label_and_a_tooltip(page):
     for name, tip in (("lambda", "How much"), ("step", "Training step"), ("image", "Which image"), ("explain", "The class whose"), ("overlay", "Strength")):
         assert page.locator(f".widget-label:text-is('{name}')").count() == 1 and page.get_by_title(tip).count() >= 1, name
-    for name in ("first", "previous conflict", "next conflict", "last"): assert page.get_by_role("button", name=name, exact=True).get_attribute("title")
+    for name in ("first", "previous conflict", "next conflict", "last", "save"): assert page.get_by_role("button", name=name, exact=True).get_attribute("title")
 
 
 def test_every_control_is_reached_by_tab(page):
     page.get_by_title("Which image").focus()
     reached = set()
-    for _ in range(14):
+    for _ in range(18):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.getAttribute('title') || document.activeElement.getAttribute('role') || ''"))
     assert {"slider", "The class whose score the maps explain", "Go to the start", "Go to the end"} <= reached, reached
+
+
+def test_save_writes_what_is_on_screen_into_the_folder_of_the_notebook(page, twin, server):
+    page.get_by_role("button", name="save", exact=True).click()
+    said = page.locator("[role=status]", has_text="saved explorer-")
+    said.wait_for(timeout=20_000)
+    for name in re.findall(r"explorer-[\w.-]+\.(?:png|csv)", said.inner_text()):
+        content = urllib.request.urlopen(f"{server}/files/{name}?token=secret").read()
+        if name.endswith("png"): assert Image.open(io.BytesIO(content)).width >= 2400
+        else: assert content.decode().replace("\r", "") == twin.table().to_csv(index=False)
 
 
 def test_nothing_went_wrong_in_the_page_or_the_kernel(page, twin):
