@@ -6,7 +6,7 @@
 __all__ = ['STEP_COLUMNS', 'Runs', 'mean_interval']
 
 # %% ../nbs/05_runs.ipynb #ab9c76b2
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -79,6 +79,27 @@ class Runs:
     def conflicts(self) -> pd.Series:
         "Share of steps at which the gradients conflict, by lambda"
         return self.steps.groupby("lam")["conflict"].mean()
+
+    def join(
+        self,
+        other: "Runs",  # Trained alike with other lambdas
+    ) -> "Runs":  # The runs of both
+        "Two run sets as one; what was not trained alike is refused"
+        unlike = self._unlike(other)
+        if unlike: raise ValueError(f"these run sets cannot be joined: {unlike}; train both with the same task and options")
+        arrays = {name: np.concatenate([getattr(runs, name) for runs in (self, other)], axis=1) for name in ("contexts", "text_features", "token_cos")}
+        steps = pd.concat([self.steps, other.steps.assign(run=other.steps["run"] + len(self))], ignore_index=True)
+        return replace(self, steps=steps, lambdas=self.lambdas + other.lambdas, config=self.config | {"lambdas": [*self.lambdas, *other.lambdas]}, **arrays)
+
+    def _unlike(self, other):
+        "Why two run sets do not belong together, or None"
+        twice = [f"{lam:g}" for lam in other.lambdas if np.isclose(lam, self.lambdas).any()]
+        batches = lambda runs: list(runs.steps.loc[runs.steps["run"] == 0, "batch_hash"])
+        if twice: return f"both hold lambda {', '.join(twice)}"
+        if self.classes != other.classes: return f"one has {len(self.classes)} classes from {self.classes[0]!r}, the other {len(other.classes)} from {other.classes[0]!r}"
+        if not np.array_equal(self.snapshot_steps, other.snapshot_steps): return f"one has {len(self.snapshot_steps)} snapshots up to step {self.snapshot_steps[-1]}, the other {len(other.snapshot_steps)} up to {other.snapshot_steps[-1]}"
+        if not np.array_equal(self.contexts[0, 0], other.contexts[0, 0]): return "they start from different contexts"
+        if batches(self) != batches(other): return "they saw different batches"
 
     def __repr__(self):
         last = int(self.steps["step"].max()) if len(self.steps) else 0

@@ -27,7 +27,7 @@ from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.report import report_data, save_report
 from prograd_viz.study import Study, study
 from prograd_viz.widgets import Explorer, Scenes, explore, prepare
-from prograd_viz.training import train
+from prograd_viz.training import train, train_more
 
 nan, inf = math.nan, math.inf
 
@@ -129,6 +129,9 @@ BAD = {
               (lambda w: train(w.clip, w.bare, eps_rel=-1), "eps_rel must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, evaluate_every=0), "evaluate_every must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, snapshot_every=-2), "-2"),
               (lambda w: train(w.clip, w.bare, snapshot_every=0), "snapshot_every must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, lr=inf), "inf"), (lambda w: train(w.clip, w.bare, warmup_lr=-1), "warmup_lr must be at least 0, got -1"),
               (lambda w: train(w.clip, w.empty), "no training images")],
+    "train_more": [(lambda w: train_more(w.runs, [1.5]), "1.5"), (lambda w: train_more(w.runs, []), "no lambda"), (lambda w: train_more(w.runs, [w.runs.lambdas[0]]), "already trained"),
+                   (lambda w: train_more(replace(w.runs, clip=None), [0.3]), "no model and task")],
+    "Runs.join": [(lambda w: w.runs.join(w.runs), "both hold lambda"), (lambda w: w.runs.join(replace(w.runs, lambdas=(0.3, 0.4)[:len(w.runs)], classes=("x",))), "'x'")],
     "Runs.run": [(lambda w: w.runs.run(0.3), "0.3"), (lambda w: w.runs.text(nan), "nan")],
     "Study.paired": [(lambda w: Study([], pd.DataFrame(), pd.DataFrame({"lam": [0.0], "seed": [1]})).paired(0.5), "0.5")],
     "Runs.snapshot": [(lambda w: w.runs.snapshot(99), "99"), (lambda w: w.runs.text(1, -1), "-1")],
