@@ -24,7 +24,8 @@ from .report import save_report
 from .runs import Runs, mean_interval
 from .study import Study, readable, study
 from .training import learning_rate, train
-from .widgets import Explorer, Scenes, explore, prepare
+from .scenes import Scenes, prepare
+from .widgets import Explorer, compare, explore, show_cosine, show_gradient_plane, show_maps
 
 _all_ = ["Clip", "Explorer", "NOUNS", "Prompts", "Runs", "Scene", "Scenes", "Split", "Study", "TEXTURES", "Task", "cam_maps", "cam_operator", "clearest_conflict", "contact_sheet", "cross_entropy", "explore", "few_shot",
          "foreground", "kl_to_teacher", "learning_rate", "load_clip", "make_prompts", "mean_interval", "measure", "package_maps", "plain_text_features",

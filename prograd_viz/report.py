@@ -21,7 +21,7 @@ from .checks import check_whole
 from .clip import ASSETS
 from .plots import ZERO_SHOT, colour, plot_accuracy, plot_cosine
 from .runs import Runs
-from .widgets import HEAT, Scenes, beside, encode, paint, prepare
+from .scenes import HEAT, Scenes, beside, paint, prepare
 
 # %% ../nbs/09_report.ipynb #101a34a2
 def report_data(
