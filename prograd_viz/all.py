@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Clip', 'Explorer', 'NOUNS', 'Prompts', 'Runs', 'Scene', 'Scenes', 'Split', 'Study', 'TEXTURES', 'Task', 'cam_maps',
-           'cam_operator', 'clearest_conflict', 'contact_sheet', 'cross_entropy', 'explore', 'few_shot', 'foreground',
-           'kl_to_teacher', 'learning_rate', 'load_clip', 'make_prompts', 'mean_interval', 'measure', 'package_maps',
-           'plain_text_features', 'plot_accuracy', 'plot_angles', 'plot_cosine', 'plot_foreground',
+           'cam_operator', 'clearest_conflict', 'compare', 'contact_sheet', 'cross_entropy', 'explore', 'few_shot',
+           'foreground', 'kl_to_teacher', 'learning_rate', 'load_clip', 'make_prompts', 'mean_interval', 'measure',
+           'package_maps', 'plain_text_features', 'plot_accuracy', 'plot_angles', 'plot_cosine', 'plot_foreground',
            'plot_gradient_plane', 'plot_lambda', 'plot_maps', 'plot_token_cosines', 'prepare', 'prograd_demo',
-           'project', 'prompt_gradients', 'random_scenes', 'readable', 'render', 'run_maps', 'save_report', 'study',
-           'target_layer', 'teacher_features', 'text_features', 'train']
+           'project', 'prompt_gradients', 'random_scenes', 'readable', 'render', 'run_maps', 'save_report',
+           'show_cosine', 'show_gradient_plane', 'show_maps', 'study', 'target_layer', 'teacher_features',
+           'text_features', 'train', 'train_more']
 
 # %% ../nbs/12_all.ipynb #e4d6fe4f
 from .cam import cam_maps, cam_operator, foreground, measure, package_maps, run_maps, target_layer
@@ -23,11 +24,12 @@ from .prompts import Prompts, make_prompts, plain_text_features, teacher_feature
 from .report import save_report
 from .runs import Runs, mean_interval
 from .study import Study, readable, study
-from .training import learning_rate, train
+from .training import learning_rate, train, train_more
 from .scenes import Scenes, prepare
 from .widgets import Explorer, compare, explore, show_cosine, show_gradient_plane, show_maps
 
-_all_ = ["Clip", "Explorer", "NOUNS", "Prompts", "Runs", "Scene", "Scenes", "Split", "Study", "TEXTURES", "Task", "cam_maps", "cam_operator", "clearest_conflict", "contact_sheet", "cross_entropy", "explore", "few_shot",
-         "foreground", "kl_to_teacher", "learning_rate", "load_clip", "make_prompts", "mean_interval", "measure", "package_maps", "plain_text_features",
+_all_ = ["Clip", "Explorer", "NOUNS", "Prompts", "Runs", "Scene", "Scenes", "Split", "Study", "TEXTURES", "Task", "cam_maps", "cam_operator", "clearest_conflict", "compare", "contact_sheet",
+         "cross_entropy", "explore", "few_shot", "foreground", "kl_to_teacher", "learning_rate", "load_clip", "make_prompts", "mean_interval", "measure", "package_maps", "plain_text_features",
          "plot_accuracy", "plot_angles", "plot_cosine", "plot_foreground", "plot_gradient_plane", "plot_lambda", "plot_maps", "plot_token_cosines", "prepare", "prograd_demo", "project",
-         "prompt_gradients", "random_scenes", "readable", "render", "run_maps", "save_report", "study", "target_layer", "teacher_features", "text_features", "train"]
+         "prompt_gradients", "random_scenes", "readable", "render", "run_maps", "save_report", "show_cosine", "show_gradient_plane", "show_maps", "study", "target_layer", "teacher_features",
+         "text_features", "train", "train_more"]

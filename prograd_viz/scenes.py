@@ -11,6 +11,7 @@ import io
 import json
 import re
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -244,17 +245,18 @@ def _font(size): return ImageFont.load_default(size)
 
 def beside(
     panels: list,  # PIL images of one height
-    titles: list,  # One line each
-    colours: list,  # Of the titles
+    titles: list = (),  # One line for each of the first panels, or none at all
+    colours: list = (),  # Of the titles
     gap: int = 10,  # Between panels, pixels
 ) -> Image.Image:
-    "Panels in a row, with a title above each"
-    head, height = 24, panels[0].height
+    "Panels in a row, with titles above"
+    height = panels[0].height
+    head = height // 8 if titles else 0
     sheet = Image.new("RGB", (sum(p.width for p in panels) + gap * (len(panels) - 1), height + head), "white")
     draw, x = ImageDraw.Draw(sheet), 0
-    for panel, title, ink in zip(panels, titles, colours):
+    for panel, title, ink in zip_longest(panels, titles, colours):
         sheet.paste(panel, (x, head))
-        draw.text((x + panel.width / 2, head / 2), title, fill=ink, font=_font(14), anchor="mm")
+        if title: draw.text((x + panel.width / 2, head / 2), title, fill=ink, font=_font(height // 14), anchor="mm")
         x += panel.width + gap
     return sheet
 

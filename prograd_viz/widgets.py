@@ -49,14 +49,15 @@ class Dial:
         snapshots, wide = [int(s) for s in runs.snapshot_steps], {"style": {"description_width": "62px"}, "layout": {"width": "370px"}}
         self.lam = widgets.SelectionSlider(options=[("", 0.0)], description="lambda", tooltip="How much of the conflict ProGrad removes; the trained values", **wide)
         self.step = widgets.SelectionSlider(options=snapshots, value=snapshots[-1], description="step", tooltip="Training step; 0 is the start", **wide)
-        self.play = widgets.Play(min=0, max=len(snapshots) - 1, value=len(snapshots) - 1, interval=150, tooltip="Play the training")
+        self.play = widgets.Play(min=0, max=len(snapshots) - 1, value=len(snapshots) - 1, interval=150, show_repeat=False, tooltip="Play the training")
         widgets.jslink((self.play, "value"), (self.step, "index"))
         jumps = {"first": "Go to the start", "previous conflict": "Back to the last step at which the gradients conflict", "next conflict": "On to the next step at which the gradients conflict", "last": "Go to the end"}
         self.jumps = {name: _button(name, tip) for name, tip in jumps.items()}
         for name, button in self.jumps.items(): button.on_click(lambda _, name=name: self.jump(name))
         self.quiet = False  # while True nothing is drawn
         self.adopt(runs)
-        self.ui = widgets.VBox([widgets.HBox([self.lam, self.step], layout={"flex_flow": "row wrap"}), widgets.HBox([self.play, *self.jumps.values()], layout={"flex_flow": "row wrap"})])
+        self.buttons = widgets.HBox([self.play, *self.jumps.values()], layout={"flex_flow": "row wrap"})
+        self.ui = widgets.VBox([widgets.HBox([self.lam, self.step], layout={"flex_flow": "row wrap"}), self.buttons])
 
     def adopt(
         self,
@@ -115,11 +116,12 @@ class Dial:
 
 # %% ../nbs/09_widgets.ipynb #b41f7d98
 _STYLE = """<style>
-.pv-panel img { background: #fff; border-radius: 4px; max-width: 100%; height: auto }
+.pv-panel img { background: #fff; border-radius: 4px; max-width: 100%; width: auto; height: auto; align-self: flex-start }
 .pv-panel .widget-html-content, .pv-note .widget-html-content { line-height: 1.4; font-size: 13px }
-.pv-panel table { border-collapse: collapse; table-layout: fixed; width: 100%; max-width: 814px; margin: 2px 0 6px }
+.pv-panel table { border-collapse: collapse; table-layout: fixed; width: 100%; max-width: 990px; margin: 2px 0 6px }
 .pv-panel td, .pv-panel th { padding: 0 6px 0 0; text-align: left; font-weight: normal; overflow-wrap: anywhere; vertical-align: top }
-.pv-panel th:first-child, .pv-soft { opacity: .75 }
+.pv-panel th { opacity: .75 }
+.pv-chip { display: inline-block; width: .7em; height: .7em; margin-right: .4em; border-radius: 2px }
 .pv-thumbs button { background-size: cover; border: 2px solid transparent; border-radius: 4px; padding: 0; margin: 1px }
 .pv-thumbs button.pv-here { border-color: #D55E00 }
 </style>"""
@@ -182,6 +184,14 @@ def _accuracy_words(dial):
 def _prompt_name(lam): return "zero-shot CLIP" if lam is None else "CoOp" if lam == 0 else f"ProGrad, lambda {lam:g}"
 
 # %% ../nbs/09_widgets.ipynb #1e803432
+def _shown_as(ui, what, **kwargs):
+    "How Jupyter shows an object that has widgets; elsewhere it says where to open it"
+    bundle = ui._repr_mimebundle_(**kwargs)
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    data["text/plain"] = f"{what}: open this notebook in JupyterLab and run it to move the sliders"
+    return bundle
+
+
 class Screen:
     "Panels that follow a dial"
     def __init__(
@@ -202,7 +212,7 @@ class Screen:
         if not self.dial.quiet:
             for panel in self.panels.values(): panel.refresh()
 
-    def _repr_mimebundle_(self, **kwargs): return self.ui._repr_mimebundle_(**kwargs)
+    def _repr_mimebundle_(self, **kwargs): return _shown_as(self.ui, f"{type(self).__name__} of {self.dial.runs}", **kwargs)
 
 
 def show_cosine(
@@ -239,7 +249,7 @@ class Gallery:
         self.pin = _button("pin", "Keep this image on screen for comparison; two at most. Again: take it off")
         self.pin.on_click(lambda _: self.turn_pin())
         self.thumbs, self._pictures = widgets.Box(layout={"flex_flow": "row wrap", "max_height": "104px", "overflow": "auto"}).add_class("pv-thumbs"), widgets.HTML()
-        self.panels = [Panel(lambda n=n: self.sheet(*self.shown()[n]), lambda n=n: self._table(*self.shown()[n]), "jpeg") for n in range(3)]
+        self.panels = [Panel(lambda n=n: self.sheet(*self.shown()[n], titles=False), lambda n=n: self._table(*self.shown()[n]), "jpeg") for n in range(3)]
         self.controls = widgets.VBox([_labelled("image", widgets.HBox([self.image, self.pin])), self._pictures, self.thumbs, _labelled("explain", self.explain), _labelled("overlay", self.strength)])
         self.ui = widgets.VBox([panel.ui for panel in self.panels])
         for control in (self.image, self.explain, self.strength): control.observe(self.refresh, "value")
@@ -309,7 +319,8 @@ class Gallery:
         self,
         scenes: Scenes,  # Whose image
         b: int,  # Which
-        side: int = 196,  # Of each panel, pixels
+        side: int = 240,  # Of each panel, pixels
+        titles: bool = True,  # Say above each panel what it is
     ) -> Image.Image:
         "An image and its maps in a row"
         picture, mask, views = scenes.pictures[b], None if scenes.masks is None else scenes.masks[b], self.views(scenes, b)
@@ -317,12 +328,12 @@ class Gallery:
         panels = [paint(picture, mask=mask, side=side), *(paint(picture, v.cam, top, mask, self.strength.value, side) for v in views.values())]
         most = len({None, *([0.0] if 0.0 in self.dial.runs.lambdas else []), max(self.dial.runs.lambdas)})
         panels += [Image.new("RGB", (side, side), "white")] * (1 + most - len(panels))  # at lambda 0 there is one less: nothing moves
-        return beside(panels, ["image", *views, ""][:len(panels)], ["#222222", *map(colour, self.prompts().values()), "white"][:len(panels)])
+        return beside(panels, ["image", *views] if titles else [], ["#222222", *map(colour, self.prompts().values())])
 
     def _table(self, scenes, b):
         "The numbers, each below its map"
         views = self.views(scenes, b)
-        rows = {html.escape(scenes.names[b]): [f"<b>{html.escape(name)}</b>" for name in views], "prediction": [f"{html.escape(v.predicted)} ({v.probability:.0%})" for v in views.values()],
+        rows = {html.escape(scenes.names[b]): [f"<span class='pv-chip' style='background:{colour(lam)}'></span><b>{html.escape(name)}</b>" for name, lam in self.prompts().items()], "prediction": [f"{html.escape(v.predicted)} ({v.probability:.0%})" for v in views.values()],
                 "map of": [html.escape(v.explained) for v in views.values()], "on the object": [_share(v) for v in views.values()], "per area": ["" if np.isnan(v.preference) else f"{v.preference:.2f}" for v in views.values()]}
         empty = "<td></td>" * (3 - len(views))
         return "<table>" + "".join(f"<tr><th scope='row'>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}{empty}</tr>" for name, cells in rows.items()) + "</table>"
@@ -498,7 +509,7 @@ class Explorer:
         sets = {"train": runs.task.train, **runs.task.tests} if able else {}
         self.split = widgets.Dropdown(options=[*(name for name, s in sets.items() if s.classes == runs.classes), *([_PHOTOS] if self._photos else [])] or [split], value=split, tooltip=tip("Which images: of training, of a test set, or your own"), **narrow)
         layers = layer_names(runs.clip) if able else []
-        self.layer = widgets.Dropdown(options=[("default", None), *((name, name) for name in dict.fromkeys([*layers, *([layer] if layer else [])]))], value=layer, tooltip=tip("The layer of the image tower that maps are read from"), **narrow)
+        self.layer = widgets.Dropdown(options=["default", *dict.fromkeys([*layers, *([layer] if layer else [])])], value=layer or "default", tooltip=tip("The layer of the image tower that maps are read from"), **narrow)
         self.photos = widgets.FileUpload(accept="image/*", multiple=True, description="your photos", tooltip=tip("Look at photos of your own"), layout={"width": "auto"})
         self.new = widgets.BoundedFloatText(value=0.25, min=0, max=1, step=0.05, tooltip=tip("A lambda to train, from 0 to 1"), layout={"width": "70px"})
         self.train = _button("train it", tip("Train this lambda just as the others were, and add it to the slider"))
@@ -512,9 +523,10 @@ class Explorer:
 
     def _laid_out(self):
         "Controls and the gradient plane on the left; sliders, maps and what happens over the steps on the right"
-        left = [self.gallery.controls, _labelled("split", self.split), _labelled("layer", self.layer), _labelled("new lambda", widgets.HBox([self.new, self.train, self.keep]), "82px"), self.photos, self.work.ui, self.panels["plane"].ui]
+        left = [self.gallery.controls, _labelled("split", self.split), _labelled("layer", self.layer), _labelled("new lambda", widgets.HBox([self.new, self.train]), "82px"), self.photos, self.work.ui, self.panels["plane"].ui]
+        self.dial.buttons.children = [*self.dial.buttons.children, self.keep]
         right = [self.dial.ui, self.gallery.ui, *(panel.ui for name, panel in self.panels.items() if name != "plane")]
-        return widgets.HBox([widgets.HTML(_STYLE, layout={"display": "none"}), widgets.VBox(left, layout={"width": "270px", "flex": "0 0 auto"}), widgets.VBox(right, layout={"flex": "1 1 auto", "min_width": "0"})])
+        return widgets.HBox([widgets.HTML(_STYLE, layout={"display": "none"}), widgets.VBox(left, layout={"width": "310px", "flex": "0 0 auto"}), widgets.VBox(right, layout={"flex": "1 1 auto", "min_width": "0"})])
 
     @property
     def runs(self) -> Runs: return self.dial.runs
@@ -535,9 +547,9 @@ class Explorer:
     def _working(self, busy):
         "Slow controls rest while one is at work; a choice that came to nothing is taken back"
         for control in self._slow: control.disabled = busy
-        if not busy and self._key() not in self._known and self._known: self.split.value, self.layer.value = next(reversed(self._known))
+        if not busy and self._key() not in self._known and self._known: self.split.value, self.layer.value = next(reversed(self._known))[0], next(reversed(self._known))[1] or "default"
 
-    def _key(self): return self.split.value, self.layer.value
+    def _key(self): return self.split.value, None if self.layer.value == "default" else self.layer.value
 
     def _load(self, change=None):
         "Show the images of this split at this layer, prepared now or before"
@@ -620,7 +632,7 @@ class Explorer:
         try: self.work.say("saved " + " and ".join(str(f) for f in self.save(f"explorer-lambda{self.dial.lam.value:g}-step{self.dial.step.value}-image{self.gallery.image.value + 1}")))
         except OSError as e: self.work.say(f"not saved: {e}; call explorer.save(path) with a folder that can be written")
 
-    def _repr_mimebundle_(self, **kwargs): return self.ui._repr_mimebundle_(**kwargs)
+    def _repr_mimebundle_(self, **kwargs): return _shown_as(self.ui, f"{type(self).__name__} of {self.dial.runs}", **kwargs)
 
 
 def explore(

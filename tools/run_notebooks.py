@@ -21,8 +21,11 @@ def run(
         # the tag is nbclient's; nbdev_clean takes it off again
         if c.cell_type == 'code' and directives(c.source)[0].get('eval') == 'false':
             c.metadata['tags'] = ['skip-execution']
-    NotebookClient(nb, timeout=timeout, kernel_name='python3', skip_cells_with_tag='skip-execution',
-                   store_widget_state=False, resources={'metadata': {'path': str(fname.parent)}}).execute()
+    client = NotebookClient(nb, timeout=timeout, kernel_name='python3', skip_cells_with_tag='skip-execution',
+                   store_widget_state=False, resources={'metadata': {'path': str(fname.parent)}})
+    client.execute()
+    for o in (o for c in nb.cells for o in c.get('outputs', [])):
+        o.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)  # its kernel is gone: what is left is the text
     nbformat.write(nb, fname)
 
 

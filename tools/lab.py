@@ -1,0 +1,98 @@
+"JupyterLab and Voila on a free port of this machine, and Chromium to look at them: shared by tests/browser and the benchmark of the explorer."
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}  # without one, a dialog asks
+AS_ROOT = ["--allow-root"] * (os.name == "posix" and os.getuid() == 0)
+
+
+def notebook(
+    path:Path, # Where to write
+    cells:list, # Sources of code cells
+):
+    "A notebook of code cells"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=KERNEL), path)
+
+
+@contextmanager
+def serving(
+    folder:Path, # Working directory and home: no settings of this machine's user
+    command:list, # After `python -m`; {port} and {token} are filled in
+    ready:str='/', # What answers as soon as it is up
+):
+    "Start a server of Jupyter's; yields its address and its token"
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    token, log = secrets.token_urlsafe(16), folder/'log'
+    home = {'HOME': str(folder), 'JUPYTER_CONFIG_DIR': str(folder/'config'), 'JUPYTER_RUNTIME_DIR': str(folder/'runtime'), 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-m', *(part.format(port=port, token=token) for part in command)]
+    with open(log, 'wb') as out, subprocess.Popen(command, cwd=folder, env=os.environ | home, stdout=out, stderr=out) as process:
+        try:
+            for _ in range(240):
+                if process.poll() is not None: raise RuntimeError(log.read_text()[-2000:])
+                try: urllib.request.urlopen(f'http://127.0.0.1:{port}{ready}?token={token}', timeout=1); break
+                except urllib.error.HTTPError: break
+                except OSError: time.sleep(0.25)
+            else: raise TimeoutError(log.read_text()[-2000:])
+            yield f'http://127.0.0.1:{port}', token
+        finally: process.terminate()
+
+
+def jupyterlab(
+    folder:Path, # Holds the notebooks
+):
+    "JupyterLab, without news and questions"
+    return serving(folder, ['jupyterlab', '--no-browser', '--ip=127.0.0.1', '--port={port}', '--port-retries=0', '--IdentityProvider.token={token}', '--LabApp.news_url=None',
+                            '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', *AS_ROOT], '/api')
+
+
+@contextmanager
+def chromium():
+    "Chromium without a window"
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try: yield browser
+        finally: browser.close()
+
+
+def watched(
+    browser, # Of `chromium`
+    width:int=1280, # Of the page, pixels
+    height:int=900, # Of the page, pixels
+    **options, # Of a playwright page
+):
+    "A page that keeps what goes wrong in it: errors of scripts and of the console, in `page.wrong`"
+    page = browser.new_page(viewport={'width': width, 'height': height}, **options)
+    page.wrong = []
+    page.on('pageerror', lambda e: page.wrong.append(str(e)))
+    page.on('console', lambda m: page.wrong.append(m.text) if m.type == 'error' else None)
+    return page
+
+
+def open_notebook(
+    page, # Of `watched`
+    address:str, # Of JupyterLab
+    token:str, # Of the same
+    name:str, # Of the notebook, from the folder
+):
+    "Open a notebook and wait for its kernel"
+    page.goto(f'{address}/lab/tree/{name}?token={token}')
+    page.get_by_text('| Idle').wait_for(timeout=60_000)
+    news = page.get_by_role('button', name='No', exact=True)
+    if news.count(): news.click()
+    page.locator('.jp-Notebook .jp-Cell').first.click()
