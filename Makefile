@@ -16,7 +16,7 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo test lab pocket mutants bench notebooks export readme build pins clean
+.PHONY: help env demo test lab app pocket mutants bench notebooks export readme build pins clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test: env ## all that guards the project: drift, clean notebooks, every notebook
 
 lab: env ## open JupyterLab on the front page
 	@$(RUN) $(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb $(ARGS)
+
+app: env ## serve the explorer as a web page on this machine alone; prints its address with a fresh token
+	@$(RUN) $(BIN)/python -m voila nbs/app.ipynb --Voila.ip=127.0.0.1 --no-browser --token $(ARGS)
 
 pocket: env ## train the pocket model again, from nothing (resumable; half an hour on 2 cores)
 	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)

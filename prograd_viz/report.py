@@ -40,9 +40,12 @@ def report_data(
     top = every.max((0, 2, 3), keepdims=True)
     grids = np.round(255 * every / np.where(top > 0, top, 1)).astype(np.uint8)
     number = lambda x: None if np.isnan(x) else round(float(x), 4)
-    says = lambda v: [runs.classes.index(v.predicted), number(v.probability), number(v.share)]
+    says = lambda v: [runs.classes.index(v.predicted), number(v.probability), number(v.share), number(v.preference)]
     cosines = [[number(c) for c in runs.steps.loc[runs.steps["run"] == r, "cos"]] for r in order]
-    return {"shape": maps.shape, "grids": _text(grids.tobytes()), "heat": _text(HEAT.astype(np.uint8).tobytes()), "steps": runs.snapshot_steps[kept].tolist(), "cosines": cosines,
+    of = lambda r, split: runs.steps.loc[runs.steps["run"] == r, ["step", f"acc_{split}"]].dropna()
+    tested = [s for s in ("same", "shifted", "new") if runs.steps[f"acc_{s}"].notna().any()]
+    accuracies = {s: [[[int(step), number(acc)] for step, acc in of(r, s).to_numpy()] for r in order] for s in tested}
+    return {"accuracies": accuracies, "teacher": {s: number(runs.zero_shot_accuracy.get(s, np.nan)) for s in tested}, "shape": maps.shape, "grids": _text(grids.tobytes()), "heat": _text(HEAT.astype(np.uint8).tobytes()), "steps": runs.snapshot_steps[kept].tolist(), "cosines": cosines,
             "labels": [_name(lam) for lam in lambdas], "colours": [colour(lam) for lam in lambdas], "grey": ZERO_SHOT, "classes": list(runs.classes), "size": scenes.pictures.shape[1],
             "pictures": [_image_source(Image.fromarray(p)) for p in scenes.pictures], "masks": None if scenes.masks is None else [_text(np.packbits(m).tobytes()) for m in scenes.masks],
             "views": [[[says(v) for v in run] for run in step] for step in views], "zero": [says(v) for v in zero], "names": list(scenes.names)}
@@ -109,6 +112,14 @@ def _still(runs, scenes):
         sheet = beside([paint(scenes.pictures[b], mask=mask), *(paint(scenes.pictures[b], v.cam, top, mask) for v in views)], ["image", *(n for n, _, _ in prompts)], ["#222222", *(c for _, _, c in prompts)])
         says = "; ".join(f"{n}: {v.predicted} ({v.probability:.0%}), " + ("no share" if np.isnan(v.share) else f"{v.share:.0%} on the object") for (n, _, _), v in zip(prompts, views))
         figures.append(f"<figure><img src='{_image_source(sheet)}' alt='{html.escape(f'{name}. {says}', quote=True)}'><figcaption>{html.escape(f'{name}. {says}')}</figcaption></figure>")
+    curves = [(plot_cosine(runs), "Cosine of the two gradients over the steps of training")]
+    tested = [s for s in ("same", "shifted", "new") if runs.steps[f"acc_{s}"].notna().any()]
+    if tested: curves.append((plot_accuracy([runs], tested), f"Accuracy over the steps of training: {', '.join(tested)}"))
+    return "".join(figures + [f"<figure><img src='{_figure_source(figure)}' alt='{says}'></figure>" for figure, says in curves])
+
+
+def _figure_source(figure):
+    "A data address of a matplotlib figure"
     out = io.BytesIO()
-    plot_cosine(runs).savefig(out, format="png", dpi=90)
-    return "".join(figures) + f"<figure><img src='data:image/png;base64,{_text(out.getvalue())}' alt='Cosine of the two gradients over the steps of training'></figure>"
+    figure.savefig(out, format="png", dpi=90)
+    return "data:image/png;base64," + _text(out.getvalue())

@@ -37,6 +37,12 @@ def _labelled(name, control, width="62px"):
     return widgets.HBox([widgets.Label(name, layout={"width": width}), control])
 
 
+def _slider(options, value, name, tip):
+    "A slider over given values; over a single one, which the browser's slider refuses, a list of one entry"
+    kind = widgets.SelectionSlider if len(options) > 1 else widgets.Dropdown
+    return kind(options=options, value=value, description=name, tooltip=tip, style={"description_width": "62px"}, layout={"width": "370px"})
+
+
 def _button(name, tip): return widgets.Button(description=name, tooltip=tip, layout={"width": "auto"})
 
 
@@ -46,30 +52,30 @@ class Dial:
         self,
         runs: Runs,  # One run set
     ):
-        snapshots, wide = [int(s) for s in runs.snapshot_steps], {"style": {"description_width": "62px"}, "layout": {"width": "370px"}}
-        self.lam = widgets.SelectionSlider(options=[("", 0.0)], description="lambda", tooltip="How much of the conflict ProGrad removes; the trained values", **wide)
-        self.step = widgets.SelectionSlider(options=snapshots, value=snapshots[-1], description="step", tooltip="Training step; 0 is the start", **wide)
+        snapshots = [int(s) for s in runs.snapshot_steps]
+        self.step = _slider(snapshots, snapshots[-1], "step", "Training step; 0 is the start")
         self.play = widgets.Play(min=0, max=len(snapshots) - 1, value=len(snapshots) - 1, interval=150, show_repeat=False, tooltip="Play the training")
         widgets.jslink((self.play, "value"), (self.step, "index"))
         jumps = {"first": "Go to the start", "previous conflict": "Back to the last step at which the gradients conflict", "next conflict": "On to the next step at which the gradients conflict", "last": "Go to the end"}
         self.jumps = {name: _button(name, tip) for name, tip in jumps.items()}
         for name, button in self.jumps.items(): button.on_click(lambda _, name=name: self.jump(name))
-        self.quiet = False  # while True nothing is drawn
+        self.quiet, self._watchers, self._lam_place = False, [], widgets.Box()  # while it is quiet nothing is drawn
         self.adopt(runs)
         self.buttons = widgets.HBox([self.play, *self.jumps.values()], layout={"flex_flow": "row wrap"})
-        self.ui = widgets.VBox([widgets.HBox([self.lam, self.step], layout={"flex_flow": "row wrap"}), self.buttons])
+        self.ui = widgets.VBox([widgets.HBox([self._lam_place, self.step], layout={"flex_flow": "row wrap"}), self.buttons])
 
     def adopt(
         self,
         runs: Runs,  # The same steps, perhaps with further lambdas
         lam: float | None = None,  # Where to go; None: to the largest
     ):
-        "Take a run set, whose lambdas become the slider's places"
+        "Take a run set, whose lambdas become the places of a new slider: the browser's would not notice further ones"
         self.runs, self.strips = runs, strips(runs)
         lambdas = sorted(runs.lambdas)
-        with self.still():
-            self.lam.options = [(f"{x:g}" + (" (CoOp)" if x == 0 else ""), x) for x in lambdas]
-            self.lam.value = lambdas[-1] if lam is None else runs.lambdas[runs.run(lam)]
+        options = [(f"{x:g}" + (" (CoOp)" if x == 0 else ""), x) for x in lambdas]
+        self.lam = _slider(options, lambdas[-1] if lam is None else runs.lambdas[runs.run(lam)], "lambda", "How much of the conflict ProGrad removes; the trained values")
+        self._lam_place.children = [self.lam]
+        for see in self._watchers: self.lam.observe(see, "value")
 
     @contextmanager
     def still(self):
@@ -83,6 +89,7 @@ class Dial:
         see,  # Function of the change
     ):
         "Call a function whenever a slider moves"
+        self._watchers.append(see)
         for slider in (self.lam, self.step): slider.observe(see, "value")
 
     def jump(
@@ -116,9 +123,9 @@ class Dial:
 
 # %% ../nbs/09_widgets.ipynb #b41f7d98
 _STYLE = """<style>
-.pv-panel img { background: #fff; border-radius: 4px; max-width: 100%; width: auto; height: auto; align-self: flex-start }
+.pv-panel img { background: #fff; border-radius: 4px; max-width: calc(100% - 4px); width: auto; height: auto; align-self: flex-start }
 .pv-panel .widget-html-content, .pv-note .widget-html-content { line-height: 1.4; font-size: 13px }
-.pv-panel table { border-collapse: collapse; table-layout: fixed; width: 100%; max-width: 990px; margin: 2px 0 6px }
+.pv-panel table { border-collapse: collapse; table-layout: fixed; width: calc(100% - 4px); max-width: 990px; margin: 2px 0 6px }
 .pv-panel td, .pv-panel th { padding: 0 6px 0 0; text-align: left; font-weight: normal; overflow-wrap: anywhere; vertical-align: top }
 .pv-panel th { opacity: .75 }
 .pv-chip { display: inline-block; width: .7em; height: .7em; margin-right: .4em; border-radius: 2px }
@@ -511,7 +518,7 @@ class Explorer:
         layers = layer_names(runs.clip) if able else []
         self.layer = widgets.Dropdown(options=["default", *dict.fromkeys([*layers, *([layer] if layer else [])])], value=layer or "default", tooltip=tip("The layer of the image tower that maps are read from"), **narrow)
         self.photos = widgets.FileUpload(accept="image/*", multiple=True, description="your photos", tooltip=tip("Look at photos of your own"), layout={"width": "auto"})
-        self.new = widgets.BoundedFloatText(value=0.25, min=0, max=1, step=0.05, tooltip=tip("A lambda to train, from 0 to 1"), layout={"width": "70px"})
+        self.new = widgets.BoundedFloatText(value=0.25, min=0, max=1, step=0.05, description="new lambda", style={"description_width": "82px"}, tooltip=tip("A lambda to train, from 0 to 1"), layout={"width": "155px"})
         self.train = _button("train it", tip("Train this lambda just as the others were, and add it to the slider"))
         self.keep = _button("save", "Save what is on screen: a picture at print resolution and a table")
         self._slow = [self.split, self.layer, self.photos, self.new, self.train]
@@ -523,7 +530,7 @@ class Explorer:
 
     def _laid_out(self):
         "Controls and the gradient plane on the left; sliders, maps and what happens over the steps on the right"
-        left = [self.gallery.controls, _labelled("split", self.split), _labelled("layer", self.layer), _labelled("new lambda", widgets.HBox([self.new, self.train]), "82px"), self.photos, self.work.ui, self.panels["plane"].ui]
+        left = [self.gallery.controls, _labelled("split", self.split), _labelled("layer", self.layer), widgets.HBox([self.new, self.train]), self.photos, self.work.ui, self.panels["plane"].ui]
         self.dial.buttons.children = [*self.dial.buttons.children, self.keep]
         right = [self.dial.ui, self.gallery.ui, *(panel.ui for name, panel in self.panels.items() if name != "plane")]
         return widgets.HBox([widgets.HTML(_STYLE, layout={"display": "none"}), widgets.VBox(left, layout={"width": "310px", "flex": "0 0 auto"}), widgets.VBox(right, layout={"flex": "1 1 auto", "min_width": "0"})])

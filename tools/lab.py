@@ -55,9 +55,20 @@ def serving(
 def jupyterlab(
     folder:Path, # Holds the notebooks
 ):
-    "JupyterLab, without news and questions"
-    return serving(folder, ['jupyterlab', '--no-browser', '--ip=127.0.0.1', '--port={port}', '--port-retries=0', '--IdentityProvider.token={token}', '--LabApp.news_url=None',
+    "JupyterLab, without news and questions, and with all cells in the page, not only those in sight"
+    settings = folder/'config'/'lab'/'user-settings'/'@jupyterlab'/'notebook-extension'
+    settings.mkdir(parents=True)
+    (settings/'tracker.jupyterlab-settings').write_text('{"windowingMode": "none"}')
+    return serving(folder, ['jupyterlab', '--no-browser', '--ip=127.0.0.1', '--port={port}', '--port-retries=0', '--IdentityProvider.token={token}', '--LabApp.news_url=None', '--LabApp.expose_app_in_browser=True',
                             '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', *AS_ROOT], '/api')
+
+
+def voila(
+    folder:Path, # For its files
+    app:Path, # A notebook
+):
+    "Voila, serving one notebook"
+    return serving(folder, ['voila', str(app), '--no-browser', '--Voila.ip=127.0.0.1', '--port={port}', '--token={token}'])
 
 
 @contextmanager
@@ -78,9 +89,10 @@ def watched(
 ):
     "A page that keeps what goes wrong in it: errors of scripts and of the console, in `page.wrong`"
     page = browser.new_page(viewport={'width': width, 'height': height}, **options)
+    page.set_default_timeout(15_000)
     page.wrong = []
     page.on('pageerror', lambda e: page.wrong.append(str(e)))
-    page.on('console', lambda m: page.wrong.append(m.text) if m.type == 'error' else None)
+    page.on('console', lambda m: page.wrong.append(f"{m.text} {m.location.get('url', '')}") if m.type == 'error' else None)
     return page
 
 
@@ -96,3 +108,12 @@ def open_notebook(
     news = page.get_by_role('button', name='No', exact=True)
     if news.count(): news.click()
     page.locator('.jp-Notebook .jp-Cell').first.click()
+
+
+def command(
+    page, # With JupyterLab in it
+    name:str, # Of a command of JupyterLab's
+    **arguments, # Of the command
+):
+    "What a menu of JupyterLab does"
+    page.evaluate('([name, arguments]) => { window.jupyterapp.commands.execute(name, arguments) }', [name, arguments])

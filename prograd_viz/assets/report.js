@@ -32,21 +32,31 @@ function panel(pen, left, b, start, top) {
   pen.putImageData(pixels, left, head)
 }
 
-function curve(pen, step) {
-  const w = 820, h = 220, left = 50, low = h - 34, last = data.steps.at(-1), x = s => left + (w - left - 10) * s / last, y = c => 10 + (low - 10) * (1 - c) / 2
-  pen.fillStyle = "#fff"; pen.fillRect(0, 0, w, h)
-  pen.fillStyle = "#f0f0f0"; pen.fillRect(left, y(0), w - left - 10, low - y(0))
-  pen.fillStyle = "#444"; pen.font = "12px system-ui, sans-serif"
-  for (const c of [-1, -0.5, 0, 0.5, 1]) pen.fillText(c, 14, y(c) + 4)
-  pen.fillText("cosine of the two gradients; below 0 they conflict", left + 8, 22)
-  pen.fillText("step", w / 2, h - 4); pen.fillText("0", left, low + 14); pen.fillText(last, w - 34, low + 14)
-  pen.lineWidth = 1.8
-  for (const r of [...new Set([0, +$("lam").value])]) {
-    pen.strokeStyle = data.colours[r]; pen.beginPath(); let down = false
-    data.cosines[r].forEach((c, s) => { if (c === null) return (down = false); down ? pen.lineTo(x(s + 1), y(c)) : pen.moveTo(x(s + 1), y(c)); down = true })
+// Lines over the steps in a box of a canvas, with a cursor: marks are heights with a tick, lines are { colour, points: [[step, height | null], ...], dash }
+function plot(pen, [left, top, width, height], title, marks, lines, step, shade) {
+  const last = data.steps.at(-1) || 1, low = Math.min(...marks), high = Math.max(...marks), x = s => left + width * s / last, y = v => top + height * (high - v) / (high - low)
+  pen.fillStyle = "#f0f0f0"; if (shade) pen.fillRect(left, y(0), width, y(low) - y(0))
+  pen.fillStyle = pen.strokeStyle = "#444"; pen.font = "12px system-ui, sans-serif"; pen.lineWidth = 0.5; pen.textAlign = "right"
+  for (const v of marks) { pen.fillText(v, left - 8, y(v) + 4); pen.strokeRect(left, y(v), width, 0) }
+  pen.textAlign = "left"; pen.fillText(title, left + 4, top - 8); pen.fillText("0", left, top + height + 16)
+  pen.textAlign = "center"; pen.fillText("step", left + width / 2, top + height + 16)
+  pen.textAlign = "right"; pen.fillText(data.steps.at(-1), left + width, top + height + 16)
+  for (const line of lines) {
+    pen.strokeStyle = line.colour; pen.lineWidth = 1.8; pen.setLineDash(line.dash || []); pen.beginPath(); let down = false
+    for (const [s, v] of line.points) { if (v === null) { down = false; continue } down ? pen.lineTo(x(s), y(v)) : pen.moveTo(x(s), y(v)); down = true }
     pen.stroke()
   }
-  pen.fillStyle = "#CC79A7"; pen.fillRect(x(step) - 1.5, 10, 3, low - 10)
+  pen.setLineDash([]); pen.fillStyle = "#CC79A7"; pen.fillRect(x(step) - 1.5, top, 3, height)
+}
+
+const blank = (id, height) => { const pen = $(id).getContext("2d"); pen.canvas.height = height; pen.fillStyle = "#fff"; pen.fillRect(0, 0, 820, height); return pen }
+
+function curves(runs, step) {
+  plot(blank("curve", 220), [50, 26, 750, 168], "cosine of the two gradients; below 0 they conflict", [-1, -0.5, 0, 0.5, 1], runs.map(r => ({ colour: data.colours[r], points: data.cosines[r].map((c, s) => [s + 1, c]) })), step, true)
+  const splits = Object.keys(data.accuracies), pen = blank("accuracy", splits.length ? 190 : 0), width = 820 / splits.length - 52
+  splits.forEach((split, i) => plot(pen, [44 + i * (width + 52), 26, width, 138], `accuracy, ${split}`, [0, 0.5, 1], [
+    { colour: data.grey, dash: [5, 4], points: [[0, data.teacher[split]], [data.steps.at(-1), data.teacher[split]]] },
+    ...runs.map(r => ({ colour: data.colours[r], points: data.accuracies[split][r] }))], step))
 }
 
 function draw() {
@@ -60,12 +70,14 @@ function draw() {
   const top = Math.max(1 / 255, ...prompts.map(p => grids.subarray(p[2], p[2] + area).reduce((a, c) => Math.max(a, c), 0) / 255))
   panel(pen, 0, b, null); pen.fillStyle = "#222"; pen.fillText("image", side / 2, 18)
   prompts.forEach((p, i) => { panel(pen, (i + 1) * (side + gap), b, p[2], top); pen.fillStyle = p[1]; pen.fillText(p[0], (i + 1) * (side + gap) + side / 2, 18) })
-  curve($("curve").getContext("2d"), data.steps[k])
+  curves([...new Set([0, r])], data.steps[k])
+  const cosine = k ? data.cosines[r][data.steps[k] - 1] : null
+  $("says").textContent = `Step ${data.steps[k]}, ${data.labels[r]}: ` + (cosine === null ? "no angle between the gradients" : `the gradients ${cosine < 0 ? "conflict" : "agree"}, cosine ${cosine.toFixed(2)}`)
   $("lam-is").value = data.labels[r]; $("step-is").value = data.steps[k]
   const percent = x => x === null ? "-" : Math.round(100 * x) + "%"
   $("numbers").replaceChildren(...prompts.map(p => {
     const row = document.createElement("tr")
-    for (const text of [p[0], data.classes[p[3][0]], percent(p[3][1]), percent(p[3][2])]) row.insertCell().textContent = text
+    for (const text of [p[0], data.classes[p[3][0]], percent(p[3][1]), percent(p[3][2]), p[3][3] === null ? "-" : p[3][3].toFixed(2)]) row.insertCell().textContent = text
     return row
   }))
 }
