@@ -50,13 +50,13 @@ test: env ## all that guards the project: drift, clean notebooks, every notebook
 	@sh tools/browser.sh
 	@$(BIN)/python tools/check.py
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing --do_print
-	@$(RUN) MPLBACKEND=Agg $(BIN)/python -m pytest tests/ $(ARGS)
+	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ -n 2 --dist loadfile $(ARGS)
 
 lab: env ## open JupyterLab on the front page
 	@$(RUN) $(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb $(ARGS)
 
 app: env ## serve the explorer as a web page on this machine alone; prints its address with a fresh token
-	@$(RUN) $(BIN)/python -m voila nbs/app.ipynb --Voila.ip=127.0.0.1 --no-browser --token $(ARGS)
+	@$(RUN) JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(BIN)/python -m voila nbs/app.ipynb --template=local "--VoilaConfiguration.extension_allowlist=['@jupyter-widgets/jupyterlab-manager']" --Voila.ip=127.0.0.1 --no-browser --token $(ARGS)
 
 pocket: env ## train the pocket model again, from nothing (resumable; half an hour on 2 cores)
 	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)
@@ -64,8 +64,10 @@ pocket: env ## train the pocket model again, from nothing (resumable; half an ho
 mutants: env ## break the library one line at a time and count what the tests catch
 	@$(RUN) MPLBACKEND=Agg $(BIN)/python tools/mutants.py $(ARGS)
 
-bench: env ## time the published trainers' way and ours side by side (10 minutes); writes figures/bench/
+bench: env ## time the published trainers' way and ours side by side, then the explorer in a browser (15 minutes); writes figures/bench/
 	@$(RUN) $(BIN)/python tools/bench.py $(ARGS)
+	@sh tools/browser.sh
+	@$(RUN) $(BIN)/python tools/bench_explorer.py
 
 notebooks: env ## run all notebooks in place, then clean them (NB=... for some)
 	@$(RUN) $(BIN)/python tools/run_notebooks.py $(NB)

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from .checks import check_known
+from .checks import check_in_range, check_known
 from .data import open_image
 from .plots import colour
 from .runs import Runs
@@ -62,7 +62,7 @@ class Dial:
         self.quiet, self._watchers, self._lam_place = False, [], widgets.Box()  # while it is quiet nothing is drawn
         self.adopt(runs)
         self.buttons = widgets.HBox([self.play, *self.jumps.values()], layout={"flex_flow": "row wrap"})
-        self.ui = widgets.VBox([widgets.HBox([self._lam_place, self.step], layout={"flex_flow": "row wrap"}), self.buttons])
+        self.ui = widgets.VBox([widgets.HBox([self._lam_place, self.step], layout={"flex_flow": "row wrap"}), self.buttons]).add_class("pv-dial")
 
     def adopt(
         self,
@@ -129,6 +129,7 @@ _STYLE = """<style>
 .pv-panel td, .pv-panel th { padding: 0 6px 0 0; text-align: left; font-weight: normal; overflow-wrap: anywhere; vertical-align: top }
 .pv-panel th { opacity: .75 }
 .pv-chip { display: inline-block; width: .7em; height: .7em; margin-right: .4em; border-radius: 2px }
+.pv-dial .fa::before { font: 14px system-ui, sans-serif } .pv-dial .fa-play::before { content: "\\25B6" } .pv-dial .fa-pause::before { content: "\\275A\\275A" } .pv-dial .fa-stop::before { content: "\\25A0" }
 .pv-thumbs button { background-size: cover; border: 2px solid transparent; border-radius: 4px; padding: 0; margin: 1px }
 .pv-thumbs button.pv-here { border-color: #D55E00 }
 </style>"""
@@ -517,7 +518,7 @@ class Explorer:
         self.split = widgets.Dropdown(options=[*(name for name, s in sets.items() if s.classes == runs.classes), *([_PHOTOS] if self._photos else [])] or [split], value=split, tooltip=tip("Which images: of training, of a test set, or your own"), **narrow)
         layers = layer_names(runs.clip) if able else []
         self.layer = widgets.Dropdown(options=["default", *dict.fromkeys([*layers, *([layer] if layer else [])])], value=layer or "default", tooltip=tip("The layer of the image tower that maps are read from"), **narrow)
-        self.photos = widgets.FileUpload(accept="image/*", multiple=True, description="your photos", tooltip=tip("Look at photos of your own"), layout={"width": "auto"})
+        self.photos = widgets.FileUpload(accept="image/*", multiple=True, description="your photos", icon="", tooltip=tip("Look at photos of your own"), layout={"width": "auto"})
         self.new = widgets.BoundedFloatText(value=0.25, min=0, max=1, step=0.05, description="new lambda", style={"description_width": "82px"}, tooltip=tip("A lambda to train, from 0 to 1"), layout={"width": "155px"})
         self.train = _button("train it", tip("Train this lambda just as the others were, and add it to the slider"))
         self.keep = _button("save", "Save what is on screen: a picture at print resolution and a table")
@@ -602,6 +603,7 @@ class Explorer:
         lam: float,  # In [0, 1]
     ):
         "Train a further lambda in the background, just as the others were, and go there; one that is trained is gone to at once"
+        check_in_range("lambda", lam, 0, 1)
         if np.isclose(lam, self.runs.lambdas).any():
             self.dial.lam.value = self.runs.lambdas[self.runs.run(lam)]
             return self.work.say(f"lambda {lam:g} was already trained")

@@ -26,8 +26,9 @@ from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.report import report_data, save_report
 from prograd_viz.study import Study, study
-from prograd_viz.widgets import Explorer, Scenes, explore, prepare
+from prograd_viz.scenes import Scenes, prepare, scene_parts
 from prograd_viz.training import train, train_more
+from prograd_viz.widgets import Dial, Explorer, Gallery, compare, explore, show_maps
 
 nan, inf = math.nan, math.inf
 
@@ -143,7 +144,14 @@ BAD = {
     "prepare": [(lambda w: prepare(w.runs, "shfted"), "'shfted'"), (lambda w: prepare(w.runs, images=0), "got 0"), (lambda w: prepare(replace(w.runs, clip=None)), "no model and task")],
     "explore": [(lambda w: explore(w.runs, "new"), "classes of its own"), (lambda w: explore(w.runs, images=[999]), "999"), (lambda w: explore(w.runs, images=2, layer="layer9"), "'layer9'")],
     "Scenes.load": [(lambda w: Scenes.load("never.safetensors"), "no scenes at never"), (lambda w: Scenes.load("setup.py"), "does not hold scenes")],
-    "Explorer.jump": [(lambda w: Explorer(w.runs, prepare(w.runs, images=2)).jump("back"), "'back'")],
+    "scene_parts": [(lambda w: scene_parts(w.runs, images=[]), "at least one"), (lambda w: scene_parts(w.runs, images=[w.tmp / "absent.png"])[0](), "absent.png"), (lambda w: scene_parts(w.runs, images=[w.tmp / "broken.png"])[0](), "broken.png")],
+    "Dial.jump": [(lambda w: Dial(w.runs).jump("back"), "'back'")],
+    "Dial.adopt": [(lambda w: Dial(w.runs).adopt(w.runs, 0.3), "0.3")],
+    "Gallery.adopt": [(lambda w: Gallery(Dial(w.runs)).adopt(replace(prepare(w.runs, images=2), classes=tuple("abcdef"))), "('a', 'b')")],
+    "show_maps": [(lambda w: show_maps(w.runs, split="shfted"), "'shfted'"), (lambda w: show_maps(w.runs, images=0), "got 0")],
+    "compare": [(lambda w: compare(w.runs, w.runs, split="shfted"), "'shfted'")],
+    "Explorer.train_lambda": [(lambda w: explore(w.runs, images=2).wait().train_lambda(1.5), "got 1.5")],
+    "Explorer.wait": [(lambda w: explore(w.runs, images=[w.tmp / "absent.png"]).wait(), "absent.png")],
     "save_report": [(lambda w: save_report(w.runs, "never.html", "shfted"), "'shfted'"), (lambda w: save_report(w.runs, "never.html", images=0), "got 0")],
     "report_data": [(lambda w: report_data(w.runs, prepare(w.runs, images=2), steps=0), "got 0")],
     "run_maps": [(lambda w: run_maps(w.runs, classes=["dgo"], progress=False), "'dgo'"), (lambda w: run_maps(w.runs, steps=[99], progress=False), "99"), (lambda w: run_maps(w.runs, memory_gb=1e-9, progress=False), "memory_gb"),
@@ -268,7 +276,8 @@ def test_the_library_was_there_to_be_read():
 
 def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_person_types():
     "What is not in the table takes tensors, tables or paths that the library made itself, or nothing that can be wrong"
-    inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Prompts.packing", "Scenes.view", "Explorer.views", "Explorer.refresh", "Strip.at", "strips", "paint_plane", "gradient_arrows", "Explorer.table", "Explorer.save", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
+    inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Prompts.packing", "Scenes.view", "Gallery.views", "Gallery.prompts", "Gallery.refresh", "Gallery.shown", "Gallery.sheet", "Gallery.table", "Gallery.turn_pin", "Dial.observe", "Dial.still", "Dial.where", "Panel.refresh", "Screen.refresh", "plane_panel", "step_panels", "show_cosine", "show_gradient_plane",
+             "Work.say", "Work.start", "Work.soon", "Work.stop", "Work.wait", "Explorer.refresh", "Explorer.save", "Strip.at", "strips", "paint_plane", "gradient_arrows", "join_scenes", "layer_names", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "step", "Runs.text", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "plot_angles", "random_scenes", "contact_sheet", "declare_missing"}
     elsewhere = {"prograd_demo"}  # in test_cli.py

@@ -38,7 +38,7 @@ def serving(
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     token, log = secrets.token_urlsafe(16), folder/'log'
-    home = {'HOME': str(folder), 'JUPYTER_CONFIG_DIR': str(folder/'config'), 'JUPYTER_RUNTIME_DIR': str(folder/'runtime'), 'PYTHONPATH': str(ROOT)}
+    home = {'HOME': str(folder), 'JUPYTER_CONFIG_DIR': str(folder/'config'), 'JUPYTER_RUNTIME_DIR': str(folder/'runtime'), 'PYTHONPATH': str(ROOT), 'JUPYTER_PATH': str(ROOT/'tools'/'jupyter')}
     command = [sys.executable, '-m', *(part.format(port=port, token=token) for part in command)]
     with open(log, 'wb') as out, subprocess.Popen(command, cwd=folder, env=os.environ | home, stdout=out, stderr=out) as process:
         try:
@@ -68,7 +68,7 @@ def voila(
     app:Path, # A notebook
 ):
     "Voila, serving one notebook"
-    return serving(folder, ['voila', str(app), '--no-browser', '--Voila.ip=127.0.0.1', '--port={port}', '--token={token}'])
+    return serving(folder, ['voila', str(app), '--no-browser', '--Voila.ip=127.0.0.1', '--port={port}', '--token={token}', '--template=local', "--VoilaConfiguration.extension_allowlist=['@jupyter-widgets/jupyterlab-manager']"])
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def test_make_app_serves_this_machine_alone_with_a_token_of_its_own():
 
 def test_the_app_shows_what_the_library_computes(server, browser):
     page = lab.watched(browser)
-    page.goto(f"{server[0]}/?token={server[1]}")
+    page.goto(f"{server[0]}/?token={server[1]}", wait_until="commit")
     page.locator(".pv-thumbs button").nth(7).wait_for(timeout=90_000)
     runs = train(load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10), lambdas=[0, 0.5, 1], epochs=60, progress=False)
     explorer, root = explore(runs).wait(), page.locator("body")
@@ -45,5 +45,6 @@ def test_the_app_shows_what_the_library_computes(server, browser):
         page.locator(".noUi-handle").nth(handle).press(key)
         press((None, explorer.dial.lam, explorer.dial.step)[handle], key)
         assert_shows(root, panels_of(explorer))
+    if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "app.png")
     assert page.wrong == [] and not page.get_by_text("load_clip").count(), "no errors, no code"
     if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "app.png")
