@@ -68,7 +68,7 @@ def voila(
     app:Path, # A notebook
 ):
     "Voila, serving one notebook"
-    return serving(folder, ['voila', str(app), '--no-browser', '--Voila.ip=127.0.0.1', '--port={port}', '--token={token}', '--template=local', "--VoilaConfiguration.extension_allowlist=['@jupyter-widgets/jupyterlab-manager']"])
+    return serving(folder, ['voila', str(app), '--no-browser', '--Voila.ip=127.0.0.1', '--port={port}', '--token={token}', '--template=local', "--VoilaConfiguration.extension_denylist=['jupyterlab-jupytext','@voila-dashboards/jupyterlab-preview']"])
 
 
 @contextmanager
