@@ -31,11 +31,11 @@ from .torchvision_ops import torchvision
 def _json_split(file, images):
     "Reader of a `split_zhou_*.json`: lists of [path relative to `images`, label, class name]"
     def read(folder):
-        try: parts = json.loads((folder / file).read_text(encoding="utf-8"))
-        except ValueError as e: raise ValueError(f"cannot read {folder / file}: {e}; download it again") from e
-        missing = [part for part in ("train", "val", "test") if part not in parts]
-        if missing: raise ValueError(f"{folder / file} has no {missing[0]!r} list; it must be a split file of CoOp's, with lists train, val and test")
-        return {part: [(folder / images / path, int(label), name) for path, label, name in parts[part]] for part in ("train", "val", "test")}
+        try:
+            parts = json.loads((folder / file).read_text(encoding="utf-8"))
+            return {part: [(folder / images / path, int(label), name) for path, label, name in parts[part]] for part in ("train", "val", "test")}
+        except (ValueError, TypeError, KeyError) as e:
+            raise ValueError(f"cannot read {folder / file} ({type(e).__name__}: {e}); it must hold lists train, val and test of [path, label, class name], download it again") from e
     return read
 
 
@@ -260,7 +260,10 @@ def published_draw(
 ) -> tuple:  # Positions drawn from train and from val
     "The few shots and the few validation images of the published code (Dassl's `generate_fewshot_dataset`)"
     rng = random.Random(seed)
-    return few_shot_sample(train, shots, rng), few_shot_sample(val, min(shots, 4), rng)
+    few = few_shot_sample(train, shots, rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few validation images matter to nobody
+        return few, few_shot_sample(val, min(shots, 4), rng)
 
 
 def base_and_new(
