@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -20,6 +21,7 @@ import torch
 from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from tqdm.auto import tqdm
 
 from .checks import check_in_range, check_known, check_whole
 from .clip import Clip
@@ -91,7 +93,7 @@ class Split:
         clip: Clip,  # The frozen model
     ) -> torch.Tensor:  # L2-normalised, [N, E]
         "Image features, computed once per model"
-        if clip not in self._features: self._features[clip] = _remembered(clip, self, "", lambda: clip.encode_image(self.tensor(clip)))
+        if clip not in self._features: self._features[clip] = _remembered(clip, self, "", lambda: self._encoded(clip, clip.preprocess, range(len(self))))
         return self._features[clip]
 
     def view_features(
@@ -120,8 +122,14 @@ class Split:
 
     def _augmented(self, clip, rows):
         "Features of one random view of each of some images"
-        transform = augmentation(clip)
-        return clip.encode_image(torch.stack([transform(self.image(i)) for i in rows]))
+        return self._encoded(clip, augmentation(clip), rows, threads=1)  # one after the other: the crops come from one random stream
+
+    def _encoded(self, clip, transform, rows, threads=min(8, os.cpu_count() or 1)):
+        "Features of transformed images; only a batch of them is ever in memory, and files are read side by side"
+        parts = [rows[i:i + 128] for i in range(0, len(rows), 128)]
+        with ThreadPoolExecutor(threads) as pool:
+            load = lambda part: torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))
+            return torch.cat([clip.encode_image(load(part)) for part in tqdm(parts, desc="images", unit="batch", delay=5, leave=False)])
 
 # %% ../nbs/02_data.ipynb #96f2b371
 def open_image(
@@ -133,11 +141,11 @@ def open_image(
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8: raise ValueError(f"an image array must be [H, W, 3] uint8, got {source.shape} {source.dtype}")
         return Image.fromarray(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image: return _upright_rgb(image)
+        with Image.open(source) as image:
+            if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS: raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels exceed PIL's limit of {Image.MAX_IMAGE_PIXELS}")
+            return _upright_rgb(image)
     except FileNotFoundError: raise FileNotFoundError(f"image not found: {source}") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e: raise ValueError(f"cannot read image {source}: {e}; make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from e
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e: raise ValueError(f"cannot read image {source}, it may be a decompression bomb: {e}; make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from e
     except Exception as e: raise ValueError(f"cannot read image {source}: {e}; convert it to PNG or JPEG, or remove it") from e  # a damaged file fails in any of a dozen ways
 
 

@@ -18,7 +18,7 @@ import torch
 from fakes import ANNOTATIONS, COUNTS, FAKES, NEEDED, SIZE, WNIDS, object_mask, picture, put
 from PIL import Image
 
-from prograd_viz.data import few_shot, open_image
+from prograd_viz.data import Split, augmentation, few_shot, open_image
 from prograd_viz.datasets import COOP_BENCHMARK, DATASETS, IMAGENET_VARIANTS, TORCHVISION, base_and_new, box_mask, dataset_split, grabcut_mask, group_table, toy_pets, with_masks
 from prograd_viz.prompts import make_prompts
 from prograd_viz.torchvision_ops import torchvision
@@ -336,8 +336,9 @@ def resized_header(png, width, height):
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind, says", [("truncated PNG", "cannot read"), ("truncated JPEG", "(?i)truncated"), ("empty", "cannot identify"), ("32 bit", "32 bits a pixel"), ("float", "32 bits a pixel"),
-                                        ("enormous", "exceeds limit"), ("a bomb", "decompression bomb")])
+                                        ("enormous", "10000 x 9000"), ("a bomb", "decompression bomb")])
 def test_what_cannot_be_trusted_is_refused_by_name(tmp_path, kind, says):
     make_refused(kind, tmp_path)
     with pytest.raises(ValueError, match=says) as e: open_image(tmp_path / "x.png")
@@ -352,6 +353,15 @@ def test_an_image_is_read_whole_or_not_at_all_whatever_byte_is_lost(tmp_path):
         try: read += open_image(tmp_path / "cut.jpg").size == (30, 20)
         except ValueError as e: assert "cut.jpg" in str(e)
     assert read < 3
+
+
+def test_features_in_batches_are_those_of_all_images_at_once(clip):
+    draw = np.random.default_rng(0)
+    split = Split([draw.integers(0, 255, (40, 50, 3)).astype(np.uint8) for _ in range(150)], [0] * 150, ("dog", "cat"))
+    assert torch.equal(split.features(clip), clip.encode_image(split.tensor(clip)))
+    torch.manual_seed(5)
+    transform = augmentation(clip)
+    assert torch.equal(split.view_features(clip, 1, 5)[0], clip.encode_image(torch.stack([transform(split.image(i)) for i in range(150)])))
 
 
 # -- tables, folders, torchvision ---------------------------------------------
