@@ -220,11 +220,12 @@ def grabcut_mask(
     import cv2
     pixels = np.ascontiguousarray(open_image(image))
     height, width = pixels.shape[:2]
-    left, top, right, bottom = np.asarray([width / 10, height / 10, width * 9 / 10, height * 9 / 10] if box is None else box).round().astype(int)
-    if min(right - left, bottom - top) < 2: raise ValueError(f"the image is too small for GrabCut: {width} x {height} pixels")
+    box = [int(round(x)) for x in ((width / 10, height / 10, width * 9 / 10, height * 9 / 10) if box is None else box)]
+    inside = box_mask(pixels, box)
+    if min(inside.sum(), (~inside).sum()) < 16: raise ValueError(f"GrabCut needs at least 16 pixels inside and outside its box, got {tuple(box)} in an image of {width} x {height}")
     marks = np.zeros((height, width), np.uint8)
     cv2.setRNGSeed(0)  # the colour models start from a random clustering
-    cv2.grabCut(pixels, marks, (left, top, right - left, bottom - top), np.zeros((1, 65)), np.zeros((1, 65)), check_whole("steps", steps), cv2.GC_INIT_WITH_RECT)
+    cv2.grabCut(pixels, marks, (box[0], box[1], box[2] - box[0], box[3] - box[1]), np.zeros((1, 65)), np.zeros((1, 65)), check_whole("steps", steps), cv2.GC_INIT_WITH_RECT)
     return (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
 
 
