@@ -352,7 +352,9 @@ def folder_task(
 
     def split(rows):
         masks = [root / "masks" / paths[i].parent.name / f"{paths[i].stem}.png" for i in rows]
-        return Split([paths[i] for i in rows], [labels[i] for i in rows], classes, *((masks, f"files in {root / 'masks'}") if masks and all(m.exists() for m in masks) else ()))
+        gone = [m for m in masks if not m.exists()]
+        if gone and (root / "masks").is_dir(): warnings.warn(f"{gone[0]} and {len(gone) - 1} more masks are missing: these images come without masks", stacklevel=4)
+        return Split([paths[i] for i in rows], [labels[i] for i in rows], classes, *(() if gone else (masks, f"files in {root / 'masks'}")))
 
     settings = {"data": str(root), "shots": shots, "seed": seed, "classes": list(classes)}
     return Task(root.name, split(drawn), {"same": split(left)} if left else {}, template, settings)

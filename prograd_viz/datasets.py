@@ -230,11 +230,12 @@ def grabcut_mask(
 
 
 def with_masks(
-    split: Split,  # Any split
+    split: Split | Task,  # Any split, or all splits of a task
     masks: str | Path | list,  # "grabcut"; a folder of masks named as the images; or a list: boxes, arrays, files
     masks_from: str = "",  # Where they come from, in words; needed for a list of arrays or files
-) -> Split:
-    "The split with masks, and a word on where they come from"
+) -> Split | Task:
+    "The split or task with masks, and a word on where they come from"
+    if isinstance(split, Task): return replace(split, train=with_masks(split.train, masks, masks_from), tests={k: with_masks(s, masks, masks_from) for k, s in split.tests.items()})
     if isinstance(masks, (str, Path)) and str(masks) == "grabcut":
         return replace(split, masks=[partial(grabcut_mask, image) for image in split.images], masks_from="GrabCut from a centred box: guessed, not annotated")
     if isinstance(masks, (str, Path)):

@@ -262,6 +262,21 @@ def test_masks_from_a_box_a_folder_and_grabcut_say_where_they_come_from(fake, tm
     with pytest.raises(FileNotFoundError, match="no mask for"): with_masks(split, tmp_path)
 
 
+def test_all_splits_of_a_task_take_masks_at_once(fake):
+    task = quiet_few_shot("dtd", 1, 1, fake("dtd")[0], subset="base")
+    guessed = with_masks(task, "grabcut")
+    assert {s.masks_from for s in (guessed.train, *guessed.tests.values())} == {"GrabCut from a centred box: guessed, not annotated"} and guessed.train.images is task.train.images
+
+
+def test_a_folder_with_some_masks_missing_says_so(tmp_path):
+    for c in ("a", "b"):
+        for i in range(3): put(tmp_path / c / f"{i}.png", picture(i, "png")), put(tmp_path / "masks" / c / f"{i}.png", picture(i, "png"))
+    assert few_shot(tmp_path, 1).train.masks_from == f"files in {tmp_path / 'masks'}"
+    (tmp_path / "masks" / "b" / "1.png").unlink()
+    with pytest.warns(UserWarning, match="1.png and 0 more masks are missing"): task = few_shot(tmp_path, 1)
+    assert None in (task.train.masks, task.tests["same"].masks)
+
+
 def test_grabcut_finds_an_object_on_a_plain_ground():
     pixels = np.random.default_rng(0).integers(0, 60, (60, 80, 3)).astype(np.uint8)
     pixels[20:40, 30:55] += 150
