@@ -112,6 +112,13 @@ def test_a_name_that_occurs_twice_makes_two_classes_with_one_prompt(fake, clip):
     assert torch.equal(tokens[2], tokens[3])
 
 
+def test_folders_that_are_numbers_are_counted_not_spelled(tmp_path):
+    put(tmp_path / "imagenetv2" / "classnames.txt", "".join(f"n{i:08d} class {i}\n" for i in range(12)))
+    for i in range(12): put(tmp_path / "imagenetv2" / "imagenetv2-matched-frequency-format-val" / str(i) / "a.jpeg", picture(i, "JPEG"))
+    split = dataset_split("imagenetv2", tmp_path)
+    assert [(p.parent.name, split.classes[y]) for p, y in zip(split.images, split.labels)] == [(str(i), f"class {i}") for i in range(12)]
+
+
 def test_the_root_may_come_from_the_environment(fake, monkeypatch):
     root, truth = fake("dtd")
     with pytest.raises(ValueError, match="PROGRAD_VIZ_DATA"): few_shot("dtd", 1)

@@ -129,5 +129,29 @@ def test_a_split_of_other_classes_cannot_be_tested_with_class_specific_contexts(
     with pytest.raises(ValueError, match="class-specific"): accuracy_on(runs, few_shot("oxford_pets", 1, 1, root=world).tests["same"])
 
 
+def test_zero_shot_is_tested_with_the_template_of_the_target(clip, task):
+    runs = train(clip, task, [0], epochs=1, views=0, progress=False)
+    test = task.tests["new"]
+    zero_shot = lambda template: accuracy_on(runs, test, template)["accuracy"][0]
+    by_hand = lambda template: ((test.features(clip) @ teacher_features(clip, test.classes, template).T).argmax(-1).numpy() == test.labels).mean()
+    own, other = "a photo of a {}.", "sand sand sand water water {} sand red blue."
+    assert by_hand(own) != by_hand(other), "the templates differ in effect"
+    assert zero_shot(None) == zero_shot(own) == pytest.approx(by_hand(own)) and zero_shot(other) == pytest.approx(by_hand(other))
+
+
+@pytest.mark.parametrize("position", ["front", "middle", "end"])
+def test_other_class_names_stand_where_the_trained_ones_stood(vit, world, position):
+    runs = train(vit, few_shot("dtd", 1, 1, root=world), [0, 1], init="random", position=position, **FAST)
+    names = ("tabby cat", "dog")
+    frame = make_prompts(vit, names, 8, "random", position=position)
+    assert torch.allclose(protocols._last_features(runs, names), plain_text_features(frame, torch.as_tensor(runs.contexts[-1])).detach(), atol=1e-5)
+
+
+def test_class_specific_contexts_are_tested_on_their_own_classes(vit, world):
+    task = few_shot("dtd", 1, 1, root=world)
+    runs = train(vit, task, [0], init="random", class_specific=True, **FAST)
+    assert accuracy_on(runs, task.tests["same"])["accuracy"][1] == pytest.approx(runs.final().loc[0, "acc_same"])
+
+
 def test_a_table_of_no_protocol_is_refused():
     with pytest.raises(ValueError, match="'x'"): paper_table(pd.DataFrame({"x": [1]}))
