@@ -25,7 +25,7 @@ from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_token_cosines
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
-from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, paper_table
+from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, group_accuracy, paper_table
 from prograd_viz.report import report_data, save_report
 from prograd_viz.study import Study, study
 from prograd_viz.widgets import Explorer, Scenes, explore, prepare
@@ -184,6 +184,7 @@ BAD = {
                    (lambda w: frame_task(pd.DataFrame({"path": ["a"], "label": ["x"]}), 1), "['x']"), (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"]}), 0), "got 0")],
     "torchvision_task": [(lambda w: torchvision_task("torchvision:DTDs", 1, root=w.tmp), "did you mean 'DTD'"), (lambda w: torchvision_task("torchvision:DTD", 1), "root="), (lambda w: torchvision_task("torchvision:DTD", 1, root=w.tmp), "download=True")],
     "accuracy_on": [(lambda w: accuracy_on(replace(w.runs, task=None), w.task.tests["new"]), "no model and task"), (lambda w: accuracy_on(w.runs, Split([], [], ("a", "b"))), "no images"), (lambda w: accuracy_on(w.runs, w.task.tests["new"], "a photo"), "'a photo'")],
+    "group_accuracy": [(lambda w: group_accuracy(w.runs, w.task.tests["same"]), "no groups")],
     "few_shot_protocol": [(lambda w: few_shot_protocol(w.clip, "pockt"), "'pockt'"), (lambda w: few_shot_protocol(w.clip, []), "nothing to do"), (lambda w: few_shot_protocol(w.clip, "pocket", 0, progress=False), "got 0"),
                           (lambda w: few_shot_protocol(w.clip, "pocket", 1, 1, [1.5], progress=False), "1.5"), (lambda w: few_shot_protocol(w.clip, "pocket", 1, -1, progress=False), "-1")],
     "base_to_new": [(lambda w: base_to_new(w.clip, str(w.pets), 1, 1, [0], progress=False), "no test set 'new'")],

@@ -9,9 +9,9 @@ from fakes import FAKES
 
 from prograd_viz import protocols
 from prograd_viz.data import Split, few_shot
-from prograd_viz.datasets import toy_pets
+from prograd_viz.datasets import dataset_split, toy_pets
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
-from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, harmonic_mean, paper_table, published_lambda
+from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, group_accuracy, harmonic_mean, paper_table, published_lambda
 from prograd_viz.training import train
 
 FAST = {"n_ctx": 8, "epochs": 2, "lr": 0.1, "views": 0, "batch_size": 8, "progress": False}  # the template of Pets has 8 words
@@ -145,6 +145,18 @@ def test_other_class_names_stand_where_the_trained_ones_stood(vit, world, positi
     names = ("tabby cat", "dog")
     frame = make_prompts(vit, names, 8, "random", position=position)
     assert torch.allclose(protocols._last_features(runs, names), plain_text_features(frame, torch.as_tensor(runs.contexts[-1])).detach(), atol=1e-5)
+
+
+def test_the_worst_group_is_the_lowest_of_the_groups_by_hand(vit, tmp_path):
+    FAKES["waterbirds"](tmp_path)
+    runs, test = train(vit, few_shot("waterbirds", 2, 1, root=tmp_path), [0, 1], **FAST), dataset_split("waterbirds", tmp_path)
+    table = group_accuracy(runs, test).set_index("method")
+    for r, method in enumerate(("CoOp", "ProGrad 1")):
+        hits = (test.features(vit).numpy() @ runs.text_features[-1, r].T).argmax(-1) == test.labels
+        expected = pd.Series(hits).groupby(test.groups).mean()
+        assert table.loc[method, list(expected.index)].to_dict() == pytest.approx(expected.to_dict()) and table.loc[method, "worst"] == pytest.approx(expected.min())
+    sizes = pd.Series(test.groups).value_counts()
+    assert (table[list(sizes.index)] * sizes).sum(axis=1).div(len(test)).tolist() == pytest.approx(accuracy_on(runs, test)["accuracy"].tolist()), "groups add up to all"
 
 
 def test_class_specific_contexts_are_tested_on_their_own_classes(vit, world):
