@@ -38,7 +38,7 @@ class Split:
     masks: list | None = None  # Object masks [H, W] bool as arrays, paths, or functions that return an array; or None
     masks_from: str = ""  # Where the masks come from, in words
     groups: list | None = None  # The group each image belongs to, such as "landbird on water"; or None
-    _features: WeakKeyDictionary = field(default_factory=WeakKeyDictionary, repr=False)
+    _features: WeakKeyDictionary = field(default_factory=WeakKeyDictionary, init=False, repr=False)  # never passed on: other images have other features
 
     def __post_init__(self):
         labels = np.asarray(self.labels)

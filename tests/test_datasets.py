@@ -377,6 +377,13 @@ def test_an_image_is_read_whole_or_not_at_all_whatever_byte_is_lost(tmp_path):
     assert read < 3
 
 
+def test_other_images_never_inherit_the_features_of_those_they_replace(clip):
+    draw = np.random.default_rng(0)
+    split = Split([draw.integers(0, 255, (40, 50, 3)).astype(np.uint8) for _ in range(3)], [0, 1, 0], ("dog", "cat"))
+    first, fewer = split.features(clip), replace(split, images=split.images[1:], labels=split.labels[1:])
+    assert torch.allclose(fewer.features(clip), first[1:], atol=1e-5) and split.features(clip) is first
+
+
 def test_features_in_batches_are_those_of_all_images_at_once(clip):
     draw = np.random.default_rng(0)
     split = Split([draw.integers(0, 255, (40, 50, 3)).astype(np.uint8) for _ in range(150)], [0] * 150, ("dog", "cat"))
