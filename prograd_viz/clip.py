@@ -7,9 +7,12 @@ __all__ = ['PRECISIONS', 'ASSETS', 'Clip', 'load_clip', 'build_pocket']
 
 # %% ../nbs/00_clip.ipynb #78edc727
 import hashlib
+import logging
 import os
 import re
 import warnings
+import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -24,7 +27,7 @@ from safetensors.torch import load_file
 
 from . import torchvision_ops  # noqa: F401  before anything that imports torchvision
 import open_clip
-from open_clip.pretrained import get_pretrained_cfg
+from open_clip.pretrained import get_pretrained_cfg, get_pretrained_url, list_pretrained_models_by_tag
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from .checks import check_known
 
@@ -115,7 +118,7 @@ class Clip:
 def _check_text(clip, text, allow_unknown):
     "Raise where a text is too long for the model, or holds tokens it was never trained on"
     if not isinstance(text, str) or not text.strip(): raise ValueError(f"a text must be a non-empty string, got {text!r}")
-    if not hasattr(clip.tokenizer, "encode"): return  # a Hugging Face tokenizer with rules of its own
+    if not hasattr(clip.tokenizer, "encode"): return _check_length(clip, text)
     ids = clip.tokenizer.encode(text)
     if len(ids) + 2 > clip.context_length:
         raise ValueError(f"text has {len(ids)} tokens, but only {clip.context_length - 2} fit between start and end: {text[:60]!r}")
@@ -126,6 +129,12 @@ def _check_text(clip, text, allow_unknown):
     message = f"{clip.name!r} was never trained on {', '.join(map(repr, words))} in {text!r}; {_near_tokens(clip, words[0])}"
     if not allow_unknown: raise ValueError(message + ", or allow_unknown=True")
     warnings.warn(message, stacklevel=4)
+
+
+def _check_length(clip, text):
+    "Raise where a Hugging Face tokenizer would silently cut a text off"
+    n = len(clip.tokenizer.tokenizer(text)["input_ids"])
+    if n > clip.context_length: raise ValueError(f"text has {n} tokens, but only {clip.context_length} fit: {text[:60]!r}")
 
 
 def _near_tokens(clip, word):
@@ -142,22 +151,30 @@ ASSETS = Path(str(files("prograd_viz") / "assets"))
 
 def load_clip(
     name: str = "pocket",  # "pocket", an open_clip architecture, or a "hf-hub:" / "local-dir:" address
-    pretrained: str | None = None,  # Tag or checkpoint file (.safetensors, .pt); "random" for untrained weights
+    pretrained: str | None = None,  # Tag or checkpoint file (.safetensors, .pt, OpenAI's archives); "random" for untrained weights
     device: str | None = None,  # Torch device; a GPU if there is one
     precision: str = "fp32",  # "fp32", "fp64", "fp16" or "bf16" weights, or "amp_bf16": bfloat16 arithmetic on float32 weights
     quick_gelu: bool | None = None,  # Activation; None follows the pretrained tag
     cache: str | Path | None = None,  # Folder that remembers image features between sessions; None: $PROGRAD_VIZ_CACHE, or no memory
+    trust: bool = False,  # Open a TorchScript archive that OpenAI did not publish: it runs code
 ) -> Clip:
     "Load a frozen CLIP; raises ValueError for unknown names and OSError where weights cannot be had"
     check_known("precision", precision, PRECISIONS)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name == "pocket": model, trained, pretrained = _pocket_model(pretrained)
-    else: (name, model), trained = _open_clip_model(name, pretrained, quick_gelu), None
+    else: (name, model), trained = _open_clip_model(name, pretrained, quick_gelu, trust), None
     scale = model.logit_scale.detach().clone()
     model = model.to(device, PRECISIONS[precision]).eval().requires_grad_(False)
     if precision in ("fp16", "bf16"): model.logit_scale.data = scale.to(device)  # a rounded exponent would change every logit
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    return Clip(model, open_clip.get_tokenizer(name), preprocess, name, pretrained or name, trained, torch.bfloat16 if precision == "amp_bf16" else None, _folder(cache))
+    return Clip(model, _tokenizer(name), preprocess, name, pretrained or name, trained, torch.bfloat16 if precision == "amp_bf16" else None, _folder(cache))
+
+
+def _tokenizer(name):
+    "open_clip's tokenizer for a model, with one clear error where it cannot be had"
+    try: return open_clip.get_tokenizer(name)
+    except Exception as e:  # a missing package, a missing file, a hub that cannot be reached
+        raise OSError(f"no tokenizer for {name!r}: {str(e)[:200]}\nIt comes from Hugging Face: it needs `pip install transformers`, and its files in the local cache (HF_HOME) or a network.") from e
 
 
 def _folder(cache):
@@ -191,10 +208,6 @@ def _pocket_model(checkpoint=None):
     return model, frozenset(ids.tolist()), str(checkpoint or "pocket")
 
 # %% ../nbs/00_clip.ipynb #0b8cfa58
-from contextlib import contextmanager
-import logging
-
-
 @contextmanager
 def _quiet():
     "Silence open_clip's remarks about random weights where they are what was asked for"
@@ -204,15 +217,18 @@ def _quiet():
     finally: logging.disable(before)
 
 
-def _open_clip_model(name, pretrained, quick_gelu):
+def _open_clip_model(name, pretrained, quick_gelu, trust):
     "An open_clip model under its full name (activation included) with checked weights"
-    if ":" in name: return name, _create(name, None)
+    if ":" in name:
+        if pretrained is not None: raise ValueError(f"{name!r} brings its own weights, got pretrained={str(pretrained)!r} as well; leave it out")
+        return name, _create(name, None)
     name = check_known("CLIP architecture", name.replace("/", "-"), open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None:
         raise ValueError(f"{name!r} needs weights: pretrained must be a checkpoint file, 'random', or one of {', '.join(tags) or '(no published tags)'}")
     if pretrained == "random": return name, _create(name, None, force_quick_gelu=bool(quick_gelu))
     if not Path(pretrained).is_file(): check_known(f"tag or checkpoint file for {name!r}", pretrained, tags)
+    elif _is_archive(pretrained): return _archive_model(name, pretrained, quick_gelu, trust)
     return _follow_activation(name, pretrained, quick_gelu)
 
 
@@ -223,9 +239,12 @@ def _follow_activation(name, pretrained, quick_gelu):
     if wanted is not None and quick_gelu not in (None, wanted):
         raise ValueError(f"{name!r} with {pretrained!r} was trained with {'QuickGELU' if wanted else 'GELU'}, got quick_gelu={quick_gelu}; leave it at None")
     if not wanted or built: return name, _create(name, pretrained)
-    if f"{name}-quickgelu" in open_clip.list_models(): name = f"{name}-quickgelu"
+    name = _quick_name(name)
     warnings.warn(f"{pretrained!r} weights use QuickGELU: loading {name!r}", stacklevel=4)
     return name, _create(name, pretrained, force_quick_gelu=True)
+
+
+def _quick_name(name): return f"{name}-quickgelu" if f"{name}-quickgelu" in open_clip.list_models() else name
 
 
 def _create(name, pretrained, **kwargs):
@@ -236,6 +255,32 @@ def _create(name, pretrained, **kwargs):
     except Exception as e:  # a damaged file fails in any of a dozen ways
         if pretrained and Path(pretrained).is_file():
             raise ValueError(f"cannot load {pretrained} into {name!r}: {str(e)[:200]}; it must be a state dict of this architecture, as safetensors or .pt") from e
+        if "transformers" in str(e): raise OSError(f"the text tower of {name!r} is a Hugging Face model: it needs `pip install transformers`, and its configuration in the local cache (HF_HOME) or a network") from e
         raise OSError(f"no weights for {name!r} ({pretrained or 'from the hub'}): {str(e)[:200]}\n"
                       "They are neither in the local cache nor reachable. Download the checkpoint where there is a network and pass its "
                       "path as pretrained=, or fill the cache (HF_HOME) there and copy it here.") from e
+
+
+def _is_archive(path): return zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist())
+
+
+def _published_archives():
+    "SHA-256 -> architecture, of the archives that OpenAI published; the hash is part of the address"
+    return {get_pretrained_url(name, "openai").split("/")[-2]: name for name in list_pretrained_models_by_tag("openai")}
+
+
+def _archive_model(name, path, quick_gelu, trust):
+    "A model with the weights of OpenAI's TorchScript archive, which runs code as it is opened"
+    if quick_gelu is False: raise ValueError(f"OpenAI's archives use QuickGELU, got quick_gelu=False for {path}; leave it at None")
+    with open(path, "rb") as file: digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest not in _published_archives():
+        problem = f"{path} is a TorchScript archive, which runs code when it is opened, and OpenAI published none with its SHA-256 {digest[:12]}..."
+        if not trust: raise ValueError(f"{problem}; use a state dict (.safetensors, .pt), or trust=True if you know who made it")
+        warnings.warn(f"{problem}: opened because trust=True", stacklevel=5)
+    name = _quick_name(name)
+    model = _create(name, None, force_quick_gelu=True)
+    try:
+        state = torch.jit.load(path, map_location="cpu").state_dict()
+        model.load_state_dict({k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")})
+    except (RuntimeError, ValueError) as e: raise ValueError(f"cannot load {path} into {name!r}: {str(e)[:200]}; it must be the archive of this architecture") from e
+    return name, model

@@ -11,15 +11,17 @@ import hashlib
 import os
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from tqdm.auto import tqdm
 
 from .checks import check_in_range, check_known, check_whole
 from .clip import Clip
@@ -33,8 +35,10 @@ class Split:
     images: list  # Arrays [H, W, 3] uint8, PIL images, or paths
     labels: np.ndarray  # Indices into `classes`, [N]
     classes: tuple  # Class names
-    masks: list | None = None  # Object masks [H, W] bool as arrays or paths, or None
-    _features: WeakKeyDictionary = field(default_factory=WeakKeyDictionary, repr=False)
+    masks: list | None = None  # Object masks [H, W] bool as arrays, paths, or functions that return an array; or None
+    masks_from: str = ""  # Where the masks come from, in words
+    groups: list | None = None  # The group each image belongs to, such as "landbird on water"; or None
+    _features: WeakKeyDictionary = field(default_factory=WeakKeyDictionary, init=False, repr=False)  # never passed on: other images have other features
 
     def __post_init__(self):
         labels = np.asarray(self.labels)
@@ -45,6 +49,7 @@ class Split:
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise ValueError(f"labels must be indices from 0 to {len(self.classes) - 1}, got {self.labels.min()} to {self.labels.max()}")
         if self.masks is not None and len(self.masks) != len(self.images): raise ValueError(f"{len(self.images)} images but {len(self.masks)} masks; give one mask per image, or None")
+        if self.groups is not None and len(self.groups) != len(self.images): raise ValueError(f"{len(self.images)} images but {len(self.groups)} groups; give one group per image, or None")
 
     def __len__(self): return len(self.labels)
 
@@ -60,8 +65,8 @@ class Split:
         i: int,  # Which image
     ) -> np.ndarray:  # [H, W] bool
         "One object mask, checked against its image"
-        if self.masks is None: raise ValueError("this split has no masks; foreground cannot be measured without them")
-        m = self.masks[i]
+        if self.masks is None: raise ValueError("this split has no masks; foreground cannot be measured without them, see datasets.with_masks")
+        m = self.masks[i]() if callable(self.masks[i]) else self.masks[i]
         m = np.asarray(m if isinstance(m, np.ndarray) else open_image(m).convert("L")) > 0
         size = self.image(i).size[::-1]
         if m.shape != size: raise ValueError(f"mask {i} is {m.shape[0]} x {m.shape[1]} but its image is {size[0]} x {size[1]} (rows x columns); resize the mask")
@@ -88,7 +93,7 @@ class Split:
         clip: Clip,  # The frozen model
     ) -> torch.Tensor:  # L2-normalised, [N, E]
         "Image features, computed once per model"
-        if clip not in self._features: self._features[clip] = _remembered(clip, self, "", lambda: clip.encode_image(self.tensor(clip)))
+        if clip not in self._features: self._features[clip] = _remembered(clip, self, "", lambda: self._encoded(clip, clip.preprocess, range(len(self))))
         return self._features[clip]
 
     def view_features(
@@ -117,22 +122,39 @@ class Split:
 
     def _augmented(self, clip, rows):
         "Features of one random view of each of some images"
-        transform = augmentation(clip)
-        return clip.encode_image(torch.stack([transform(self.image(i)) for i in rows]))
+        return self._encoded(clip, augmentation(clip), rows, threads=1)  # one after the other: the crops come from one random stream
+
+    def _encoded(self, clip, transform, rows, threads=min(8, os.cpu_count() or 1)):
+        "Features of transformed images; only a batch of them is ever in memory, and files are read side by side"
+        parts = [rows[i:i + 128] for i in range(0, len(rows), 128)]
+        with ThreadPoolExecutor(threads) as pool:
+            load = lambda part: torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))
+            return torch.cat([clip.encode_image(load(part)) for part in tqdm(parts, desc="images", unit="batch", delay=5, leave=False)])
 
 # %% ../nbs/02_data.ipynb #96f2b371
 def open_image(
     source,  # Array [H, W, 3] uint8, PIL image, or path
 ) -> Image.Image:  # RGB
     "An RGB image from an array, a PIL image or a file; a file that cannot be read is named"
-    if isinstance(source, Image.Image): return source.convert("RGB")
+    if isinstance(source, Image.Image): return _upright_rgb(source)
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8: raise ValueError(f"an image array must be [H, W, 3] uint8, got {source.shape} {source.dtype}")
         return Image.fromarray(source)
     try:
-        with Image.open(source) as image: return image.convert("RGB")
+        with Image.open(source) as image:
+            if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS: raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels exceed PIL's limit of {Image.MAX_IMAGE_PIXELS}")
+            return _upright_rgb(image)
     except FileNotFoundError: raise FileNotFoundError(f"image not found: {source}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e: raise ValueError(f"cannot read image {source}: {e}; convert it to PNG or JPEG, or remove it") from e
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e: raise ValueError(f"cannot read image {source}, it may be a decompression bomb: {e}; make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from e
+    except Exception as e: raise ValueError(f"cannot read image {source}: {e}; convert it to PNG or JPEG, or remove it") from e  # a damaged file fails in any of a dozen ways
+
+
+def _upright_rgb(image):
+    "Turned as its EXIF data say, 8 bits a channel, RGB"
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F"): raise ValueError(f"mode {image.mode!r} holds 32 bits a pixel in a range of its own")
+    if image.mode.startswith("I;16"): image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def check_classes(
@@ -218,16 +240,21 @@ class Task:
 
 # %% ../nbs/02_data.ipynb #d5cc3f0c
 def few_shot(
-    name: str = "pocket",  # "pocket", or a folder with an image folder per class
+    name: str = "pocket",  # "pocket", a data set of `datasets.DATASETS`, "torchvision:...", a folder with an image folder per class, or a DataFrame of paths and labels
     shots: int = 8,  # Training images per class
     seed: int = 1,  # Decides everything
-    **options,  # Passed to `pocket_task` or `folder_task`
+    **options,  # Passed to `pocket_task`, `datasets.dataset_task`, `torchvision_task`, `folder_task` or `frame_task`
 ) -> Task:
     "A few-shot task by name"
+    from prograd_viz import datasets  # here and not above: that module builds on this one
+
     check_whole("seed", seed, 0)
+    if not isinstance(name, (str, Path)): return datasets.frame_task(name, shots, seed, **options)
     if name == "pocket": return pocket_task(shots, seed, **options)
+    if name in datasets.DATASETS: return datasets.dataset_task(name, shots, seed, **options)
+    if str(name).startswith("torchvision:"): return datasets.torchvision_task(name, shots, seed, **options)
     if Path(name).is_dir(): return folder_task(Path(name), shots, seed, **options)
-    raise ValueError(f"unknown data {name!r}; use 'pocket', or the path of a folder that holds one folder of images per class")
+    check_known("data set or folder of images", name, ["pocket", *datasets.DATASETS])
 
 
 def pocket_task(
@@ -293,11 +320,11 @@ def _scene(rng, noun, home, textures, keep, style):
 def few_shot_sample(
     labels: list,  # Class of every image, in the order of the list of images
     shots: int,  # Images per class
-    seed: int,  # Seeds Python's random, as published
+    seed: int | random.Random,  # Seeds Python's random, as published; or a generator that was used before
 ) -> list:  # Positions of the drawn images
     "The published draw: classes in order of first appearance, `random.sample` for each (Dassl's sampler)"
     check_whole("shots", shots, 1, fix="1, 2, 4, 8 and 16 are usual")
-    rng, groups = random.Random(seed), {}
+    rng, groups = seed if isinstance(seed, random.Random) else random.Random(seed), {}
     for i, label in enumerate(labels): groups.setdefault(label, []).append(i)
     few = sorted(str(k) for k, v in groups.items() if len(v) < shots)
     if few: warnings.warn(f"fewer than {shots} images for {', '.join(few[:5])}: taking all there are", stacklevel=2)
@@ -325,7 +352,9 @@ def folder_task(
 
     def split(rows):
         masks = [root / "masks" / paths[i].parent.name / f"{paths[i].stem}.png" for i in rows]
-        return Split([paths[i] for i in rows], [labels[i] for i in rows], classes, masks if masks and all(m.exists() for m in masks) else None)
+        gone = [m for m in masks if not m.exists()]
+        if gone and (root / "masks").is_dir(): warnings.warn(f"{gone[0]} and {len(gone) - 1} more masks are missing: these images come without masks", stacklevel=4)
+        return Split([paths[i] for i in rows], [labels[i] for i in rows], classes, *(() if gone else (masks, f"files in {root / 'masks'}")))
 
     settings = {"data": str(root), "shots": shots, "seed": seed, "classes": list(classes)}
     return Task(root.name, split(drawn), {"same": split(left)} if left else {}, template, settings)

@@ -32,6 +32,7 @@ class Prompts:
     where: torch.Tensor  # Position of each context vector, [C, M]
     start: torch.Tensor  # Initial context: [M, D], or [C, M, D] when class-specific
     init: str  # "template", "random" or the text it starts from
+    first: int = 1  # Position of the first token of a text; 0 where the tokenizer has no start token (SigLIP, mT5)
     _parts: dict = field(default_factory=dict, repr=False)
     _packings: dict = field(default_factory=dict, repr=False)
 
@@ -97,14 +98,21 @@ def make_prompts(
     names = [c.replace("_", " ") for c in classes]
     _check_fits(clip, frame, names, n_ctx)
     _say_what_is_slow(clip, class_specific, position)
-    tokens, where = _placed(clip, clip.tokenize([f"{frame} {name}." for name in names]), names, n_ctx, position)
-    return Prompts(clip, classes, tokens, where, _start(clip, words, n_ctx, len(classes) if class_specific else 0, seed), init)
+    first = _first_position(clip)
+    tokens, where = _placed(clip, clip.tokenize([f"{frame} {name}." for name in names]), names, n_ctx, position, first)
+    return Prompts(clip, classes, tokens, where, _start(clip, words, n_ctx, len(classes) if class_specific else 0, seed, first), init, first)
 
 
-def _placed(clip, tokens, names, n_ctx, position):
+def _first_position(clip):
+    "1 behind a start token, which all texts share; 0 where there is none"
+    a, b = clip.tokenizer(["a", "of"])[:, 0].tolist()
+    return int(a == b)
+
+
+def _placed(clip, tokens, names, n_ctx, position, first):
     "Tokens [C, L] with the context before, around or behind the class name, and the positions of its vectors, [C, M]"
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
-    where = torch.arange(1, 1 + n_ctx, device=tokens.device).repeat(len(tokens), 1)
+    where = torch.arange(first, first + n_ctx, device=tokens.device).repeat(len(tokens), 1)
     if position == "end": return tokens, where
     if not hasattr(clip.tokenizer, "encode"): raise ValueError(f"position={position!r} needs a tokenizer that can encode a name alone; {clip.name!r} has none, use 'end'")
     lengths = torch.tensor([len(clip.tokenizer.encode(n)) for n in names], device=tokens.device)[:, None]
@@ -132,7 +140,7 @@ def _check_fits(clip, frame, names, n_ctx):
 
 
 @torch.no_grad()
-def _start(clip, words, n_ctx, n_classes, seed):
+def _start(clip, words, n_ctx, n_classes, seed, first):
     "Initial context: word embeddings behind zeros, or a normal draw"
     shape = (*([n_classes] if n_classes else []), n_ctx, clip.token_embedding.embedding_dim)
     if not words:
@@ -140,7 +148,7 @@ def _start(clip, words, n_ctx, n_classes, seed):
         return draw.to(clip.device, clip.wide)
     n = len(words.split())
     start = torch.zeros(shape, device=clip.device, dtype=clip.wide)
-    start[n_ctx - n:] = clip.token_embedding(clip.tokenize([words])[0, 1:1 + n])
+    start[n_ctx - n:] = clip.token_embedding(clip.tokenize([words])[0, first:first + n])
     return start
 
 # %% ../nbs/03_prompts.ipynb #ebf0979d
@@ -204,8 +212,8 @@ class _Packing:
 def _own_lengths(prompts):
     "Positions in the shared prefix, own tokens of each class [C], and the numbers that padding them all to the longest would add"
     where, width = prompts.where, prompts.clip.token_embedding.embedding_dim
-    leading = (where == torch.arange(1, 1 + prompts.n_ctx, device=where.device)).all(0).cumprod(0).sum().item()
-    prefix = 1 if prompts.class_specific else 1 + leading
+    leading = (where == torch.arange(prompts.first, prompts.first + prompts.n_ctx, device=where.device)).all(0).cumprod(0).sum().item()
+    prefix = 1 if prompts.class_specific else prompts.first + leading
     lengths = _end_positions(prompts) + 1 - prefix
     return prefix, lengths, int((lengths.max() - lengths).sum()) * width
 
@@ -235,7 +243,7 @@ def text_features(
     context: torch.Tensor,  # [R, M, D] or, class-specific, [R, C, M, D]
 ) -> torch.Tensor:  # L2-normalised text features, [R, C, E]
     "Text features of R contexts, by the fastest exact way this model has"
-    if not has_fast_path(prompts.clip): return plain_text_features(prompts, context)
+    if not has_fast_path(prompts.clip) or (prompts.class_specific and not prompts.first): return plain_text_features(prompts, context)  # without a start token, classes of their own share nothing
     clip, tower, pack = prompts.clip, prompts.clip.text_tower, prompts.packing(len(context))
     vectors = context.flatten(1, -2).to(clip.dtype).index_select(1, pack.vectors)  # [R, K, D]
     x = pack.fixed.expand(len(context), -1, -1).index_add(1, pack.slots, vectors)

@@ -20,10 +20,12 @@ from prograd_viz.cam import cam_maps, cam_operator, explained_directions, foregr
 from prograd_viz.checks import check_in_range, check_known, check_whole
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_sample, folder_task, open_image, pocket_task
+from prograd_viz.datasets import box_mask, dataset_split, dataset_task, frame_task, grabcut_mask, group_table, published_draw, torchvision_task, toy_pets, with_masks
 from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_token_cosines
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
+from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, group_accuracy, paper_table
 from prograd_viz.report import report_data, save_report
 from prograd_viz.study import Study, study
 from prograd_viz.scenes import Scenes, prepare, scene_parts
@@ -52,8 +54,9 @@ def w(clip, tiny, task, bare, tmp_path_factory):
     (tmp / "weightless").mkdir(), (tmp / "configured").mkdir()
     (tmp / "configured" / "open_clip_config.json").write_text(json.dumps({"model_cfg": open_clip.get_model_config(tiny(precision="fp32").name), "preprocess_cfg": {}}))
     runs = train(clip, task, [0, 1], epochs=2, batch_size=8, views=0, progress=False)
+    toy = toy_pets(tmp / "toy", per_class=6)
     image, mask = render(Scene("dog", "sand"))
-    return SimpleNamespace(clip=clip, vit=tiny(precision="fp32"), task=task, bare=bare, tmp=tmp, pets=pets, configured=tmp / "configured", runs=runs, image=image, mask=mask,
+    return SimpleNamespace(clip=clip, vit=tiny(precision="fp32"), task=task, bare=bare, tmp=tmp, pets=pets, toy=toy, configured=tmp / "configured", runs=runs, image=image, mask=mask,
                            g=torch.ones(1, 2, 3), names=["dog", "cat"], empty=Task("empty", Split([], [], task.classes), {}))
 
 
@@ -75,7 +78,7 @@ BAD = {
                   (lambda w: load_clip(precision="fp8"), "'fp8'"), (lambda w: load_clip(w.vit.name, str(w.tmp / "weights.pt")), "weights.pt"),
                   (lambda w: load_clip(w.vit.name, str(w.tmp / "weights.safetensors")), "weights.safetensors"), (lambda w: load_clip("pocket", str(w.tmp / "weights.safetensors")), "weights.safetensors"),
                   (lambda w: load_clip(f"local-dir:{w.tmp / 'absent'}"), "absent"), (lambda w: load_clip(f"local-dir:{w.tmp / 'weightless'}"), "weightless"),
-                  (lambda w: load_clip(f"local-dir:{w.configured}"), "configured"),
+                  (lambda w: load_clip(f"local-dir:{w.configured}"), "configured"), (lambda w: load_clip(f"local-dir:{w.configured}", "openai"), "brings its own weights"),
                   (lambda w: load_clip("hf-hub:nobody/nothing"), "nobody/nothing")],
     "Clip.tokenize": [(lambda w: w.clip.tokenize(["a photo of a dgo."]), "'dgo' in 'a photo of a dgo.'"), (lambda w: w.clip.tokenize(["dog " * 80]), "80 tokens"), (lambda w: w.clip.tokenize([""]), "non-empty string, got ''"),
                       (lambda w: w.clip.tokenize([None]), "got None"), (lambda w: w.vit.tokenize(["word " * 76]), "76 tokens")],
@@ -99,7 +102,7 @@ BAD = {
                    (lambda w: open_image(w.tmp), "Is a directory"), (lambda w: open_image(np.zeros((3, 4))), "(3, 4)"), (lambda w: open_image(np.zeros((3, 4, 3))), "float64")],
     "Split": [(lambda w: Split([w.image], [0, 1], ("a", "b")), "2 labels"), (lambda w: Split([w.image], [7], ("a", "b")), "7"), (lambda w: Split([w.image], [-1], ("a", "b")), "-1"),
               (lambda w: Split([w.image], [0], ("a",)), "['a']"), (lambda w: Split([w.image], [0], ()), "[]"), (lambda w: Split([w.image], [0], ("a", "b"), []), "0 masks"),
-              (lambda w: Split([w.image], [0.5], ("a", "b")), "0.5")],
+              (lambda w: Split([w.image], [0.5], ("a", "b")), "0.5"), (lambda w: Split([w.image], [0], ("a", "b"), groups=[]), "0 groups")],
     "Split.mask": [(lambda w: masked(w, w.mask[:9]).mask(0), "mask 0 is 9 x 112 but its image is 112 x 112"), (lambda w: masked(w, w.tmp / "absent.png").mask(0), "absent.png"),
                    (lambda w: Split([w.image], [0], ("a", "b")).mask(0), "no masks")],
     "Split.features": [(lambda w: Split([w.tmp / "broken.png"], [0], ("a", "b")).features(w.clip), "broken.png")],
@@ -175,6 +178,27 @@ BAD = {
     "plot_lambda": [(lambda w: plot_lambda(pd.DataFrame({"lam": [0, 1], "acc_same": [0, 1]}), ["acc_sane"]), "'acc_sane'")],
     "study": [(lambda w: study(w.clip, [1], shots=0, progress=False), "got 0"), (lambda w: study(w.clip, [1], lambdas=[2], progress=False), "got 2"),
               (lambda w: study(w.clip, [1], data={"nose": 1}, progress=False), "nose")],
+    "box_mask": [(lambda w: box_mask(w.image, (0, 0, 200, 9)), "(0, 0, 200, 9)"), (lambda w: box_mask(w.image, (9, 0, 9, 9)), "(9, 0, 9, 9)")],
+    "grabcut_mask": [(lambda w: grabcut_mask(w.image[:2, :2]), "an image of 2 x 2"), (lambda w: grabcut_mask(w.image, (0, 0, 112, 112)), "(0, 0, 112, 112)"), (lambda w: grabcut_mask(w.image, (-5, 0, 9, 9)), "(-5, 0, 9, 9)"), (lambda w: grabcut_mask(w.image, steps=0), "got 0"), (lambda w: grabcut_mask(w.tmp / "words.jpg"), "words.jpg")],
+    "with_masks": [(lambda w: with_masks(w.task.train, "grabcat"), "'grabcat'"), (lambda w: with_masks(w.task.train, w.task.train.masks), "masks_from"), (lambda w: with_masks(w.task.train, [w.mask], "me"), "1 masks")],
+    "published_draw": [(lambda w: published_draw([0, 1], [], 0, 1), "got 0")],
+    "dataset_split": [(lambda w: dataset_split("oxford_pet", w.toy), "did you mean 'oxford_pets'"), (lambda w: dataset_split("oxford_pets", w.toy, "tset"), "'tset'; did you mean 'test'"), (lambda w: dataset_split("oxford_pets", w.toy, subset="old"), "'old'"),
+                      (lambda w: dataset_split("oxford_pets", w.toy, masks="box"), "'box'"), (lambda w: dataset_split("dtd", w.toy), str(Path("dtd") / "split_zhou_DescribableTextures.json")), (lambda w: dataset_split("oxford_pets"), "root=")],
+    "dataset_task": [(lambda w: dataset_task("oxford_pets", 0, root=w.toy), "got 0"), (lambda w: dataset_task("oxford_pets", 1, root=w.toy, subset="half"), "'half'"), (lambda w: dataset_task("oxford_pets", 1, root=w.toy, template="pet"), "'pet'"),
+                     (lambda w: dataset_task("oxford_pets", 1, root=w.toy, files=["nobody.jpg"]), "nobody.jpg"), (lambda w: dataset_task("oxford_pets", 1, root=w.tmp / "nowhere"), "nowhere")],
+    "group_table": [(lambda w: group_table(w.task), "'pocket'")],
+    "toy_pets": [(lambda w: toy_pets(w.tmp / "odd", ("cat", "dgo")), "'dgo'")],
+    "frame_task": [(lambda w: frame_task([1, 2], 1), "list"), (lambda w: frame_task(pd.DataFrame({"file": ["a"]}), 1), "'path'"), (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", None]}), 1), "row 1"),
+                   (lambda w: frame_task(pd.DataFrame({"path": ["a"], "label": ["x"]}), 1), "['x']"), (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"]}), 0), "got 0")],
+    "torchvision_task": [(lambda w: torchvision_task("torchvision:DTDs", 1, root=w.tmp), "did you mean 'DTD'"), (lambda w: torchvision_task("torchvision:DTD", 1), "root="), (lambda w: torchvision_task("torchvision:DTD", 1, root=w.tmp), "download=True")],
+    "accuracy_on": [(lambda w: accuracy_on(replace(w.runs, task=None), w.task.tests["new"]), "no model and task"), (lambda w: accuracy_on(w.runs, Split([], [], ("a", "b"))), "no images"), (lambda w: accuracy_on(w.runs, w.task.tests["new"], "a photo"), "'a photo'")],
+    "group_accuracy": [(lambda w: group_accuracy(w.runs, w.task.tests["same"]), "no groups")],
+    "few_shot_protocol": [(lambda w: few_shot_protocol(w.clip, "pockt"), "'pockt'"), (lambda w: few_shot_protocol(w.clip, []), "nothing to do"), (lambda w: few_shot_protocol(w.clip, "pocket", 0, progress=False), "got 0"),
+                          (lambda w: few_shot_protocol(w.clip, "pocket", 1, 1, [1.5], progress=False), "1.5"), (lambda w: few_shot_protocol(w.clip, "pocket", 1, -1, progress=False), "-1")],
+    "base_to_new": [(lambda w: base_to_new(w.clip, str(w.pets), 1, 1, [0], progress=False), "no test set 'new'")],
+    "cross_dataset": [(lambda w: cross_dataset(w.clip, "pocket", ["dtds"]), "did you mean 'dtd'"), (lambda w: cross_dataset(w.clip, "pocket", ["dtd"], data={"root": w.toy}), "split_zhou_DescribableTextures.json")],
+    "domain_generalisation": [(lambda w: domain_generalisation(w.clip, data={"root": w.toy}), "classnames.txt")],
+    "paper_table": [(lambda w: paper_table(pd.DataFrame({"accurcy": [1]})), "'accurcy'")],
 }
 ROWS = [pytest.param(call, says, id=f"{name}-{says[:40]}") for name, rows in BAD.items() for call, says in rows]
 
@@ -279,7 +303,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
     inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Prompts.packing", "Scenes.view", "Gallery.views", "Gallery.prompts", "Gallery.refresh", "Gallery.shown", "Gallery.sheet", "Gallery.table", "Gallery.turn_pin", "Dial.observe", "Dial.still", "Dial.where", "Panel.refresh", "Screen.refresh", "plane_panel", "step_panels", "show_cosine", "show_gradient_plane",
              "Work.say", "Work.start", "Work.soon", "Work.stop", "Work.wait", "Explorer.refresh", "Explorer.save", "Strip.at", "strips", "paint_plane", "gradient_arrows", "join_scenes", "layer_names", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "step", "Runs.text", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
-             "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "plot_angles", "random_scenes", "contact_sheet", "declare_missing"}
+             "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean"}
     elsewhere = {"prograd_demo"}  # in test_cli.py
     every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}
     assert every - set(BAD) == inner | elsewhere

@@ -1,0 +1,169 @@
+"The papers' protocols: what is trained, where it is tested, and what the tables say."
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fakes import FAKES
+
+from prograd_viz import protocols
+from prograd_viz.data import Split, few_shot
+from prograd_viz.datasets import dataset_split, toy_pets
+from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
+from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, group_accuracy, harmonic_mean, paper_table, published_lambda
+from prograd_viz.training import train
+
+FAST = {"n_ctx": 8, "epochs": 2, "lr": 0.1, "views": 0, "batch_size": 8, "progress": False}  # the template of Pets has 8 words
+
+
+@pytest.fixture(scope="module")
+def vit(tiny): return tiny(precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    "A root with a toy of Oxford Pets and fakes of DTD, ImageNet and its variants"
+    root = toy_pets(tmp_path_factory.mktemp("world"))
+    for name in ("dtd", "imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"): FAKES[name](root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def by_hand(runs, split, r):
+    "Accuracy of the r-th run's last text features"
+    scores = split.features(runs.clip).numpy() @ runs.text_features[-1, r].T
+    return (scores.argmax(-1) == split.labels).mean()
+
+
+def test_few_shots_have_a_row_per_data_set_shots_seed_and_method_and_the_right_numbers(vit, world):
+    table = few_shot_protocol(vit, ["oxford_pets", "dtd"], [1, 2], [1, 2], [0, 0.5], {"root": world}, **FAST)
+    assert len(table) == 2 * 2 * 2 * 3 and set(table["method"]) == {"zero-shot", "CoOp", "ProGrad 0.5"} and not table.isna().drop(columns="lam").any().any()
+    task = few_shot("oxford_pets", 2, 2, root=world)
+    runs = train(vit, task, [0, 0.5], seed=2, **FAST)
+    mine = table.query("dataset == 'oxford_pets' and shots == 2 and seed == 2").set_index("method")["accuracy"]
+    assert np.allclose(mine[["CoOp", "ProGrad 0.5"]], [by_hand(runs, task.tests["same"], r) for r in range(2)]) and np.isclose(mine["zero-shot"], runs.zero_shot_accuracy["same"])
+    folded = paper_table(table)
+    assert list(folded) == ["oxford_pets", "dtd", "average"] and np.isclose(folded.loc[(2, "CoOp"), "oxford_pets"], 100 * table.query("dataset == 'oxford_pets' and shots == 2 and method == 'CoOp'")["accuracy"].mean())
+    assert np.allclose(folded["average"], folded[["oxford_pets", "dtd"]].mean(axis=1))
+
+
+def test_base_to_new_learns_base_and_tests_both_halves(vit, world):
+    table = base_to_new(vit, ["oxford_pets", "dtd"], 2, [1, 2], [0, 1], {"root": world}, **FAST)
+    task = few_shot("oxford_pets", 2, 1, root=world, subset="base")
+    runs = train(vit, task, [0, 1], seed=1, **FAST)
+    row = table.query("dataset == 'oxford_pets' and seed == 1 and method == 'ProGrad 1'").iloc[0]
+    assert np.isclose(row["base"], runs.final().loc[1, "acc_same"]) and np.isclose(row["new"], runs.final().loc[1, "acc_new"]) and np.isclose(row["H"], harmonic_mean(row["base"], row["new"]))
+    folded = paper_table(table)
+    pets, mean = folded.loc[("oxford_pets", 2, "CoOp")], folded.loc[("average", 2, "CoOp")]
+    assert np.isclose(pets["H"], harmonic_mean(pets["base"], pets["new"])) and np.isclose(mean["H"], harmonic_mean(mean["base"], mean["new"])), "H of the means, as the papers have it"
+    assert np.isclose(mean["new"], (pets["new"] + folded.loc[("dtd", 2, "CoOp"), "new"]) / 2)
+
+
+def test_the_harmonic_mean_is_low_where_one_half_is():
+    assert harmonic_mean(0.8, 0.8) == pytest.approx(0.8) and harmonic_mean(1.0, 0.0) == 0 and harmonic_mean(0.0, 0.0) == 0 and harmonic_mean(82.69, 63.22) == pytest.approx(71.66, abs=0.005)
+
+
+def test_domain_generalisation_tests_imagenet_and_its_four_variants(vit, world):
+    table = domain_generalisation(vit, 2, 1, [0, 1], {"root": world}, **FAST)
+    assert list(dict.fromkeys(table["target"])) == ["imagenet", "imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"] and set(table["source"]) == {"imagenet"} and len(table) == 5 * 3
+    folded = paper_table(table)
+    assert np.isclose(folded.loc[("imagenet", 2, "CoOp"), "average"], folded.loc[("imagenet", 2, "CoOp")][["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]].mean()), "the source is no part of the average"
+
+
+def test_another_data_set_is_tested_with_its_own_names_and_teacher(vit, world):
+    table = cross_dataset(vit, "dtd", ["oxford_pets"], 2, 1, [0], {"root": world}, **FAST)
+    runs = train(vit, few_shot("dtd", 2, 1, root=world), [0], seed=1, **FAST)
+    task = few_shot("oxford_pets", 2, 1, root=world)
+    right = lambda text: (task.tests["same"].features(vit) @ text.T).argmax(-1).numpy() == task.tests["same"].labels
+    frame = make_prompts(vit, task.classes, 8, "template", "a texture of {}.")
+    expected = {"zero-shot": right(teacher_features(vit, task.classes, "a type of pet, a photo of a {}.")).mean(), "CoOp": right(plain_text_features(frame, torch.as_tensor(runs.contexts[-1]))[0].detach()).mean()}
+    assert table.query("target == 'oxford_pets'").set_index("method")["accuracy"].to_dict() == pytest.approx(expected)
+
+
+def test_without_lambdas_the_published_ones_are_trained(vit, world):
+    table = few_shot_protocol(vit, ["dtd", "oxford_pets"], [4, 8], 1, None, {"root": world}, **FAST)
+    trained = table[table["method"] == "ProGrad"].set_index(["dataset", "shots"])["lam"]
+    assert trained.to_dict() == {("dtd", 4): 1.0, ("dtd", 8): 0.8, ("oxford_pets", 4): 1.0, ("oxford_pets", 8): 1.0}
+    assert published_lambda("flowers102", 16) == published_lambda("eurosat", 8) == 0.8 and published_lambda("eurosat", 4) == published_lambda("caltech101", 16) == 1.0
+
+
+def test_published_options_are_the_defaults_and_can_be_changed(vit, world, monkeypatch):
+    seen = []
+    monkeypatch.setattr(protocols, "train", lambda clip, task, lams, **options: seen.append(options) or train(clip, task, lams, **options | {"epochs": 1, "views": 0}))
+    few_shot_protocol(vit, ["imagenet", "dtd"], 1, 1, [0], {"root": world}, progress=False)
+    few_shot_protocol(vit, "imagenet", 1, 1, [0], {"root": world}, progress=False, epochs=3, n_ctx=5)
+    assert [(o["n_ctx"], o.get("epochs")) for o in seen] == [(16, 50), (16, None), (5, 3)]
+
+
+def test_test_images_are_encoded_once_for_all_shots_and_seeds(vit, world, monkeypatch):
+    rows, encode = [], Split._encoded
+    monkeypatch.setattr(Split, "_encoded", lambda self, *args, **kwargs: rows.append(len(self)) or encode(self, *args, **kwargs))
+    few_shot_protocol(vit, "oxford_pets", [1, 2], [1, 2], [0], {"root": world}, **FAST)
+    assert rows.count(16) == 1 and len(rows) == 1 + 4, "one test set of 16 images, four training sets"
+
+
+def test_ctrl_c_returns_the_rows_so_far(vit, world):
+    calls = []
+    def stop(step, record):
+        calls.append(step)
+        if len(calls) == 5: raise KeyboardInterrupt
+    with pytest.warns(UserWarning, match="interrupted: returning the 2 tests"): table = few_shot_protocol(vit, "oxford_pets", 1, [1, 2, 3], [0], {"root": world}, callbacks=[stop], **FAST)
+    assert set(table["seed"]) == {1, 2} and len(table) == 2 * 2
+    with pytest.warns(UserWarning, match="interrupted"): assert few_shot_protocol(vit, "oxford_pets", 1, 1, [0], {"root": world}, callbacks=[lambda step, record: stop(calls.clear() or calls.extend([0] * 4), record)], **FAST).empty
+
+
+def test_progress_names_what_is_trained(vit, world, capsys):
+    few_shot_protocol(vit, "oxford_pets", 1, 1, [0], {"root": world}, **FAST | {"progress": True})
+    assert "trainings" in capsys.readouterr().err
+
+
+def test_a_split_of_other_classes_cannot_be_tested_with_class_specific_contexts(vit, world):
+    runs = train(vit, few_shot("dtd", 1, 1, root=world), [0], init="random", class_specific=True, **FAST | {"n_ctx": 2})
+    with pytest.raises(ValueError, match="class-specific"): accuracy_on(runs, few_shot("oxford_pets", 1, 1, root=world).tests["same"])
+
+
+def test_zero_shot_is_tested_with_the_template_of_the_target(clip, task):
+    runs = train(clip, task, [0], epochs=1, views=0, progress=False)
+    test = task.tests["new"]
+    zero_shot = lambda template: accuracy_on(runs, test, template)["accuracy"][0]
+    by_hand = lambda template: ((test.features(clip) @ teacher_features(clip, test.classes, template).T).argmax(-1).numpy() == test.labels).mean()
+    own, other = "a photo of a {}.", "sand sand sand water water {} sand red blue."
+    assert by_hand(own) != by_hand(other), "the templates differ in effect"
+    assert zero_shot(None) == zero_shot(own) == pytest.approx(by_hand(own)) and zero_shot(other) == pytest.approx(by_hand(other))
+
+
+@pytest.mark.parametrize("position", ["front", "middle", "end"])
+def test_other_class_names_stand_where_the_trained_ones_stood(vit, world, position):
+    runs = train(vit, few_shot("dtd", 1, 1, root=world), [0, 1], init="random", position=position, **FAST)
+    names = ("tabby cat", "dog")
+    frame = make_prompts(vit, names, 8, "random", position=position)
+    assert torch.allclose(protocols._last_features(runs, names), plain_text_features(frame, torch.as_tensor(runs.contexts[-1])).detach(), atol=1e-5)
+
+
+def test_the_worst_group_is_the_lowest_of_the_groups_by_hand(vit, tmp_path):
+    FAKES["waterbirds"](tmp_path)
+    runs, test = train(vit, few_shot("waterbirds", 2, 1, root=tmp_path), [0, 1], **FAST), dataset_split("waterbirds", tmp_path)
+    table = group_accuracy(runs, test).set_index("method")
+    for r, method in enumerate(("CoOp", "ProGrad 1")):
+        hits = (test.features(vit).numpy() @ runs.text_features[-1, r].T).argmax(-1) == test.labels
+        expected = pd.Series(hits).groupby(test.groups).mean()
+        assert table.loc[method, list(expected.index)].to_dict() == pytest.approx(expected.to_dict()) and table.loc[method, "worst"] == pytest.approx(expected.min())
+    sizes = pd.Series(test.groups).value_counts()
+    assert (table[list(sizes.index)] * sizes).sum(axis=1).div(len(test)).tolist() == pytest.approx(accuracy_on(runs, test)["accuracy"].tolist()), "groups add up to all"
+
+
+def test_class_specific_contexts_are_tested_on_their_own_classes(vit, world):
+    task = few_shot("dtd", 1, 1, root=world)
+    runs = train(vit, task, [0], init="random", class_specific=True, **FAST)
+    assert accuracy_on(runs, task.tests["same"])["accuracy"][1] == pytest.approx(runs.final().loc[0, "acc_same"])
+
+
+def test_a_table_of_no_protocol_is_refused():
+    with pytest.raises(ValueError, match="'x'"): paper_table(pd.DataFrame({"x": [1]}))
