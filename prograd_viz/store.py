@@ -217,7 +217,7 @@ class Table:
         content = folder.read(self.file, HEADER + i * self.stride, self.stride)
         problem = self.row_problem(content, i)
         if problem: raise ValueError(f"{self.file} in {folder.path!r} is damaged: {problem}; see what can be saved with: prograd_verify {folder.path}")
-        return np.frombuffer(content, DTYPES[self.dtype]).reshape(self.row)
+        return np.frombuffer(content, DTYPES[self.dtype]).reshape(self.row).copy()
 
 
 class Lazy(np.lib.mixins.NDArrayOperatorsMixin):
