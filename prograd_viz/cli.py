@@ -76,8 +76,7 @@ def prograd_demo(
         result = study(load_clip("pocket"), seeds, opt.shots, lambdas, {"noise": opt.noise, "rho": opt.rho}, epochs=opt.epochs, out=opt.out / "runs", resume=opt.resume)
         settings = {**{k: v for k, v in vars(opt).items() if k not in ("out", "resume")}, "seconds": round(time.time() - start, 1)}
         paths = save_study(result, opt.out, settings)
-    except FileExistsError as e: sys.exit(f"prograd_demo: {e.strerror.split(';')[0]}; go on with it: --resume, or name another folder: --out")
-    except (ValueError, OSError) as e: sys.exit(f"prograd_demo: {e}")
+    except (ValueError, OSError) as e: sys.exit(f"prograd_demo: {str(e).replace('resume=True', '--resume')}")
     print(report(result, opt))
     print(f"\nOpen {opt.out / 'report.html'} in a browser to scrub lambda and steps.")
     print(f"{len(paths)} files in {opt.out}/: {', '.join(p.name for p in paths)}; the run sets are in {opt.out / 'runs'}/   ({time.time() - start:.0f} s)")

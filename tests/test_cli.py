@@ -76,7 +76,7 @@ def test_the_demo_keeps_its_run_sets_and_goes_on_with_them(demo, monkeypatch, ca
     prograd_demo([*here, "--resume"])
     assert (cwd / "here" / "there" / "summary.csv").read_bytes() == tables
     with pytest.raises(SystemExit) as e: prograd_demo(here)
-    assert "seed-5' holds a run set; go on with it: --resume" in e.value.code and "\n" not in e.value.code
+    assert "seed-5' holds a run set; go on with it (--resume)" in e.value.code and "\n" not in e.value.code
 
 
 def test_the_demos_figures_are_pictures(demo):
