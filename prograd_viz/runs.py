@@ -18,8 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from scipy import stats
 
-from .checks import check_in_range
-from .store import DTYPES, FILES, MANIFESTS, Folder, Lazy, Writer, beside, columns_of, file_problem, frame, in_parts, matrix, plain, read_manifest, read_rows, repair, verify
+from .store import DTYPES, FILES, MANIFESTS, Folder, Lazy, Writer, beside, check_size, columns_of, file_problem, frame, in_parts, matrix, plain, read_manifest, read_rows, repair, verify
 
 # %% ../nbs/05_runs.ipynb #cfce4231
 STEP_COLUMNS = {
@@ -133,8 +132,8 @@ def save_runs(
     if missing: raise ValueError(f"the record has no column {missing[0]!r}; a run set on disk has all of STEP_COLUMNS")
     folder = Folder.of(path)
     if folder.fs is not None: return _save_elsewhere(runs, folder, path)
-    about = about_runs(runs.steps, runs.lambdas, runs.classes, runs.zero_shot_accuracy, runs.config)
-    snapshots, last, record = len(runs.snapshot_steps), len(runs.token_cos), matrix(runs.steps, about["columns"], np.asarray(runs.token_cos))
+    about = about_runs(runs.steps, runs.token_cos, runs.lambdas, runs.classes, runs.zero_shot_accuracy, runs.config)
+    snapshots, last, record = len(runs.snapshot_steps), len(runs.token_cos), matrix(runs.steps, about["columns"], runs.token_cos)
     with Writer(folder.local) as writer:
         writer.begin(about, np.asarray(runs.zero_shot), {"record": ("F64", record.shape[1:], last)} | {name: (_kind(x), x.shape[1:], snapshots) for name, x in (("contexts", runs.contexts), ("text_features", runs.text_features))},
                      runs.config.get("steps", last), replaces)
@@ -148,6 +147,7 @@ def save_runs(
 
 def about_runs(
     steps: pd.DataFrame,  # A row per run and step
+    token_cos: np.ndarray,  # [S, R, M]
     lambdas: tuple,  # One per run
     classes: tuple,  # C class names
     zero_shot_accuracy: dict,  # Split -> accuracy
@@ -155,7 +155,7 @@ def about_runs(
 ) -> dict:  # Strict JSON
     "What config.json says"
     runs = [{"rule": row.rule, "lam": float(lam), "seed": int(row.seed)} for lam, row in zip(lambdas, steps.groupby("run").head(1).itertuples())]
-    return plain({"lambdas": lambdas, "classes": classes, "runs": runs, "columns": columns_of(steps), "order": list(steps.columns), "zero_shot_accuracy": zero_shot_accuracy, "config": config})
+    return plain({"lambdas": lambdas, "classes": classes, "runs": runs, "columns": columns_of(steps), "token_cos": str(token_cos.dtype), "order": list(steps.columns), "zero_shot_accuracy": zero_shot_accuracy, "config": config})
 
 
 def _kind(array): return {np.dtype(t): name for name, t in DTYPES.items()}[np.dtype(array.dtype)]
@@ -188,6 +188,7 @@ def load_runs(
 def _runs_of(folder, manifest):
     "Everything but the rows of the snapshots"
     about, entry, tables = _checked(folder, manifest), manifest.files["zero_shot"], manifest.tables
+    for table in tables.values(): check_size(folder, table, manifest.sealed)
     zero_shot = load_tensors(folder.read(entry["name"], 0, entry["bytes"]))["zero_shot"]
     contexts, texts = (_lazy(folder, tables[name]) for name in ("contexts", "text_features"))
     if zero_shot.shape != texts.shape[2:] or not np.isfinite(zero_shot).all(): raise ValueError(f"{entry['name']} in {folder.path!r} holds {list(zero_shot.shape)} numbers or NaN, expected {list(texts.shape[2:])} finite ones")
@@ -195,14 +196,12 @@ def _runs_of(folder, manifest):
     at = list(about["columns"]).index("step")
     if not (record[..., at] == np.arange(1, len(record) + 1)[:, None]).all(): raise ValueError(f"{tables['record'].file} in {folder.path!r} does not hold steps 1 to {len(record)}")
     accuracy = {split: np.nan if share is None else share for split, share in about["zero_shot_accuracy"].items()}
-    return Runs(frame(record[..., :columns], about), np.array(manifest.snapshot_steps), contexts, texts, record[..., columns:], zero_shot, accuracy,
+    return Runs(frame(record[..., :columns], about), np.array(manifest.snapshot_steps), contexts, texts, record[..., columns:].astype(about["token_cos"]), zero_shot, accuracy,
                 tuple(about["lambdas"]), tuple(about["classes"]), about["config"], manifest.steps < manifest.planned)
 
 
 def _lazy(folder, table):
     "The rows of a growing file, read when they are asked for"
-    size = folder.size(table.file)
-    if size is None or size < table.bytes: raise ValueError(f"{table.file} in {folder.path!r} is damaged: it has {size or 0:,} bytes, expected {table.bytes:,}; see what can be saved with: prograd_verify {folder.path}")
     return Lazy((table.rows, *table.row), DTYPES[table.dtype], lambda i: table.read(folder, i))
 
 
@@ -210,12 +209,10 @@ def _checked(folder, manifest):
     "What config.json says, if shapes and columns agree with it"
     about, (record, contexts, texts) = manifest.about, manifest.tables.values()
     many, n_classes, n_columns = len(about["lambdas"]), len(about["classes"]), len(about["columns"])
-    for lam in about["lambdas"]: check_in_range("lambda", lam, 0, 1)
-    good = {"its classes are no names": all(type(c) is str for c in about["classes"]), "its runs are not its lambdas": [float(run["lam"]) for run in about["runs"]] == [float(lam) for lam in about["lambdas"]],
-            "its columns are not those of a record": set(about["order"]) == set(STEP_COLUMNS) == {*about["columns"], "run", "rule", "lam", "seed"} and len(about["order"]) == len(STEP_COLUMNS) and set(about["columns"].values()) <= {"float32", "float64", "int64", "bool", "hash"},
-            "its rules and seeds are none": all(type(run["rule"]) is str and type(run["seed"]) is int and abs(run["seed"]) < 2**63 for run in about["runs"]),
-            "its accuracies are no numbers": all(type(a) in (int, float, type(None)) for a in about["zero_shot_accuracy"].values()), "its configuration is none": type(about["config"]) is dict,
-            "its record has another shape": record.dtype == "F64" and len(record.row) == 2 and record.row[0] == many and record.row[1] == n_columns + contexts.row[-2],
+    good = {"its lambdas are not in [0, 1]": all(type(lam) in (int, float) and 0 <= lam <= 1 for lam in about["lambdas"]), "its classes are no names": type(about["classes"]) is list and all(type(c) is str for c in about["classes"]), "its runs are not its lambdas": [run["lam"] for run in about["runs"]] == about["lambdas"],
+            "its columns are not those of a record": set(about["order"]) >= set(STEP_COLUMNS),
+            "its accuracies are no numbers": all(type(a) in (int, float, type(None)) for a in about["zero_shot_accuracy"].values()), "its configuration is none": type(about["config"]) is dict and about["token_cos"] in ("float32", "float64"),
+            "its record has another shape": record.row[1] == n_columns + contexts.row[-2],
             "its contexts have another shape": contexts.row[0] == many and (len(contexts.row) == 3 or (len(contexts.row) == 4 and contexts.row[1] == n_classes)),
             "its text features have another shape": len(texts.row) == 3 and texts.row[:2] == (many, n_classes)}
     for says, true in good.items():

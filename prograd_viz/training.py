@@ -159,7 +159,7 @@ def train(
         except KeyboardInterrupt:
             interrupted = True
             warnings.warn(f"interrupted after {keeper.done} of {n_steps} steps: returning what was trained so far", stacklevel=2)
-        return keeper.runs(config, interrupted, clip, task)
+        with _undisturbed(afterwards=False): return keeper.runs(config, interrupted, clip, task)
 
 
 def _check_runs(lambdas):
@@ -288,14 +288,14 @@ class _Keeper:
         "Steps as a DataFrame, cosines by context vector, steps with snapshots, contexts, text features; the last step of all has a snapshot and accuracies"
         states = self._states(last)
         accuracy = {s: self.judge.accuracies(*state) for s, state in states.items() if s and (s % self.evaluate_every == 0 or last and s == self.done)}
-        contexts, texts = (_to_numpy(torch.stack(kind)) for kind in zip(*states.values())) if states else (np.empty((0, *self.start.shape)), np.empty((0, len(self.lambdas), *self.judge.text.shape)))
-        token_cos = torch.stack([entry["record"]["token_cos"] for entry in log]).cpu().numpy() if log else np.zeros((0, len(self.lambdas), self.prompts.n_ctx))
+        contexts, texts = (_to_numpy(torch.stack(kind)) for kind in zip(*states.values())) if states else [_to_numpy(t)[:0] for t in (self.start[None], self.judge.text.expand(1, len(self.lambdas), *self.judge.text.shape))]
+        token_cos = torch.stack([entry["record"]["token_cos"] for entry in log]).cpu().numpy() if log else np.zeros((0, len(self.lambdas), self.prompts.n_ctx), contexts.dtype)
         return self._steps(log, accuracy), token_cos, np.array(list(states), int), contexts, texts
 
     def runs(self, config, interrupted, clip, task):
         "Everything as a `Runs`"
         if self.disk and self.done:
-            with _undisturbed(): self._write(last=True)
+            self._write(last=True)
             return replace(load_runs(self.disk.path), clip=clip, task=task)
         steps, token_cos, at, contexts, texts = self._so_far(self.log, last=True)
         return Runs(steps, at, contexts, texts, token_cos, _to_numpy(self.judge.text), self.judge.zero_shot, tuple(self.lambdas), task.classes, config, interrupted, clip, task)
@@ -314,13 +314,13 @@ class _Keeper:
         "Append what is complete: all but the newest step, whose text features the next one computes; at the end that too"
         log = self.log if last else self.log[:-1]
         steps, token_cos, at, contexts, texts = self._so_far(log, last)
-        if self.disk.writer.manifest is None: self._begin(contexts, texts)
+        if self.disk.writer.manifest is None: self._begin(token_cos, contexts, texts)
         self.disk.writer.append(matrix(steps, self.disk.columns(), token_cos), at, contexts, texts)
         if last: self.disk.writer.finish()
 
-    def _begin(self, contexts, texts):
+    def _begin(self, token_cos, contexts, texts):
         "The first writing: what the folder will hold"
-        about = about_runs(self._steps(self.log, {}), self.lambdas, self.judge.prompts.classes, self.judge.zero_shot, self.disk.config)
+        about = about_runs(self._steps(self.log, {}), token_cos, self.lambdas, self.judge.prompts.classes, self.judge.zero_shot, self.disk.config)
         kind = "F64" if texts.dtype == np.float64 else "F32"
         record, planned = ("F64", (len(self.lambdas), len(about["columns"]) + self.prompts.n_ctx), self.n_steps), self.planned()
         self.disk.writer.begin(about, _to_numpy(self.judge.text), dict(zip(TABLES, (record, (kind, contexts.shape[1:], planned), (kind, texts.shape[1:], planned)))), self.n_steps)
@@ -394,15 +394,15 @@ def _fingerprints(clip, task):
 
 
 @contextlib.contextmanager
-def _undisturbed():
-    "Ctrl-C waits until a checkpoint is written"
+def _undisturbed(afterwards=True):
+    "Ctrl-C waits until something is written; it comes afterwards, or where there is nothing left to interrupt, not at all"
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before): yield; return
     pressed = []
     signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
     try: yield
     finally: signal.signal(signal.SIGINT, before)
-    if pressed: before(*pressed[0])
+    if pressed and afterwards: before(*pressed[0])
 
 # %% ../nbs/06_training.ipynb #8f0b52a4
 def train_more(
