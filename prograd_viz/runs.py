@@ -202,7 +202,8 @@ def _runs_of(folder, manifest):
 
 def _lazy(folder, table):
     "The rows of a growing file, read when they are asked for"
-    return Lazy((table.rows, *table.row), DTYPES[table.dtype], lambda i: table.read(folder, i))
+    held = folder.held(table.file)
+    return Lazy((table.rows, *table.row), DTYPES[table.dtype], lambda i: table.read(folder, i, held))
 
 
 def _checked(folder, manifest):

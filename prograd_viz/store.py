@@ -156,6 +156,15 @@ class Folder:
             file.seek(start)
             return file.read(count)
 
+    def held(
+        self,
+        name: str,  # A file that is there
+    ):  # Function of first byte and how many
+        "A reader that keeps its file open: what was opened stays readable when another run set takes its place"
+        if self.fs is not None or not hasattr(os, "pread"): return lambda start, count: self.read(name, start, count)
+        file = open(os.path.join(self.path, name), "rb", buffering=0)
+        return lambda start, count: os.pread(file.fileno(), count, start)
+
 # %% ../nbs/04_store.ipynb #10bf8c53
 DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 HEADER = 512  # bytes before the first row
@@ -215,9 +224,11 @@ class Table:
         self,
         folder: Folder,  # Where the file is
         i: int,  # Which row
+        held=None,  # `Folder.held` of the file, if it is kept open
     ) -> np.ndarray:  # Checked
         "One row; what is damaged is an error, not a number"
-        content = folder.read(self.file, HEADER + i * self.stride, self.stride)
+        place = HEADER + i * self.stride, self.stride
+        content = held(*place) if held else folder.read(self.file, *place)
         problem = self.row_problem(content, i)
         if problem: raise ValueError(f"{self.file} in {folder.path!r} is damaged: {problem}; see what can be saved with: prograd_verify {folder.path}")
         return np.frombuffer(content, DTYPES[self.dtype]).reshape(self.row).copy()
@@ -254,6 +265,8 @@ class Lazy(np.lib.mixins.NDArrayOperatorsMixin):
     def __array__(self, dtype=None, copy=None): return self._rows(np.arange(len(self))).astype(dtype or self.dtype, copy=False)
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs): return getattr(ufunc, method)(*(np.asarray(x) if isinstance(x, Lazy) else x for x in inputs), **kwargs)
+
+    def __reduce__(self): return np.asarray, (np.asarray(self),)  # to another process it goes as an array
 
     def __repr__(self): return f"Lazy({list(self.shape)}, {self.dtype}: on disk)"
 
@@ -368,8 +381,9 @@ class Writer:
         self,
         folder: Path,  # Local; made if it is missing
     ):
-        self.path, self.manifest, self.old = Path(folder), None, None
-        if self.path.is_file(): raise NotADirectoryError(errno.ENOTDIR, f"{str(folder)!r} is a file; name a folder")
+        self.path, self.manifest, self.old = Path(folder), None, ()
+        with _named(folder): taken = self.path.is_file()
+        if taken: raise NotADirectoryError(errno.ENOTDIR, f"{str(folder)!r} is a file; name a folder")
         with _named(folder):
             self.path.mkdir(parents=True, exist_ok=True)
             self.ours = (self.path / ".lock").exists()
@@ -495,11 +509,11 @@ class Writer:
         with _named(self.path, f"; the first {self.manifest.steps} steps are safe"):
             if not self.old: self._publish()
             for table in self.manifest.tables.values(): self._head(table, table.rows)
-            name = next(n for n in _names(FILES["steps"]) if n not in (self.old or ()))
+            name = next(n for n in _names(FILES["steps"]) if n not in self.old)
             self.manifest.files["steps"] = write_parquet(self.path / name, frame(read_rows(Folder(str(self.path)), self.manifest.tables["record"]), self.manifest.about))
             self.manifest.sealed = True
             self._publish()
-            if self.old: self._settle()
+            self._settle()
 
     def _publish(self):
         "From here on, what the manifest says counts"
@@ -519,6 +533,7 @@ class Writer:
         for name in set(self.old) - {e["name"] for e in m.files.values()} - {t.file for t in m.tables.values()}: (self.path / name).unlink(missing_ok=True)
         usual = {**{e["name"]: FILES[role] for role, e in m.files.items()}, **{t.file: f"{t.name}.safetensors" for t in m.tables.values()}}
         moved = {now: name for now, name in usual.items() if now != name}
+        if not moved: return
         try:
             for now, name in moved.items(): os.link(self.path / now, self.path / name)
         except OSError: return  # a file system without links: the names stay as they are

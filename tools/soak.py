@@ -590,7 +590,7 @@ def train_long(out, log, scenes, steps, lambdas, seed):
         file.write("step,rss_mb,seconds\n")
 
         def tell(step, record):
-            if step % 50 == 0: file.write(f"{step},{me.memory_info().rss / 1e6:.2f},{time.time() - began:.1f}\n")
+            if step % (steps // 200) == 0: file.write(f"{step},{me.memory_info().rss / 1e6:.2f},{time.time() - began:.1f}\n")
         epochs = -(-steps // 2)
         train(clip, task, np.linspace(0, 1, lambdas).tolist(), epochs=epochs, batch_size=8, views=0, progress=False, seed=seed % 1000, out=out, callbacks=[tell])
     prepare(train(clip, task, [0, 1], epochs=1, views=0, progress=False), images=4).save(scenes)
