@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from scipy import stats
 
-from .store import DTYPES, FILES, MANIFESTS, Folder, Lazy, Writer, beside, check_size, columns_of, file_problem, frame, in_parts, matrix, plain, read_manifest, read_rows, repair, verify
+from .store import DTYPES, FILES, MANIFESTS, Folder, Lazy, Writer, side_by_side, check_size, columns_of, file_problem, frame, in_parts, matrix, plain, read_manifest, read_rows, repair, verify
 
 # %% ../nbs/05_runs.ipynb #cfce4231
 STEP_COLUMNS = {
@@ -95,7 +95,7 @@ class Runs:
         "Two run sets as one; what was not trained alike is refused"
         unlike = self._unlike(other)
         if unlike: raise ValueError(f"these run sets cannot be joined: {unlike}; train both with the same task and options")
-        arrays = {name: beside(getattr(self, name), getattr(other, name)) for name in ("contexts", "text_features", "token_cos")}
+        arrays = {name: side_by_side(getattr(self, name), getattr(other, name)) for name in ("contexts", "text_features", "token_cos")}
         steps = pd.concat([self.steps, other.steps.assign(run=other.steps["run"] + len(self))], ignore_index=True)
         return replace(self, steps=steps, lambdas=self.lambdas + other.lambdas, config=self.config | {"lambdas": [*self.lambdas, *other.lambdas]}, **arrays)
 
@@ -158,7 +158,11 @@ def about_runs(
     return plain({"lambdas": lambdas, "classes": classes, "runs": runs, "columns": columns_of(steps), "token_cos": str(token_cos.dtype), "order": list(steps.columns), "zero_shot_accuracy": zero_shot_accuracy, "config": config})
 
 
-def _kind(array): return {np.dtype(t): name for name, t in DTYPES.items()}[np.dtype(array.dtype)]
+def _kind(array):
+    "The name of a type on disk"
+    known = {kind: name for name, kind in DTYPES.items()}
+    if array.dtype not in known: raise ValueError(f"contexts and text features are float32 or float64 on disk, got {array.dtype}")
+    return known[array.dtype]
 
 
 def _save_elsewhere(runs, folder, path):

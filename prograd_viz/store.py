@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['log', 'DTYPES', 'HEADER', 'MAX_ROW', 'MAX_MANIFEST', 'FORMAT', 'FILES', 'TABLES', 'MANIFESTS', 'KINDS', 'CONSTANT',
-           'write_whole', 'plain', 'Lock', 'Folder', 'Table', 'Lazy', 'beside', 'Manifest', 'read_manifest', 'Writer',
-           'file_problem', 'check_size', 'read_rows', 'columns_of', 'matrix', 'frame', 'write_parquet', 'Finding',
-           'verify', 'repair', 'in_parts']
+           'write_whole', 'plain', 'Lock', 'Folder', 'Table', 'Lazy', 'side_by_side', 'Manifest', 'read_manifest',
+           'Writer', 'file_problem', 'check_size', 'read_rows', 'columns_of', 'matrix', 'frame', 'write_parquet',
+           'Finding', 'verify', 'repair', 'in_parts']
 
 # %% ../nbs/04_store.ipynb #15a41f07
 import contextlib
@@ -124,7 +124,8 @@ class Folder:
         "The folder at a path or an address"
         if "://" not in str(path): return cls(os.path.expanduser(path))
         import fsspec
-        fs, inside = fsspec.core.url_to_fs(str(path))
+        try: fs, inside = fsspec.core.url_to_fs(str(path))
+        except (ValueError, ImportError) as e: raise ValueError(f"cannot use the address {str(path)!r}: {e}; use a local path, or install what fsspec needs for it") from None
         return cls(inside) if "file" in np.atleast_1d(fs.protocol) else cls(inside, fs)
 
     @property
@@ -271,7 +272,7 @@ class Lazy(np.lib.mixins.NDArrayOperatorsMixin):
     def __repr__(self): return f"Lazy({list(self.shape)}, {self.dtype}: on disk)"
 
 
-def beside(
+def side_by_side(
     left,  # Array or Lazy, [K, R, ...]
     right,  # Array or Lazy, [K, Q, ...]
 ):  # [K, R + Q, ...]

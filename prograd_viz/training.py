@@ -346,7 +346,7 @@ def _to_numpy(t): return (t if t.dtype == torch.float64 else t.float()).cpu().nu
 class _Disk:
     "The folder of a training, and how it is taken up again"
     def __init__(self, out, resume, config, every, asked, clip, task):
-        self.path, self.state, self.complete = Path(out).expanduser(), None, False
+        self.path, self.state, self.complete = Folder.of(out).local, None, False
         self.every = max(1, config["steps"] // 50) if every is None else check_whole("checkpoint_every", every)
         self.config = config | {"hashes": _fingerprints(clip, task)}
         self.writer = Writer(self.path)
@@ -435,7 +435,7 @@ def _recipe(config): return {k: config[k] for k in inspect.signature(train).para
 
 def _train_missing(clip, task, config, out, checkpoint_every, callbacks, progress):
     "Train what a complete folder lacks in a folder inside it, then make one of the two"
-    there, inside = load_runs(out), Path(out).expanduser() / ".more"
+    there, inside = load_runs(out), Folder.of(out).local / ".more"
     missing = [lam for lam in config["lambdas"] if not np.isclose(lam, there.lambdas).any()]
     if missing:
         new = train(clip, task, missing, **_recipe(there.config), out=inside, resume=True, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress)
