@@ -12,6 +12,7 @@ __all__ = ['log', 'DTYPES', 'HEADER', 'MAX_ROW', 'MAX_MANIFEST', 'FORMAT', 'FILE
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
@@ -407,6 +408,7 @@ class Writer:
         replaces: bool = False,  # What is there stays valid until this is complete
     ):
         "Begin a run set in a folder that has none, or beside the one that it will replace"
+        self._refuse_more_than_can_be_read(rows)
         self.old = self._listed() if replaces else ()
         if not replaces: self.refuse_taken()
         with _named(self.path):
@@ -417,6 +419,14 @@ class Writer:
             self.manifest = Manifest(about, 0, planned, [], False, 0, files, tables)
             for table in tables.values(): write_whole(self.path / table.file, table.header(table.planned))
             if not replaces: self._publish()
+
+    def _refuse_more_than_can_be_read(self, rows):
+        "The limits of a reader hold for a writer too"
+        for name, (dtype, row, _) in rows.items():
+            size = math.prod(row) * DTYPES[dtype].itemsize
+            if size > MAX_ROW: raise ValueError(f"one row of the {name.replace('_', ' ')} would take {size:,} bytes, more than {MAX_ROW:,}; train fewer lambdas into one folder")
+        hashes = 64 * sum(planned for _, _, planned in rows.values())
+        if hashes > 0.9 * MAX_MANIFEST: raise ValueError(f"the hashes of all rows would take {hashes:,} bytes, more than a manifest may have; keep fewer snapshots (snapshot_every=) or train fewer steps")
 
     def refuse_taken(self):
         "A run set is replaced only by one that says so, and what is none of ours never"
@@ -616,7 +626,6 @@ def write_parquet(
     steps: pd.DataFrame,  # What it holds
 ) -> dict:  # name, bytes and sha256, as a manifest lists them
     "Write a table whole or not at all, with checksums for other readers"
-    import io
     out = io.BytesIO()
     steps.to_parquet(out, index=False, write_page_checksum=True)
     return write_whole(path, out.getvalue())
