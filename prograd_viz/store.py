@@ -365,13 +365,13 @@ def read_manifest(
     "The manifest of a folder"
     found = [name for name in MANIFESTS if folder.size(name) is not None]
     if not found: raise FileNotFoundError(f"no run set in {folder.path!r}; train(..., out={folder.path!r}) or runs.save({folder.path!r}) writes one")
-    return _one_manifest(folder, MANIFESTS[0])
+    return _one_manifest(folder, found[0])  # a kill at the very first writing leaves the copy alone
 
 
 def _one_manifest(folder, name):
     "One of the two copies, checked"
     what, size = f"{name} in {folder.path!r}", folder.size(name)
-    if size is None: raise ValueError(f"{what} is missing; prograd_verify {folder.path} --repair puts it back")
+    if size is None: raise ValueError(f"{what} is missing")
     if size > MAX_MANIFEST: raise ValueError(f"{what} has {size:,} bytes; a manifest has at most {MAX_MANIFEST:,}")
     try: return Manifest.open(folder.read(name, 0, size), what)
     except ValueError as e: raise ValueError(f"{e}; see what can be saved with: prograd_verify {folder.path}") from None
@@ -456,6 +456,7 @@ class Writer:
         if state is None: m.files.pop("state", None)
         with _named(self.path):
             self._publish()
+            self._tidy()
             if parquet: (self.path / parquet["name"]).unlink(missing_ok=True)
             for table in m.tables.values(): self._head(table, table.planned)
         return state
@@ -525,6 +526,12 @@ class Writer:
             self.manifest.sealed = True
             self._publish()
             self._settle()
+            self._tidy()
+
+    def _tidy(self):
+        "Remove what a kill left of files that were being written"
+        for name in (*MANIFESTS, *_USUAL):
+            for usual in _names(name): (self.path / f"{usual}.part").unlink(missing_ok=True)
 
     def _publish(self):
         "From here on, what the manifest says counts"
@@ -585,7 +592,8 @@ def read_rows(
     "All rows, each checked"
     if table.rows * table.stride > 4 * MAX_ROW: raise ValueError(f"{table.file} in {folder.path!r} claims {table.rows} rows of {table.stride:,} bytes: too many for a record")
     out = np.empty((table.rows, *table.row), DTYPES[table.dtype])
-    for i in range(table.rows): out[i] = table.read(folder, i)
+    held = folder.held(table.file)
+    for i in range(table.rows): out[i] = table.read(folder, i, held)
     return out
 
 # %% ../nbs/04_store.ipynb #ecdc531d
@@ -616,9 +624,15 @@ def frame(
     made = {"run": np.repeat(np.arange(record.shape[1]), len(record)), **{name: np.repeat([run[name] for run in about["runs"]], len(record)) for name in CONSTANT[1:]}}
     for place, (name, kind) in enumerate(about["columns"].items()):
         if not kind.startswith("float") and not np.isfinite(flat[:, place]).all(): raise ValueError(f"the column {name!r} of the record holds NaN or infinity")
-        made[name] = pd.Series([f"{int(h):08x}" for h in flat[:, place]], dtype=str) if kind == "hash" else flat[:, place].astype(kind)
+        made[name] = _hashes(flat[:, place]) if kind == "hash" else flat[:, place].astype(kind)
     made["rule"] = pd.Series(made["rule"], dtype=str)
     return pd.DataFrame({name: made[name] for name in about["order"]})
+
+
+def _hashes(numbers):
+    "Eight hexadecimal digits each; the same batch occurs once per run"
+    different, place = np.unique(numbers, return_inverse=True)
+    return pd.Series(np.array([f"{int(h):08x}" for h in different], object)[place], dtype=str)
 
 
 def write_parquet(
@@ -673,6 +687,7 @@ def _verify_manifests(folder):
         try: whole.append(_one_manifest(folder, name))
         except (ValueError, OSError) as e: found.append(Finding(name, str(e).split("; see what")[0], "its copy is whole"))
         else: found.append(Finding(name, "", f"{whole[-1].steps} of {whole[-1].planned} steps, {len(whole[-1].snapshot_steps)} snapshots{'' if whole[-1].sealed else ', not finished'}"))
+    if len(whole) == 1 and folder.fs is None and not whole[0].sealed and not whole[0].state_step: found = [f for f in found if not f.problem]  # the very first writing was cut short
     if not whole:
         for finding in found: finding.says = "nothing can be saved without a manifest"
     return found, (whole or [None])[0]

@@ -127,6 +127,8 @@ def train(
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
     config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress", "out", "resume", "checkpoint_every")}
+    asked = {"evaluate_every": evaluate_every, "snapshot_every": snapshot_every}
+    if out is None and (resume or checkpoint_every is not None): raise ValueError(f"resume={resume} and checkpoint_every={checkpoint_every} are about a folder; name it: out=")
     lams = _check_runs(lambdas).to(clip.device)
     epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr, memory_gb=memory_gb)
     prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, class_specific, seed, position)
@@ -139,7 +141,7 @@ def train(
     context = torch.nn.Parameter(runs_start.clone())
     optimiser = torch.optim.SGD([context], lr=lr, momentum=momentum, weight_decay=weight_decay)
     if out is not None:
-        keeper.disk = _Disk(out, resume, config, checkpoint_every, {"evaluate_every": evaluate_every, "snapshot_every": snapshot_every}, clip, task)
+        keeper.disk = _Disk(out, resume, config, checkpoint_every, [k for k, v in asked.items() if v is None], clip, task)
         if keeper.disk.complete: return _train_missing(clip, task, config, out, checkpoint_every, callbacks, progress)
     draw = _image_source(clip, task.train, views, seed)
     labels = torch.as_tensor(task.train.labels, device=clip.device)
@@ -345,33 +347,33 @@ def _to_numpy(t): return (t if t.dtype == torch.float64 else t.float()).cpu().nu
 # %% ../nbs/06_training.ipynb #edb5beb9
 class _Disk:
     "The folder of a training, and how it is taken up again"
-    def __init__(self, out, resume, config, every, asked, clip, task):
-        self.path, self.state, self.complete = Folder.of(out).local, None, False
+    def __init__(self, out, resume, config, every, free, clip, task):
+        self.path, self.resume, self.free, self.state, self.complete = Folder.of(out).local, resume, free, None, False
         self.every = max(1, config["steps"] // 50) if every is None else check_whole("checkpoint_every", every)
-        self.config = config | {"hashes": _fingerprints(clip, task)}
+        self.config = config | {"hashes": _fingerprints(clip, task), "versions": config["versions"] | {"device": clip.device.type}}
+        with Writer(self.path) as writer: self._look(writer)  # what is wrong is said before anything is computed
+
+    def __enter__(self):
         self.writer = Writer(self.path)
-        try:
-            if not resume or not any((self.path / name).exists() for name in MANIFESTS): self.writer.refuse_taken()
-            else: self._take_up({k for k, v in asked.items() if v is None})
+        try: self.state = self.writer.resume() if self._look(self.writer) else None
         except BaseException:
             self.writer.close()
             raise
-
-    def __enter__(self): return self
+        return self
 
     def __exit__(self, *error): self.writer.close()
 
     def columns(self): return self.writer.manifest.about["columns"]
 
-    def _take_up(self, free):
-        "The state that is there, if the same training left it"
+    def _look(self, writer):
+        "Whether there is something to go on with; what another training left is refused"
+        if not self.resume or not any((self.path / name).exists() for name in MANIFESTS): return writer.refuse_taken()
         manifest = read_manifest(Folder(str(self.path)))
         there, self.complete = manifest.about["config"], manifest.steps == manifest.planned and manifest.sealed
-        differ = _differences(there, plain(self.config), {*free, *(["lambdas"] if self.complete else [])})
+        differ = _differences(there, plain(self.config), {*self.free, *(["lambdas"] if self.complete else [])})
         if differ: raise ValueError(f"{str(self.path)!r} was trained otherwise: {'; '.join(differ)}; resume with what it was trained with, or name another folder")
-        if there["versions"] != self.config["versions"]: log.warning("%s was begun with %s, this is %s: the same bits are not promised", self.path, there["versions"], self.config["versions"])
-        if self.complete: self.writer.close()
-        else: self.state = self.writer.resume()
+        if there.get("versions") != self.config["versions"]: log.warning("%s was begun with %s, this is %s: the same bits are not promised", self.path, there.get("versions"), self.config["versions"])
+        return True
 
 
 def _differences(there, here, free, inside=""):
@@ -386,9 +388,8 @@ def _differences(there, here, free, inside=""):
 
 def _fingerprints(clip, task):
     "SHA-256 of the model's weights and of all images and labels"
-    model, data = hashlib.sha256(clip.image_fingerprint.encode()), hashlib.sha256()
-    for name, tensor in sorted(clip.model.state_dict().items()):
-        if not name.startswith("visual."): model.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    model, data = hashlib.sha256(repr((clip.name, clip.dtype, clip.autocast, clip.model.visual.preprocess_cfg)).encode()), hashlib.sha256()
+    for name, tensor in sorted(clip.model.state_dict().items()): model.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     for name, split in {"train": task.train, **task.tests}.items(): data.update(f"{name} {split.fingerprint()} {split.classes} {split.labels.tolist()}".encode())
     return {"model": model.hexdigest(), "data": data.hexdigest()}
 

@@ -265,7 +265,7 @@ def small_disk(folder, size):
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size // 1024 + 1}k", "tmpfs", folder], capture_output=True).returncode == 0
     try: yield ("tmpfs", lambda: subprocess.run(["mount", "-o", "remount,size=1g", folder], check=True)) if made else ("limit", lambda: None)
     finally:
-        if made: subprocess.run(["umount", folder], check=True)
+        if made: subprocess.run(["umount", "-l", folder], check=True)  # lazily: opened run sets hold their files
 
 
 def limited(out, size, epochs):
@@ -568,17 +568,18 @@ def wait(client, message):
 
 # -- long and large -----------------------------------------------------------
 
-def long(seed, cases=1, start=0, steps=10_000, lambdas=11):
-    "Memory of the trainer over a long training, and how soon the explorer opens what it leaves"
+def long(seed, cases=1, start=0, steps=10_000, lambdas=11, timed=True):
+    "Memory of the trainer over a long training, and how soon the explorer opens what it leaves (the best of three)"
     with tempfile.TemporaryDirectory() as folder:
         out, log, scenes = Path(folder) / "run", Path(folder) / "memory.csv", Path(folder) / "scenes.safetensors"
         if os.waitpid(forked(lambda: train_long(out, log, scenes, steps, lambdas, seed)), 0)[1]: raise RuntimeError("the long training failed")
         memory = pd.read_csv(log)
         first, later = memory.loc[memory["step"] <= steps // 10, "rss_mb"].max(), memory.loc[memory["step"] > steps // 10, "rss_mb"].max()
-        opened = json.loads(subprocess.run([sys.executable, "-c", OPEN, str(out), str(scenes)], capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()[-1])
+        tries = [json.loads(subprocess.run([sys.executable, "-c", OPEN, str(out), str(scenes)], capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()[-1]) for _ in range(3 if timed else 1)]
+        opened = min(tries, key=lambda t: t["explorer_seconds"]) | {"explorer_seconds_of_three": " ".join(str(t["explorer_seconds"]) for t in tries), "load_average": round(os.getloadavg()[0], 1)}
         if steps >= 10_000: memory.to_csv(OUT / "long_memory.csv", index=False)
         yield {"case": 0, "steps": steps, "lambdas": lambdas, "rss_mb_up_to_a_tenth": round(first, 1), "rss_mb_after": round(later, 1), "run_set_mb": round(sum(p.stat().st_size for p in out.iterdir()) / 1e6, 1),
-               "minutes": round(memory["seconds"].max() / 60, 2), **opened, "passed": later - first < 20 and opened["explorer_seconds"] < 2}
+               "minutes": round(memory["seconds"].max() / 60, 2), **opened, "passed": bool(later - first < 20 and (opened["explorer_seconds"] < 2 or not timed))}
 
 
 def train_long(out, log, scenes, steps, lambdas, seed):
@@ -622,7 +623,7 @@ print(json.dumps({"load_seconds": round(seconds, 3), "load_mb": round(mb, 1), "g
 """
 
 
-def large(seed, cases=1, start=0, gigabytes=10.0):
+def large(seed, cases=1, start=0, gigabytes=10.0, timed=True):
     "How long it takes to open a run set of ten gigabytes, and how much memory"
     rng, row = np.random.default_rng(seed), (11, 1000, 512)
     steps = max(2, round(gigabytes * 1e9 / np.prod(row) / 4))
@@ -634,7 +635,7 @@ def large(seed, cases=1, start=0, gigabytes=10.0):
     with tempfile.TemporaryDirectory() as folder:
         save_runs(big, folder + "/run")
         told = json.loads(subprocess.run([sys.executable, "-c", LOAD, folder + "/run"], capture_output=True, text=True, check=True, cwd=ROOT).stdout)
-    yield {"case": 0, **told, "passed": told["load_seconds"] < 1 and told["load_mb"] < 100}
+    yield {"case": 0, **told, "passed": (told["load_seconds"] < 1 or not timed) and told["load_mb"] < 100}
 
 
 def bad_input(seed, cases=1, start=0):
