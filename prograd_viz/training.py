@@ -127,7 +127,7 @@ def train(
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
     config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress", "out", "resume", "checkpoint_every")}
-    asked = {"evaluate_every": evaluate_every, "snapshot_every": snapshot_every}
+    free = [k for k in ("evaluate_every", "snapshot_every") if config[k] is None]  # what is there may say
     if out is None and (resume or checkpoint_every is not None): raise ValueError(f"resume={resume} and checkpoint_every={checkpoint_every} are about a folder; name it: out=")
     lams = _check_runs(lambdas).to(clip.device)
     epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr, memory_gb=memory_gb)
@@ -141,7 +141,7 @@ def train(
     context = torch.nn.Parameter(runs_start.clone())
     optimiser = torch.optim.SGD([context], lr=lr, momentum=momentum, weight_decay=weight_decay)
     if out is not None:
-        keeper.disk = _Disk(out, resume, config, checkpoint_every, [k for k, v in asked.items() if v is None], clip, task)
+        keeper.disk = _Disk(out, resume, config, checkpoint_every, free, clip, task)
         if keeper.disk.complete: return _train_missing(clip, task, config, out, checkpoint_every, callbacks, progress)
     draw = _image_source(clip, task.train, views, seed)
     labels = torch.as_tensor(task.train.labels, device=clip.device)
@@ -370,7 +370,8 @@ class _Disk:
         if not self.resume or not any((self.path / name).exists() for name in MANIFESTS): return writer.refuse_taken()
         manifest = read_manifest(Folder(str(self.path)))
         there, self.complete = manifest.about["config"], manifest.steps == manifest.planned and manifest.sealed
-        differ = _differences(there, plain(self.config), {*self.free, *(["lambdas"] if self.complete else [])})
+        moved = ["model", "task"] if there.get("hashes") == self.config["hashes"] else []  # the same files may lie elsewhere by now
+        differ = _differences(there, plain(self.config), {*self.free, *moved, *(["lambdas"] if self.complete else [])})
         if differ: raise ValueError(f"{str(self.path)!r} was trained otherwise: {'; '.join(differ)}; resume with what it was trained with, or name another folder")
         if there.get("versions") != self.config["versions"]: log.warning("%s was begun with %s, this is %s: the same bits are not promised", self.path, there.get("versions"), self.config["versions"])
         return True

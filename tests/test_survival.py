@@ -162,6 +162,12 @@ def test_other_data_and_another_model_are_refused_by_their_hashes(run, tiny):
         with torch.no_grad(): clip.model.ln_final.weight[0] -= 1e-3
 
 
+def test_the_same_data_in_another_place_is_the_same_data(run):
+    folder, out = run
+    clip, task = soak.world()
+    assert soak.identical(train(clip, replace(task, settings=task.settings | {"data": "/elsewhere"}), **soak.options(SHORT), out=folder, resume=True), out)
+
+
 def test_lambdas_are_added_to_a_finished_set_and_only_they_are_trained(tmp_path):
     clip, task = soak.world()
     recipe = {k: v for k, v in soak.options(4).items() if k != "lambdas"}
