@@ -191,7 +191,7 @@ def one_damage(folder, name, rng, whole):
     outcome, says = read_all(folder, whole)
     try: noticed = [f.file for f in verify(folder) if f.problem] == [name]
     except REFUSALS: noticed = False
-    before, header = steps_before(name, at, whole)
+    before, header = steps_before(name, at, kind == "cut", whole)
     saved = recovered(folder, before, whole)
     return {"kind": kind, "at": at, "in_a_tensor": name.endswith(".safetensors") and at >= HEADER, "in_a_header": header, "read": outcome, "says": says[:160], "noticed_by_verify": noticed,
             "steps_before": before, "repaired": saved, "passed": outcome in ("refused", "right") and noticed and saved}
@@ -208,11 +208,11 @@ def read_all(folder, whole):
 def is_ours(error): return Path(traceback.extract_tb(error.__traceback__)[-1].filename).parent == LIBRARY
 
 
-def steps_before(name, at, whole):
-    "How many complete steps lie before a damaged byte, and whether it lies in a header"
+def steps_before(name, at, cut, whole):
+    "How many complete steps lie before a damaged byte, and whether it lies in a header; a file that ends in its header holds none"
     n, rows = len(whole.token_cos), {"record.safetensors": (len(whole.token_cos), None), "contexts.safetensors": (len(whole.snapshot_steps), whole.contexts), "text_features.safetensors": (len(whole.snapshot_steps), whole.text_features)}
     if name not in rows: return n, False
-    if at < HEADER: return n, True
+    if at < HEADER: return 0 if cut else n, True
     count, array = rows[name]
     stride = 8 * len(whole) * (len(whole.steps.columns) - 4 + whole.token_cos.shape[-1]) if array is None else int(np.prod(array.shape[1:])) * 4
     row = (at - HEADER) // stride
@@ -220,11 +220,12 @@ def steps_before(name, at, whole):
 
 
 def recovered(folder, before, whole):
-    "After repair the folder is whole, and holds the steps before the damage at least"
+    "After repair the folder is whole, and holds the steps before the damage at least; where there are none, repair may say so"
     try:
         repair(folder)
         left = load_runs(folder)
         return not any(f.problem for f in verify(folder)) and len(left.token_cos) >= before and is_beginning(left, whole)
+    except ValueError as e: return before == 0 and is_ours(e) and "nothing can be saved" in str(e)
     except Exception as e:
         print(repr(e)[:300])
         return False
@@ -664,9 +665,8 @@ def soak(name, seed):
     path = OUT / f"{name}.csv"
     rows = list(csv.DictReader(path.open())) if path.exists() else []
     seed = int(rows[0]["seed"]) if rows else seed
-    whole = cases is not None and len(rows) >= cases
-    if not whole and not (cases is None and rows and rows[-1].get("of_cases") == str(len(rows))):
-        total = cases or len(hostile_cases())
+    total = {"hostile": len(hostile_cases()), "fuzz": 1}.get(name, cases)
+    if len(rows) < total:
         begun = time.time()
         for row in function(seed, cases, len(rows)):  # a case depends on seed and number alone
             row = {"seed": seed, **row, "of_cases": total, "seconds": round(time.time() - begun, 1), "commit": commit()}
