@@ -16,13 +16,13 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo test lab app pocket mutants bench notebooks export readme build pins clean
+.PHONY: help env demo test lab app pocket mutants bench notebooks export readme build pins clean soak
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
-	@echo '  ARGS="--seeds 5" goes to what demo, lab, pocket, mutants or bench start, and to pytest for test.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, pocket, mutants, soak or bench start, and to pytest for test.'
 	@echo '  NB=nbs/04_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
@@ -44,7 +44,7 @@ $(VENV)/.ready: settings.ini setup.py pyproject.toml constraints.txt
 	@touch $@
 
 demo: env ## train CoOp and ProGrad on the pocket world; table, figures and records go to demo/
-	@$(RUN) $(BIN)/prograd_demo --out demo $(ARGS)
+	@$(RUN) $(BIN)/prograd_demo --out demo --resume $(ARGS)
 
 test: env ## all that guards the project: drift, clean notebooks, every notebook, then tests/
 	@sh tools/browser.sh
@@ -63,6 +63,9 @@ pocket: env ## train the pocket model again, from nothing (resumable; half an ho
 
 mutants: env ## break the library one line at a time and count what the tests catch
 	@$(RUN) MPLBACKEND=Agg $(BIN)/python tools/mutants.py $(ARGS)
+
+soak: env ## kill, damage, fill, interrupt and fuzz real trainings (an hour; resumable); writes figures/soak/
+	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/soak.py $(ARGS)
 
 bench: env ## time the published trainers' way and ours side by side, then the explorer in a browser (15 minutes); writes figures/bench/
 	@$(RUN) $(BIN)/python tools/bench.py $(ARGS)

@@ -73,13 +73,13 @@ def prograd_demo(
         check_whole("seeds", opt.seeds)
         seeds = list(range(opt.first_seed, opt.first_seed + opt.seeds))
         start = time.time()
-        result = study(load_clip("pocket"), seeds, opt.shots, lambdas, {"noise": opt.noise, "rho": opt.rho}, epochs=opt.epochs)
-        settings = {**{k: v for k, v in vars(opt).items() if k != "out"}, "seconds": round(time.time() - start, 1)}
+        result = study(load_clip("pocket"), seeds, opt.shots, lambdas, {"noise": opt.noise, "rho": opt.rho}, epochs=opt.epochs, out=opt.out / "runs", resume=opt.resume)
+        settings = {**{k: v for k, v in vars(opt).items() if k not in ("out", "resume")}, "seconds": round(time.time() - start, 1)}
         paths = save_study(result, opt.out, settings)
-    except (ValueError, OSError) as e: sys.exit(f"prograd_demo: {e}")
+    except (ValueError, OSError) as e: sys.exit(f"prograd_demo: {str(e).replace('resume=True', '--resume')}")
     print(report(result, opt))
     print(f"\nOpen {opt.out / 'report.html'} in a browser to scrub lambda and steps.")
-    print(f"{len(paths)} files in {opt.out}/: {', '.join(p.name for p in paths)}   ({time.time() - start:.0f} s)")
+    print(f"{len(paths)} files in {opt.out}/: {', '.join(p.name for p in paths)}; the run sets are in {opt.out / 'runs'}/   ({time.time() - start:.0f} s)")
 
 
 def report(
@@ -115,5 +115,6 @@ def _parse(args):
     parser.add_argument("--noise", type=float, default=usual["noise"], help="pixel noise, of the full range")
     parser.add_argument("--rho", type=float, default=usual["rho"], help="share of training images on their class's own texture")
     parser.add_argument("--epochs", type=int, default=None, help="passes over the shots; the published number for the shots by default")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for tables and figures")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for tables, figures and run sets")
+    parser.add_argument("--resume", action="store_true", help="go on with the run sets that are in the folder; what was complete is not trained again")
     return parser.parse_args(args)

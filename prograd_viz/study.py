@@ -7,6 +7,7 @@ __all__ = ['ACCURACIES', 'SHARES', 'Study', 'prompt_name', 'study', 'readable']
 
 # %% ../nbs/10_study.ipynb #a8cd83db
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -64,13 +65,14 @@ def study(
     images: int = 60,  # Images per split whose maps are measured
     snapshots: int = 10,  # Steps at which maps are measured, start and end included
     progress: bool = True,  # Show progress bars
+    out: str | Path | None = None,  # Folder for the run sets, each in a folder of its seed
     **training,  # Options of `train`
 ) -> Study:
     "Train every lambda on every seed's task and measure accuracy and foreground share"
     many, tables = [], []
     for seed in seeds:
         task = few_shot("pocket", shots, seed, **(data or {}))
-        runs = train(clip, task, lambdas, seed=seed, progress=progress, **training)
+        runs = train(clip, task, lambdas, seed=seed, progress=progress, out=out and Path(out) / f"seed-{seed}", **training)
         steps = np.unique(runs.snapshot_steps[np.linspace(0, len(runs.snapshot_steps) - 1, snapshots).round().astype(int)])
         tables += [foreground(runs, split, images, steps).assign(seed=seed, split=split) for split in ("same", "shifted")]
         many.append(runs)

@@ -6,12 +6,19 @@
 __all__ = ['learning_rate', 'published_epochs', 'epoch_batches', 'step', 'train', 'train_more']
 
 # %% ../nbs/06_training.ipynb #dc99e52b
+import contextlib
+import hashlib
 import inspect
 import math
+import shutil
+import signal
+import threading
 import time
 import warnings
 import zlib
+from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +30,8 @@ from .clip import Clip
 from .data import Task
 from .gradients import check_lambdas, project, prompt_gradients
 from .prompts import make_prompts, teacher_features, text_features
-from .runs import STEP_COLUMNS, Runs
+from .runs import STEP_COLUMNS, Runs, about_runs, load_runs, save_runs
+from .store import MANIFESTS, TABLES, Folder, Writer, columns_of, log, matrix, plain, read_manifest
 
 # %% ../nbs/06_training.ipynb #c055a6b9
 def learning_rate(
@@ -113,39 +121,47 @@ def train(
     snapshot_every: int | None = None,  # Steps between snapshots; None: every step while that takes less than 256 MB
     callbacks: list = (),  # Functions of (step, record) called after each step, see below
     progress: bool = True,  # Show a progress bar
+    out: str | Path | None = None,  # Folder to write the run set to while it is trained, see below
+    resume: bool = False,  # Go on with what is in `out`, or add lambdas to it
+    checkpoint_every: int | None = None,  # Steps between checkpoints in `out`; None: about 50 in all
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
-    config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress")}
+    config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress", "out", "resume", "checkpoint_every")}
+    free = [k for k in ("evaluate_every", "snapshot_every") if config[k] is None]  # what is there may say
+    if out is None and (resume or checkpoint_every is not None): raise ValueError(f"resume={resume} and checkpoint_every={checkpoint_every} are about a folder; name it: out=")
     lams = _check_runs(lambdas).to(clip.device)
     epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr, memory_gb=memory_gb)
     prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, class_specific, seed, position)
     judge = _Judge(clip, task, prompts, task.template if teacher is None else teacher, position)
     n_steps = epochs * len(epoch_batches(len(task.train), batch_size, seed, 1))
     runs_start = prompts.start[None].repeat(len(lams), *[1] * prompts.start.ndim)
-    keeper = _Keeper(runs_start, n_steps, evaluate_every, snapshot_every, task, clip)
+    keeper = _Keeper(runs_start, n_steps, evaluate_every, snapshot_every, judge, prompts, lams.tolist(), seed)
+    config |= {"lambdas": lams.tolist(), "epochs": epochs, "steps": n_steps, "n_ctx": prompts.n_ctx, "evaluate_every": keeper.evaluate_every, "snapshot_every": keeper.snapshot_every, "teacher": task.template if teacher is None else teacher,
+               "model": [clip.name, clip.pretrained], "task": task.settings, "versions": {p: version(p) for p in ("torch", "open_clip_torch", "prograd_viz")}}
     context = torch.nn.Parameter(runs_start.clone())
     optimiser = torch.optim.SGD([context], lr=lr, momentum=momentum, weight_decay=weight_decay)
+    if out is not None:
+        keeper.disk = _Disk(out, resume, config, checkpoint_every, free, clip, task)
+        if keeper.disk.complete: return _train_missing(clip, task, config, out, checkpoint_every, callbacks, progress)
     draw = _image_source(clip, task.train, views, seed)
     labels = torch.as_tensor(task.train.labels, device=clip.device)
-    bar = tqdm(total=n_steps, desc=f"{len(lams)} prompts", unit="step", disable=not progress)
     interrupted = False
-    try:
-        for epoch in range(1, epochs + 1):
-            rate = learning_rate(epoch, epochs, lr, warmup_lr)
-            optimiser.param_groups[0]["lr"] = rate
-            for batch in epoch_batches(len(labels), batch_size, seed, epoch):
-                images, drawn = draw(epoch, batch)
-                record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel, memory_gb)
-                keeper.keep(record, context, epoch=epoch, lr=rate, batch_hash=f"{zlib.crc32(batch.tobytes() + drawn.tobytes()):08x}")
-                for callback in callbacks: callback(keeper.done, record)
-                _show(bar, record, lams)
-    except KeyboardInterrupt:
-        interrupted = True
-        warnings.warn(f"interrupted after {keeper.done} of {n_steps} steps: returning what was trained so far", stacklevel=2)
-    finally: bar.close()
-    config |= {"lambdas": lams.tolist(), "epochs": epochs, "n_ctx": prompts.n_ctx, "evaluate_every": keeper.evaluate_every, "snapshot_every": keeper.snapshot_every, "teacher": task.template if teacher is None else teacher, "model": [clip.name, clip.pretrained],
-               "task": task.settings, "versions": {p: version(p) for p in ("torch", "open_clip_torch", "prograd_viz")}}
-    return keeper.runs(judge, prompts, lams.tolist(), seed, config, interrupted, clip, task)
+    with keeper.disk or contextlib.nullcontext(), tqdm(total=n_steps, initial=keeper.restore(context, optimiser), desc=f"{len(lams)} prompts", unit="step", disable=not progress) as bar:
+        try:
+            for epoch in range(1, epochs + 1):
+                rate = learning_rate(epoch, epochs, lr, warmup_lr)
+                optimiser.param_groups[0]["lr"] = rate
+                for batch in keeper.to_do(epoch, epoch_batches(len(labels), batch_size, seed, epoch)):
+                    images, drawn = draw(epoch, batch)
+                    record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel, memory_gb)
+                    keeper.keep(record, context, epoch=epoch, lr=rate, batch_hash=f"{zlib.crc32(batch.tobytes() + drawn.tobytes()):08x}")
+                    keeper.checkpoint(context, optimiser)
+                    for callback in callbacks: callback(keeper.done, record)
+                    _show(bar, record, lams)
+        except KeyboardInterrupt:
+            interrupted = True
+            warnings.warn(f"interrupted after {keeper.done} of {n_steps} steps: returning what was trained so far", stacklevel=2)
+        with _undisturbed(afterwards=False): return keeper.runs(config, interrupted, clip, task)
 
 
 def _check_runs(lambdas):
@@ -220,60 +236,175 @@ class _Judge:
 # %% ../nbs/06_training.ipynb #7dc29a7c
 class _Keeper:
     "The record of a training, and what is made of it"
-    def __init__(self, start, n_steps, evaluate_every, snapshot_every, task, clip):
-        floats = len(start) * (start[0].numel() + len(task.classes) * task.train.features(clip).shape[1])
+    def __init__(self, start, n_steps, evaluate_every, snapshot_every, judge, prompts, lambdas, seed):
+        floats = len(start) * (start[0].numel() + judge.text.numel())
         self.evaluate_every = max(1, n_steps // 50) if evaluate_every is None else check_whole("evaluate_every", evaluate_every)
         self.snapshot_every = max(1, math.ceil(n_steps * floats * 4 / 256e6)) if snapshot_every is None else check_whole("snapshot_every", snapshot_every)
+        self.judge, self.prompts, self.lambdas, self.seed, self.n_steps, self.disk = judge, prompts, lambdas, seed, n_steps, None
         self.start, self.log, self.started = start.clone(), [], time.time()
+        self.before = self.states_before = 0  # steps, and steps' states, that are on disk and no longer in memory
 
     @property
-    def done(self): return len(self.log)
+    def done(self): return self.before + len(self.log)
+
+    def to_do(self, epoch, batches):
+        "The batches of an epoch that are not done yet"
+        return batches[self.done - (epoch - 1) * len(batches):]
 
     def keep(self, record, context, **marks):
         "Keep one step; what is not needed of the step before is dropped"
         marks = {"step": self.done + 1, **marks, "seconds": time.time() - self.started}
         self.log.append({"marks": marks, "record": record, "context": context.detach().clone()})
-        if self.done > 1 and not self._wanted(self.done - 1):
+        if len(self.log) > 1 and not self._wanted(self.done - 1):
             self.log[-2]["context"] = None
             record["text"] = None
 
     def _wanted(self, step): return step == 0 or step % self.evaluate_every == 0 or step % self.snapshot_every == 0
 
-    def _states(self, prompts):
-        "Step -> (context, text features) after it, for the start, all wanted steps and the last; a step's features were computed by the next"
-        after = {s: (self.start if s == 0 else self.log[s - 1]["context"], self.log[s]["record"]["text"]) for s in range(self.done) if self._wanted(s)}
-        last = self.log[-1]["context"] if self.log else self.start
-        return after | {self.done: (last, text_features(prompts, last))}
+    def planned(self): return len({s for s in range(self.n_steps) if self._wanted(s)} | {self.n_steps})
 
-    def _steps(self, lambdas, seed, accuracy):
+    def _states(self, last):
+        "Step -> (context, text features) after it, for the start, all wanted steps and the last; a step's features were computed by the next"
+        at = lambda s: self.log[s - self.before - 1]
+        after = {s: (self.start if s == 0 else at(s)["context"], at(s + 1)["record"]["text"]) for s in range(self.states_before, self.done) if self._wanted(s)}
+        if not last: return after
+        context = self.log[-1]["context"] if self.log else self.start
+        return after | {self.done: (context, text_features(self.prompts, context))}
+
+    def _steps(self, log, accuracy):
         "The record as a DataFrame, a row per run and step"
-        if not self.log: return pd.DataFrame({c: pd.Series(dtype=_KINDS.get(c, float)) for c in STEP_COLUMNS})
-        names = [k for k in self.log[0]["record"] if k not in ("token_cos", "text")]
-        columns = {k: torch.stack([entry["record"][k] for entry in self.log]).cpu().numpy() for k in names}
+        if not log: return pd.DataFrame({c: pd.Series(dtype=_KINDS.get(c, float)) for c in STEP_COLUMNS})
+        names = [k for k in log[0]["record"] if k not in ("token_cos", "text")]
+        columns = {k: torch.stack([entry["record"][k] for entry in log]).cpu().numpy() for k in names}
         frames = []
-        for r, lam in enumerate(lambdas):
-            frame = pd.DataFrame([entry["marks"] for entry in self.log])
-            frame = frame.assign(run=r, rule="coop" if lam == 0 else "prograd", lam=lam, seed=seed, **{k: v[:, r] for k, v in columns.items()})
+        for r, lam in enumerate(self.lambdas):
+            frame = pd.DataFrame([entry["marks"] for entry in log])
+            frame = frame.assign(run=r, rule="coop" if lam == 0 else "prograd", lam=lam, seed=self.seed, **{k: v[:, r] for k, v in columns.items()})
             for split in ("train", "same", "shifted", "new", "style"):
                 frame[f"acc_{split}"] = [accuracy.get(s, {}).get(split, {r: math.nan})[r] for s in frame["step"]]
             frames.append(frame.assign(angle_deg=np.degrees(np.arccos(np.clip(frame["cos"], -1, 1)))))
         return pd.concat(frames, ignore_index=True)[list(STEP_COLUMNS)]
 
     @torch.no_grad()
-    def runs(self, judge, prompts, lambdas, seed, config, interrupted, clip, task):
-        "Everything as a `Runs`; the last step always has a snapshot and accuracies"
-        states = self._states(prompts)
-        accuracy = {s: judge.accuracies(*state) for s, state in states.items() if s and (s % self.evaluate_every == 0 or s == self.done)}
-        contexts, texts = (_to_numpy(torch.stack(kind)) for kind in zip(*states.values()))
-        token_cos = torch.stack([entry["record"]["token_cos"] for entry in self.log]).cpu().numpy() if self.log else np.zeros((0, len(lambdas), prompts.n_ctx))
-        return Runs(self._steps(lambdas, seed, accuracy), np.array(list(states)), contexts, texts, token_cos, _to_numpy(judge.text),
-                    judge.zero_shot, tuple(lambdas), task.classes, config, interrupted, clip, task)
+    def _so_far(self, log, last):
+        "Steps as a DataFrame, cosines by context vector, steps with snapshots, contexts, text features; the last step of all has a snapshot and accuracies"
+        states = self._states(last)
+        accuracy = {s: self.judge.accuracies(*state) for s, state in states.items() if s and (s % self.evaluate_every == 0 or last and s == self.done)}
+        contexts, texts = (_to_numpy(torch.stack(kind)) for kind in zip(*states.values())) if states else [_to_numpy(t)[:0] for t in (self.start[None], self.judge.text.expand(1, len(self.lambdas), *self.judge.text.shape))]
+        token_cos = torch.stack([entry["record"]["token_cos"] for entry in log]).cpu().numpy() if log else np.zeros((0, len(self.lambdas), self.prompts.n_ctx), contexts.dtype)
+        return self._steps(log, accuracy), token_cos, np.array(list(states), int), contexts, texts
+
+    def runs(self, config, interrupted, clip, task):
+        "Everything as a `Runs`"
+        if self.disk and self.done:
+            self._write(last=True)
+            return replace(load_runs(self.disk.path), clip=clip, task=task)
+        steps, token_cos, at, contexts, texts = self._so_far(self.log, last=True)
+        return Runs(steps, at, contexts, texts, token_cos, _to_numpy(self.judge.text), self.judge.zero_shot, tuple(self.lambdas), task.classes, config, interrupted, clip, task)
+
+    def checkpoint(self, context, optimiser):
+        "Now and then, and after the first step: all complete steps to the disk, and what is needed to go on"
+        if not self.disk or (self.done > 1 and self.done % self.disk.every and self.done < self.n_steps): return
+        with _undisturbed():
+            self._write(last=False)
+            pending, momentum = self.log[-1], optimiser.state[context].get("momentum_buffer")
+            tensors = {"context": context.detach(), "zero_shot": self.judge.text, **({} if momentum is None else {"momentum": momentum}), **{f"record.{k}": v for k, v in pending["record"].items() if k != "text"}}
+            self.disk.writer.commit({k: v.cpu().numpy() for k, v in tensors.items()}, pending["marks"], self.done)
+            self.log, self.before, self.states_before = [pending], self.done - 1, self.done
+
+    def _write(self, last):
+        "Append what is complete: all but the newest step, whose text features the next one computes; at the end that too"
+        log = self.log if last else self.log[:-1]
+        steps, token_cos, at, contexts, texts = self._so_far(log, last)
+        if self.disk.writer.manifest is None: self._begin(token_cos, contexts, texts)
+        self.disk.writer.append(matrix(steps, self.disk.columns(), token_cos), at, contexts, texts)
+        if last: self.disk.writer.finish()
+
+    def _begin(self, token_cos, contexts, texts):
+        "The first writing: what the folder will hold"
+        about = about_runs(self._steps(self.log, {}), token_cos, self.lambdas, self.judge.prompts.classes, self.judge.zero_shot, self.disk.config)
+        kind = "F64" if texts.dtype == np.float64 else "F32"
+        record, planned = ("F64", (len(self.lambdas), len(about["columns"]) + self.prompts.n_ctx), self.n_steps), self.planned()
+        self.disk.writer.begin(about, _to_numpy(self.judge.text), dict(zip(TABLES, (record, (kind, contexts.shape[1:], planned), (kind, texts.shape[1:], planned)))), self.n_steps)
+
+    def restore(self, context, optimiser):
+        "Take up what the folder holds; returns the number of steps done"
+        if not self.disk or self.disk.state is None: return 0
+        tensors, marks = self.disk.state
+        tensors = {k: torch.from_numpy(v.copy()).to(context.device) for k, v in tensors.items()}
+        context.data.copy_(tensors["context"])
+        if "momentum" in tensors: optimiser.state[context]["momentum_buffer"] = tensors["momentum"]
+        self.log = [{"marks": marks, "record": {k.removeprefix("record."): v for k, v in tensors.items() if k.startswith("record.")} | {"text": None}, "context": context.detach().clone()}]
+        self.before, self.states_before, self.started = marks["step"] - 1, marks["step"], time.time() - marks["seconds"]
+        return self.done
 
 
 _KINDS = {"rule": str, "batch_hash": str, "conflict": bool, "agree": bool, "run": int, "seed": int, "step": int, "epoch": int}  # the rest are floats
 
 
 def _to_numpy(t): return (t if t.dtype == torch.float64 else t.float()).cpu().numpy()
+
+# %% ../nbs/06_training.ipynb #edb5beb9
+class _Disk:
+    "The folder of a training, and how it is taken up again"
+    def __init__(self, out, resume, config, every, free, clip, task):
+        self.path, self.resume, self.free, self.state, self.complete = Folder.of(out).local, resume, free, None, False
+        self.every = max(1, config["steps"] // 50) if every is None else check_whole("checkpoint_every", every)
+        self.config = config | {"hashes": _fingerprints(clip, task), "versions": config["versions"] | {"device": clip.device.type}}
+        with Writer(self.path) as writer: self._look(writer)  # what is wrong is said before anything is computed
+
+    def __enter__(self):
+        self.writer = Writer(self.path)
+        try: self.state = self.writer.resume() if self._look(self.writer) else None
+        except BaseException:
+            self.writer.close()
+            raise
+        return self
+
+    def __exit__(self, *error): self.writer.close()
+
+    def columns(self): return self.writer.manifest.about["columns"]
+
+    def _look(self, writer):
+        "Whether there is something to go on with; what another training left is refused"
+        if not self.resume or not any((self.path / name).exists() for name in MANIFESTS): return writer.refuse_taken()
+        manifest = read_manifest(Folder(str(self.path)))
+        there, self.complete = manifest.about["config"], manifest.steps == manifest.planned and manifest.sealed
+        moved = ["model", "task"] if there.get("hashes") == self.config["hashes"] else []  # the same files may lie elsewhere by now
+        differ = _differences(there, plain(self.config), {*self.free, *moved, *(["lambdas"] if self.complete else [])})
+        if differ: raise ValueError(f"{str(self.path)!r} was trained otherwise: {'; '.join(differ)}; resume with what it was trained with, or name another folder")
+        if there.get("versions") != self.config["versions"]: log.warning("%s was begun with %s, this is %s: the same bits are not promised", self.path, there.get("versions"), self.config["versions"])
+        return True
+
+
+def _differences(there, here, free, inside=""):
+    "What two configurations say differently, as text; versions are no difference"
+    found = []
+    for key in sorted({*there, *here} - free - {"versions"}):
+        a, b = there.get(key), here.get(key)
+        if type(a) is type(b) is dict: found += _differences(a, b, set(), f"{inside}{key}.")
+        elif a != b: found.append(f"{inside}{key} was {str(a)[:80]}, now {str(b)[:80]}")
+    return found
+
+
+def _fingerprints(clip, task):
+    "SHA-256 of the model's weights and of all images and labels"
+    model, data = hashlib.sha256(repr((clip.name, clip.dtype, clip.autocast, clip.model.visual.preprocess_cfg)).encode()), hashlib.sha256()
+    for name, tensor in sorted(clip.model.state_dict().items()): model.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for name, split in {"train": task.train, **task.tests}.items(): data.update(f"{name} {split.fingerprint()} {split.classes} {split.labels.tolist()}".encode())
+    return {"model": model.hexdigest(), "data": data.hexdigest()}
+
+
+@contextlib.contextmanager
+def _undisturbed(afterwards=True):
+    "Ctrl-C waits until something is written; it comes afterwards, or where there is nothing left to interrupt, not at all"
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before): yield; return
+    pressed = []
+    signal.signal(signal.SIGINT, lambda *args: pressed.append(args))
+    try: yield
+    finally: signal.signal(signal.SIGINT, before)
+    if pressed and afterwards: before(*pressed[0])
 
 # %% ../nbs/06_training.ipynb #8f0b52a4
 def train_more(
@@ -287,10 +418,9 @@ def train_more(
     values, steps = _check_runs(lambdas).tolist(), int(runs.steps["step"].max())
     known = [f"{v:g}" for v in values if np.isclose(v, runs.lambdas).any()]
     if known: raise ValueError(f"lambda {', '.join(known)} was already trained; give others than {', '.join(f'{v:g}' for v in runs.lambdas)}")
-    recipe = {k: runs.config[k] for k in inspect.signature(train).parameters if k in runs.config and k not in ("task", "lambdas")}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "interrupted after")
-        new = train(runs.clip, runs.task, values, **recipe, callbacks=[*callbacks, lambda step, record: _stop_at(step, steps if runs.interrupted else None)], progress=progress)
+        new = train(runs.clip, runs.task, values, **_recipe(runs.config), callbacks=[*callbacks, lambda step, record: _stop_at(step, steps if runs.interrupted else None)], progress=progress)
     if new.snapshot_steps[-1] < steps:
         warnings.warn(f"interrupted: lambda {', '.join(f'{v:g}' for v in values)} is not added; the runs are as they were", stacklevel=2)
         return runs
@@ -300,3 +430,18 @@ def train_more(
 def _stop_at(step, last):
     "An interrupted run set has fewer steps than its recipe"
     if step == last: raise KeyboardInterrupt
+
+
+def _recipe(config): return {k: config[k] for k in inspect.signature(train).parameters if k in config and k not in ("task", "lambdas")}
+
+
+def _train_missing(clip, task, config, out, checkpoint_every, callbacks, progress):
+    "Train what a complete folder lacks in a folder inside it, then make one of the two"
+    there, inside = load_runs(out), Folder.of(out).local / ".more"
+    missing = [lam for lam in config["lambdas"] if not np.isclose(lam, there.lambdas).any()]
+    if missing:
+        new = train(clip, task, missing, **_recipe(there.config), out=inside, resume=True, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress)
+        if new.interrupted: return replace(there, clip=clip, task=task)
+        save_runs(there.join(new), out, replaces=True)
+    shutil.rmtree(inside, ignore_errors=True)
+    return replace(load_runs(out), clip=clip, task=task)

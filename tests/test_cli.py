@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from prograd_viz import cli
+from prograd_viz import cli, training
 from prograd_viz.cli import prograd_demo, save_study
-from prograd_viz.runs import STEP_COLUMNS, mean_interval
+from prograd_viz.runs import STEP_COLUMNS, load_runs, mean_interval
 from prograd_viz.study import study
 
 TABLES = {"report.html", "steps.parquet", "foreground.parquet", "summary.csv", "summary.json"}
@@ -62,9 +62,21 @@ def demo(tmp_path_factory):
 
 def test_the_demo_writes_tables_and_figures_where_it_was_told_and_nowhere_else(demo):
     cwd, printed = demo
-    written = {p.relative_to(cwd).as_posix() for p in cwd.rglob("*") if p.is_file()}
+    written = {p.relative_to(cwd).as_posix() for p in cwd.rglob("*") if p.is_file() and "runs" not in p.parts}
     assert written == {f"here/there/{name}" for name in TABLES | FIGURES}
     assert f"{len(written)} files in here/there/" in printed and all(name in printed for name in TABLES | FIGURES)
+
+
+def test_the_demo_keeps_its_run_sets_and_goes_on_with_them(demo, monkeypatch, capsys):
+    "What was complete is opened, not trained again; the same folder without --resume is refused"
+    cwd, _ = demo
+    tables, here = (cwd / "here" / "there" / "summary.csv").read_bytes(), ["--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8", "--noise", "0.25", "--out", str(cwd / "here" / "there")]
+    assert {p.name for p in (cwd / "here" / "there" / "runs").iterdir()} == {"seed-5"} and load_runs(cwd / "here" / "there" / "runs" / "seed-5").lambdas == (0.0, 0.8)
+    monkeypatch.setattr(training, "step", None)
+    prograd_demo([*here, "--resume"])
+    assert (cwd / "here" / "there" / "summary.csv").read_bytes() == tables
+    with pytest.raises(SystemExit) as e: prograd_demo(here)
+    assert "seed-5' holds a run set; go on with it (--resume)" in e.value.code and "\n" not in e.value.code
 
 
 def test_the_demos_figures_are_pictures(demo):

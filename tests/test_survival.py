@@ -1,0 +1,413 @@
+"A run set survives kills, damage, full disks, second writers and strangers: real processes, real files, fresh seeds. `make soak` runs the same rows in full."
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+import soak
+from prograd_viz import store
+from prograd_viz.data import Task
+from prograd_viz.report import save_report
+from prograd_viz.runs import STEP_COLUMNS, load_runs, prograd_verify, save_runs
+from prograd_viz.store import FILES, MANIFESTS, TABLES, Folder, read_manifest, repair, verify
+from prograd_viz.training import train, train_more
+
+SEED = int(os.environ.get("PROGRAD_SURVIVAL_SEED", int.from_bytes(os.urandom(4))))  # fresh each time; set the variable to see a failure again
+SHORT = 12  # epochs of two steps
+HERE = {*MANIFESTS, *FILES.values(), *(f"{name}.safetensors" for name in TABLES)}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def seed_in_the_report(request):
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled(): print(f"\nseed of the survival tests: {SEED} (PROGRAD_SURVIVAL_SEED={SEED} repeats them)")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    "The folder of a short finished training, and what `train` returned"
+    folder = tmp_path_factory.mktemp("a run") / "here"
+    return folder, train(*soak.world(), **soak.options(SHORT), out=folder)
+
+
+def rows_of(name, cases, **options):
+    "Rows of the soak, all passed"
+    rows = list(soak.ROWS[name][0](SEED, cases, **options))
+    failed = [row for row in rows if not row["passed"]]
+    assert not failed, f"seed {SEED}: {failed[:3]}"
+    return rows
+
+
+# -- the rows of the soak, reduced --------------------------------------------
+
+def test_a_killed_training_resumes_to_the_same_bits():
+    assert any(row["inside_a_write"] for row in rows_of("kills", 5, epochs=SHORT))
+
+
+def test_damage_is_noticed_refused_and_repaired():
+    assert {row["file"] for row in rows_of("damage", 50, epochs=SHORT)} == HERE
+
+
+def test_a_full_disk_loses_nothing_before_the_last_checkpoint(): rows_of("full_disk", 2, epochs=SHORT)
+
+
+def test_a_second_writer_is_refused_with_the_process_and_host_of_the_first(): rows_of("writers", 1)
+
+
+def test_hostile_files_are_refused_within_bounded_memory(): rows_of("hostile", 60, epochs=SHORT)
+
+
+def test_anything_in_manifest_and_config_is_refused_by_name(): rows_of("fuzz", 100, epochs=SHORT)
+
+
+def test_an_interrupted_cell_leaves_runs_that_can_be_used(): rows_of("interrupts", 5)
+
+
+def test_opening_a_large_run_set_costs_little(): rows_of("large", 1, gigabytes=0.3, timed=False)
+
+
+def test_the_trainers_memory_is_flat_and_the_explorer_opens_what_it_leaves(): rows_of("long", 1, steps=400, lambdas=3, timed=False)
+
+
+# -- what is on disk ----------------------------------------------------------
+
+def test_what_is_written_while_training_is_what_is_trained_in_memory(run):
+    folder, out = run
+    memory = soak.reference(SHORT)
+    assert soak.identical(out, memory) and soak.identical(load_runs(folder), memory) and out.clip is soak.world()[0]
+    assert {p.name for p in folder.glob("[!.]*")} == HERE
+
+
+def test_files_open_in_other_readers(run):
+    folder, out = run
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "steps.parquet"), out.steps, check_exact=True)
+    import pyarrow.parquet as pq
+    assert pq.read_table(folder / "steps.parquet", page_checksum_verification=True).num_rows == len(out.steps)
+    for name in ("contexts", "text_features"): assert np.array_equal(load_file(folder / f"{name}.safetensors")[name], getattr(out, name))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["classes"] == list(out.classes) and config["config"]["lambdas"] == [0, 0.5, 1] and set(config["config"]["hashes"]) == {"model", "data"} and set(config["config"]["versions"]) == {"torch", "open_clip_torch", "prograd_viz", "device"}
+
+
+def test_the_manifest_says_sizes_and_hashes_of_everything(run):
+    import hashlib
+    folder, _ = run
+    manifest = read_manifest(Folder.of(folder))
+    for entry in manifest.files.values():
+        content = (folder / entry["name"]).read_bytes()
+        assert entry["bytes"] == len(content) and entry["sha256"] == hashlib.sha256(content).hexdigest()
+    for table in manifest.tables.values():
+        content = (folder / table.file).read_bytes()
+        assert len(content) == store.HEADER + table.rows * table.stride and content[:store.HEADER] == table.header(table.rows)
+        assert table.digests == "".join(hashlib.sha256(content[i:i + table.stride]).hexdigest() for i in range(store.HEADER, len(content), table.stride))
+    assert {*(e["name"] for e in manifest.files.values()), *(t.file for t in manifest.tables.values()), *MANIFESTS} == {p.name for p in folder.glob("[!.]*")}, "no file is without a hash"
+
+
+@pytest.mark.parametrize("options", ({"init": "random", "n_ctx": 3, "class_specific": True}, {"views": "fresh"}, {"momentum": 0.0, "views": 2}), ids=("class-specific", "fresh views", "no momentum"))
+def test_every_kind_of_training_resumes_to_the_same_bits(tmp_path, options):
+    class PowerCut(Exception): pass
+
+    def cut(step, record):
+        if step == 5: raise PowerCut
+    recipe = soak.options(4) | options
+    with pytest.raises(PowerCut): train(*soak.world(), **recipe, out=tmp_path / "run", checkpoint_every=2, callbacks=[cut])
+    seen = []
+    resumed = train(*soak.world(), **recipe, out=tmp_path / "run", resume=True, callbacks=[lambda step, record: seen.append(step)])
+    assert seen == [5, 6, 7, 8] and soak.identical(resumed, train(*soak.world(), **recipe))
+
+
+def test_float64_survives_the_disk(exact, bare, tmp_path):
+    options = dict(lambdas=[0, 1], epochs=2, views=0, batch_size=8, progress=False)
+    on_disk, memory = train(exact, bare, **options, out=tmp_path / "run"), train(exact, bare, **options)
+    assert on_disk.contexts.dtype == np.float64 and soak.identical(on_disk, memory)
+
+
+# -- resuming -----------------------------------------------------------------
+
+@pytest.mark.parametrize("change, says", [({"lambdas": [0, 1]}, "lambdas was [0.0, 0.5, 1.0], now [0.0, 1.0]"), ({"lr": 0.3}, "lr was 0.01, now 0.3"), ({"seed": 9}, "seed was 1, now 9"), ({"epochs": 3}, "epochs was 4, now 3"),
+                                          ({"batch_size": 4}, "batch_size was 8, now 4"), ({"init": "random", "n_ctx": 4}, "init was template, now random"), ({"evaluate_every": 3}, "evaluate_every was 7, now 3")], ids=lambda x: str(x)[:30])
+def test_another_recipe_is_refused_with_the_differences(tmp_path, change, says):
+    def stop(step, record):
+        if step == 3: raise KeyboardInterrupt
+    with pytest.warns(UserWarning, match="interrupted after 3 of 8"): train(*soak.world(), **soak.options(4), out=tmp_path / "run", callbacks=[stop])
+    before = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("[!.]*")}
+    with pytest.raises(ValueError) as e: train(*soak.world(), **soak.options(4) | change, out=tmp_path / "run", resume=True)
+    assert says in str(e.value) and str(tmp_path) in str(e.value)
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").glob("[!.]*")}, "a refusal changes nothing"
+
+
+def test_other_data_and_another_model_are_refused_by_their_hashes(run, tiny):
+    folder, _ = run
+    clip, task = soak.world()
+    labels = np.roll(task.train.labels, 1)
+    other = Task(task.name, type(task.train)(task.train.images, labels, task.classes, task.train.masks), task.tests, settings=task.settings)
+    with pytest.raises(ValueError, match="hashes.data was") as e: train(clip, other, **soak.options(SHORT), out=folder, resume=True)
+    assert "hashes.model" not in str(e.value)
+    with torch.no_grad(): clip.model.ln_final.weight[0] += 1e-3
+    try:
+        with pytest.raises(ValueError, match="hashes.model was") as e: train(clip, task, **soak.options(SHORT), out=folder, resume=True)
+        assert "hashes.data" not in str(e.value)
+    finally:
+        with torch.no_grad(): clip.model.ln_final.weight[0] -= 1e-3
+
+
+def test_the_same_data_in_another_place_is_the_same_data(run):
+    folder, out = run
+    clip, task = soak.world()
+    assert soak.identical(train(clip, replace(task, settings=task.settings | {"data": "/elsewhere"}), **soak.options(SHORT), out=folder, resume=True), out)
+
+
+def test_lambdas_are_added_to_a_finished_set_and_only_they_are_trained(tmp_path):
+    clip, task = soak.world()
+    recipe = {k: v for k, v in soak.options(4).items() if k != "lambdas"}
+    first = train(clip, task, [0, 1], **recipe, out=tmp_path / "run")
+    trained = []
+    both = train(clip, task, [0, 0.25, 1], **recipe, out=tmp_path / "run", resume=True, callbacks=[lambda step, record: trained.append(record["cos"].shape)])
+    assert set(trained) == {(1,)} and len(trained) == 8 and both.lambdas == (0.0, 1.0, 0.25)
+    assert soak.identical(replace(both, steps=both.steps[both.steps["run"] < 2], lambdas=first.lambdas, **{k: getattr(both, k)[:, :2] for k in ("contexts", "text_features", "token_cos")}), first), "what was there stays, to the bit"
+    assert soak.identical(both, train_more(train(clip, task, [0, 1], **recipe), [0.25], progress=False)) and soak.identical(load_runs(tmp_path / "run"), both)
+    assert {p.name for p in (tmp_path / "run").glob("*")} == HERE - {"state.safetensors"} | {".lock"} and not any(f.problem for f in verify(tmp_path / "run"))
+    trained.clear()
+    again = train(clip, task, [0, 0.25], **recipe, out=tmp_path / "run", resume=True, callbacks=[lambda *seen: trained.append(seen)])
+    assert not trained and soak.identical(again, both), "nothing is missing"
+
+
+def test_a_killed_addition_leaves_the_finished_set_and_goes_on(tmp_path):
+    clip, task = soak.world()
+    recipe = {k: v for k, v in soak.options(4).items() if k != "lambdas"}
+    first = train(clip, task, [0, 1], **recipe, out=tmp_path / "run")
+
+    class PowerCut(Exception): pass
+
+    def cut(step, record):
+        if step == 5: raise PowerCut
+    with pytest.raises(PowerCut): train(clip, task, [0, 1, 0.5], **recipe, out=tmp_path / "run", resume=True, checkpoint_every=2, callbacks=[cut])
+    assert soak.identical(load_runs(tmp_path / "run"), first)
+    seen = []
+    both = train(clip, task, [0, 1, 0.5], **recipe, out=tmp_path / "run", resume=True, callbacks=[lambda step, record: seen.append(step)])
+    assert seen == [5, 6, 7, 8] and both.lambdas == (0.0, 1.0, 0.5)
+
+
+def test_a_kill_at_the_very_first_writing_is_no_damage(tmp_path):
+    "The copy of the manifest is there, the manifest is not yet"
+    class PowerCut(Exception): pass
+
+    def cut(step, record): raise PowerCut
+    with pytest.raises(PowerCut): train(*soak.world(), **soak.options(4), out=tmp_path / "run", callbacks=[cut])
+    body = json.loads((tmp_path / "run" / MANIFESTS[0]).read_bytes())["manifest"]
+    body |= {"steps": 0, "snapshot_steps": [], "state_step": 0, "files": {k: v for k, v in body["files"].items() if k != "state"}, "tables": {k: t | {"digests": ""} for k, t in body["tables"].items()}}
+    soak.write_sealed(tmp_path / "run" / MANIFESTS[1], body)
+    (tmp_path / "run" / MANIFESTS[0]).unlink()
+    assert not any(f.problem for f in verify(tmp_path / "run"))
+    with pytest.raises(ValueError, match="no complete step yet"): load_runs(tmp_path / "run")
+    assert soak.identical(train(*soak.world(), **soak.options(4), out=tmp_path / "run", resume=True), soak.reference(4))
+
+
+def test_ctrl_c_before_the_first_step_leaves_the_folder_free(tmp_path, monkeypatch):
+    "No lock stays behind in a kernel that goes on"
+    from prograd_viz import training
+    real = training.epoch_batches
+    calls = []
+
+    def pressed(*args):
+        calls.append(args)
+        if len(calls) == 2: raise KeyboardInterrupt  # the first asks how many batches there are
+        return real(*args)
+    monkeypatch.setattr(training, "epoch_batches", pressed)
+    with pytest.warns(UserWarning, match="interrupted after 0 of 8"): nothing = train(*soak.world(), **soak.options(4), out=tmp_path / "run")
+    assert nothing.interrupted and len(nothing.steps) == 0
+    assert soak.identical(train(*soak.world(), **soak.options(4), out=tmp_path / "run", resume=True), soak.reference(4))
+
+
+def test_a_finished_set_without_resume_is_never_overwritten(run):
+    folder, out = run
+    before = {p.name: p.read_bytes() for p in folder.glob("[!.]*")}
+    for call in (lambda: train(*soak.world(), **soak.options(SHORT), out=folder), lambda: out.save(folder), lambda: save_runs(out, f"file://{folder}")):
+        with pytest.raises(FileExistsError, match="holds a run set; go on with it"): call()
+    assert before == {p.name: p.read_bytes() for p in folder.glob("[!.]*")}
+
+
+def test_a_damaged_state_means_the_first_step_and_the_same_bits(tmp_path, caplog):
+    class PowerCut(Exception): pass
+
+    def cut(step, record):
+        if step == 7: raise PowerCut
+    with pytest.raises(PowerCut): train(*soak.world(), **soak.options(4), out=tmp_path / "run", checkpoint_every=2, callbacks=[cut])
+    state = next((tmp_path / "run").glob("state*"))
+    state.write_bytes(state.read_bytes()[:-1])
+    assert len(load_runs(tmp_path / "run").token_cos) == 5, "the record is whole without it"
+    seen = []
+    with caplog.at_level(logging.WARNING, "prograd_viz"): resumed = train(*soak.world(), **soak.options(4), out=tmp_path / "run", resume=True, callbacks=[lambda step, record: seen.append(step)])
+    assert seen == list(range(1, 9)) and "starting again at the first step" in caplog.text and soak.identical(resumed, soak.reference(4))
+
+
+# -- places -------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ("with spaces", "中文 目录", "quote's \"and\" $x;", "a" * 250, "/".join(["b" * 60] * 4)), ids=("spaces", "Chinese", "quotes", "250 characters", "deep"))
+def test_any_path_will_do(tmp_path, run, name):
+    run[1].save(tmp_path / name)
+    assert soak.identical(load_runs(tmp_path / name), run[1])
+    prograd_verify([str(tmp_path / name)])
+
+
+@pytest.mark.parametrize("scheme", ("memory://", "file://"))
+def test_run_sets_are_written_and_read_through_fsspec(run, tmp_path, scheme):
+    address = f"{scheme}{tmp_path}/run"
+    run[1].save(address)
+    opened = load_runs(address)
+    assert soak.identical(opened, run[1]) and type(opened.contexts).__name__ == "Lazy" and not any(f.problem for f in verify(address))
+    if scheme == "memory://":
+        fs, inside = fsspec.core.url_to_fs(address)
+        content = bytearray(fs.cat_file(f"{inside}/contexts.safetensors"))
+        content[-1] ^= 1
+        fs.pipe_file(f"{inside}/contexts.safetensors", bytes(content))
+        with pytest.raises(ValueError, match="contexts.safetensors .* is damaged: row"): np.asarray(load_runs(address).contexts)
+        assert soak.identical(replace(load_runs(address), contexts=run[1].contexts), run[1]), "all else can be read"
+        with pytest.raises(ValueError, match="not on this machine"): repair(address)
+
+
+def test_a_folder_that_is_a_file_or_cannot_be_written_is_named(tmp_path, run):
+    (tmp_path / "file").write_text("precious")
+    for out, error, says in ((tmp_path / "file", NotADirectoryError, "is a file; name a folder"), (tmp_path / "file" / "below", OSError, "cannot write"), (Path("/proc/no/such"), OSError, "cannot write"), (tmp_path / ("c" * 300), OSError, "cannot write")):
+        for call in (lambda: train(*soak.world(), **soak.options(2), out=out), lambda: run[1].save(out)):
+            with pytest.raises(error) as e: call()
+            assert says in str(e.value) and str(out) in str(e.value)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_read_only_folder_is_refused_before_training(tmp_path, run):
+    "As an ordinary user; root may write anywhere"
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    code = f"import os\nfrom pathlib import Path\nfrom prograd_viz.store import Writer\nif os.geteuid() == 0: os.setuid(65534)\nWriter(Path({str(locked)!r}) / 'run')"
+    os.chmod(tmp_path, 0o755)
+    for parent in tmp_path.parents:
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/") and not parent.stat().st_mode & 1: os.chmod(parent, parent.stat().st_mode | 0o11)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "PermissionError" in out.stderr and f"cannot write '{locked}/run': Permission denied; name a folder that can be written" in out.stderr
+
+
+def test_files_of_others_are_never_overwritten(tmp_path, run):
+    (tmp_path / "config.json").write_text("mine")
+    for _ in range(2):
+        with pytest.raises(FileExistsError, match="config.json in .* is not of a run set; name an empty folder"): run[1].save(tmp_path)
+    assert (tmp_path / "config.json").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+# -- strangers ----------------------------------------------------------------
+
+EVIL = ("../../x", "<script>alert(1)</script>", "/etc/passwd", "a\"b'c", "日本")
+
+
+@pytest.fixture
+def evil(run, tmp_path):
+    "A run set whose classes have names that would like to be something else"
+    folder = tmp_path / "deep" / "inside" / "run"
+    save_runs(replace(run[1], classes=EVIL[:4], config={"teacher": "<img src=x onerror=alert(1)>"}), folder)
+    return folder
+
+
+def test_names_from_files_are_never_paths(evil, tmp_path, monkeypatch):
+    "A class called ../../x writes nothing outside"
+    from prograd_viz.widgets import Explorer, prepare
+    runs = load_runs(evil)
+    assert runs.classes == EVIL[:4]
+    clip, task = soak.world()
+    named = lambda split: type(split)(split.images, split.labels, EVIL[:4], split.masks)
+    known = replace(runs, clip=clip, task=Task("../../y", named(task.train), {"shifted": named(task.tests["shifted"])}))
+    (tmp_path / "deep" / "inside" / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "deep" / "inside" / "work")
+    scenes = prepare(known, images=4)
+    explorer = Explorer(runs, scenes)
+    explorer._save_clicked(None)
+    page = Path(save_report(runs, "report.html", scenes=scenes)).read_text()
+    assert "<script>alert" not in page and "onerror=alert" not in page.replace("&lt;img src=x onerror=alert(1)&gt;", "") and "<script>alert" not in explorer.text.value
+    written = {p.relative_to(tmp_path).parts[:3] for p in tmp_path.rglob("*") if p.is_file()}
+    assert written == {("deep", "inside", "run"), ("deep", "inside", "work")}
+
+
+def test_nothing_unpickles_or_evaluates():
+    "No pickle, no eval, no torch.load without weights_only in the library"
+    import re
+    for path in soak.LIBRARY.glob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"\bpickle\b|\bjoblib\.load|allow_pickle=True|\bexec\(|os\.system|shell=True|yaml\.load\(", text), path.name
+        assert not re.search(r"(?<![.\w])eval\(", text), path.name
+        assert all("weights_only=True" in call for call in re.findall(r"torch\.load\([^)]*\)", text)), path.name
+
+
+def test_the_library_is_quiet_until_it_is_asked(tmp_path):
+    "Nothing on stderr by default; every checkpoint with logging switched on"
+    code = f"""
+import logging, sys
+sys.path.insert(0, {str(Path(soak.__file__).parent)!r})
+import soak
+train = lambda out: soak.train(*soak.world(), **soak.options(2), out={str(tmp_path)!r} + out, checkpoint_every=2)
+train("/quiet")
+print("now aloud", file=sys.stderr)
+logging.basicConfig(level="INFO", force=True)
+train("/loud")
+"""
+    quiet, loud = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.split("now aloud")
+    assert quiet == "" and loud.count("INFO:prograd_viz:") >= 2 and "checkpoint after step 2" in loud
+    assert any(isinstance(h, logging.NullHandler) for h in logging.getLogger("prograd_viz").handlers)
+
+
+def test_verify_is_a_command_that_needs_no_torch(run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    save_runs(run[1], folder)
+    code = "import sys\nfrom prograd_viz.runs import prograd_verify\ntry: prograd_verify(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+    call = lambda *args: subprocess.run([sys.executable, "-c", code, str(folder), *args], capture_output=True, text=True)
+    whole = call()
+    assert whole.returncode == 0 and whole.stdout.count(": ok, ") == len(list(folder.glob("[!.]*"))) and whole.stderr == ""
+    content = bytearray((folder / "record.safetensors").read_bytes())
+    table = read_manifest(Folder.of(folder)).tables["record"]
+    content[store.HEADER + 9 * table.stride + 5] ^= 4
+    (folder / "record.safetensors").write_bytes(content)
+    broken = call()
+    assert broken.returncode == 1 and "record.safetensors: row 9 does not match its hash; 9 of 24 steps can be saved" in broken.stdout
+    assert call("--repair").returncode == 0 and call().returncode == 0
+    left = load_runs(folder)
+    assert left.steps["step"].max() == 9 and list(left.snapshot_steps) == [s for s in run[1].snapshot_steps if s <= 9] and soak.is_beginning(left, run[1])
+    nothing = subprocess.run([sys.executable, "-c", code, str(tmp_path / "none")], capture_output=True, text=True)
+    assert nothing.returncode == 1 and nothing.stderr.startswith("prograd_verify: no run set in") and nothing.stderr.count("\n") == 1
+
+
+# -- lazy ---------------------------------------------------------------------
+
+def test_rows_are_read_and_checked_when_they_are_asked_for_and_not_before(run, tmp_path):
+    save_runs(run[1], tmp_path / "run")
+    opened = load_runs(tmp_path / "run")
+    with open(tmp_path / "run" / "text_features.safetensors", "r+b") as file:
+        file.seek(store.HEADER + 1)
+        file.write(b"!")
+    assert np.array_equal(opened.text_features[1:], run[1].text_features[1:]) and np.array_equal(opened.contexts, run[1].contexts)
+    with pytest.raises(ValueError, match="text_features.safetensors .* is damaged: row 0"): opened.text_features[0]
+    (tmp_path / "run" / "contexts.safetensors").unlink()
+    assert np.array_equal(opened.contexts[-1], run[1].contexts[-1]), "what was opened stays readable"
+
+
+def test_a_lazy_array_goes_to_another_process_as_an_array(run):
+    import pickle
+    there = pickle.loads(pickle.dumps(run[1].contexts))
+    assert type(there) is np.ndarray and np.array_equal(there, run[1].contexts)
+
+
+def test_a_lazy_array_is_indexed_like_the_array(run):
+    lazy, array = run[1].contexts, np.asarray(run[1].contexts)
+    rng = np.random.default_rng(SEED)
+    for key in (0, -1, slice(2, 9, 3), slice(None, None, -1), [3, 1, 1], rng.integers(len(array), size=(2, 3)), rng.random(len(array)) < 0.5, (slice(None), 1), (2, 0, slice(1)), (..., 0), (None, 0), (slice(1, 3), ..., [0, 5])):
+        assert np.array_equal(lazy[key], array[key]), key
+    with pytest.raises(IndexError): lazy[len(array)]
+    assert len(lazy) == len(array) and lazy.ndim == array.ndim and np.array_equal(lazy - lazy[:1], array - array[:1]) and np.array_equal(np.concatenate([lazy, array], 1), np.concatenate([array, array], 1))
