@@ -21,8 +21,9 @@ from tqdm.auto import tqdm
 from .checks import check_in_range, check_whole
 from .clip import Clip
 from .data import Task
-from .gradients import check_lambdas, project, prompt_gradients
+from .gradients import project, prompt_gradients
 from .prompts import make_prompts, teacher_features, text_features
+from .rules import check_strengths, find_rule, steering
 from .runs import STEP_COLUMNS, Runs
 
 # %% ../nbs/06_training.ipynb #c055a6b9
@@ -66,12 +67,13 @@ def step(
     temperature: float = 1.0,  # T of the divergence
     eps_rel: float | None = None,  # Agreement threshold, see `project`
     memory_gb: float = math.inf,  # See `prompt_gradients`
+    steer=None,  # Another rule, from `rules.steering`; None for ProGrad
 ) -> dict:  # Column -> tensor [R]; token_cos [R, M]; text, the features before the step, [R, C, E]
     "One step of ProGrad for R runs at once; lambda 0 is CoOp"
     grads = prompt_gradients(prompts, context, images, labels, teacher_logits, temperature, memory_gb=memory_gb)
-    update = project(grads.g_d, grads.g_g, lambdas, eps_rel)
+    update = project(grads.g_d, grads.g_g, lambdas if steer is None else 0, eps_rel)
     before = context.detach().clone()
-    context.grad = update.g
+    context.grad = update.g if steer is None else steer(grads, update, before, lambdas)
     optimiser.step()
     moved = (before - context.detach()).flatten(1)  # the descent direction: it points along G, not against it
     return {"loss_ce": grads.loss_ce, "loss_kl": grads.loss_kl, "cos": update.cos, "conflict": update.conflict, "agree": update.agree,
@@ -93,6 +95,7 @@ def train(
     task: Task,  # What to learn and how to test
     lambdas: list = (0.0, 1.0),  # One run each: 0 is CoOp, 1 is ProGrad
     *,
+    rule: str = "prograd",  # A name of `rules.RULES`, or a function of `rules.Signals`; of other rules, `lambdas` are the strengths
     n_ctx: int | None = None,  # M, context vectors; None: as many as the start has words, 16 for a random start
     init: str = "template",  # Start of the context: "template", "random" or any text
     class_specific: bool = False,  # One context per class; needs init="random"
@@ -116,14 +119,14 @@ def train(
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
     config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress")}
-    lams = _check_runs(lambdas).to(clip.device)
+    lams = _check_runs(lambdas, rule).to(clip.device)
     epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr, memory_gb=memory_gb)
     prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, class_specific, seed, position)
     judge = _Judge(clip, task, prompts, task.template if teacher is None else teacher, position)
     n_steps = epochs * len(epoch_batches(len(task.train), batch_size, seed, 1))
     runs_start = prompts.start[None].repeat(len(lams), *[1] * prompts.start.ndim)
     keeper = _Keeper(runs_start, n_steps, evaluate_every, snapshot_every, task, clip)
-    context = torch.nn.Parameter(runs_start.clone())
+    context, steer = torch.nn.Parameter(runs_start.clone()), steering(rule, prompts, runs_start, judge.text, memory_gb)
     optimiser = torch.optim.SGD([context], lr=lr, momentum=momentum, weight_decay=weight_decay)
     draw = _image_source(clip, task.train, views, seed)
     labels = torch.as_tensor(task.train.labels, device=clip.device)
@@ -135,7 +138,7 @@ def train(
             optimiser.param_groups[0]["lr"] = rate
             for batch in epoch_batches(len(labels), batch_size, seed, epoch):
                 images, drawn = draw(epoch, batch)
-                record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel, memory_gb)
+                record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel, memory_gb, steer)
                 keeper.keep(record, context, epoch=epoch, lr=rate, batch_hash=f"{zlib.crc32(batch.tobytes() + drawn.tobytes()):08x}")
                 for callback in callbacks: callback(keeper.done, record)
                 _show(bar, record, lams)
@@ -143,14 +146,14 @@ def train(
         interrupted = True
         warnings.warn(f"interrupted after {keeper.done} of {n_steps} steps: returning what was trained so far", stacklevel=2)
     finally: bar.close()
-    config |= {"lambdas": lams.tolist(), "epochs": epochs, "n_ctx": prompts.n_ctx, "evaluate_every": keeper.evaluate_every, "snapshot_every": keeper.snapshot_every, "teacher": task.template if teacher is None else teacher, "model": [clip.name, clip.pretrained],
+    config |= {"rule": find_rule(rule)[0], "lambdas": lams.tolist(), "epochs": epochs, "n_ctx": prompts.n_ctx, "evaluate_every": keeper.evaluate_every, "snapshot_every": keeper.snapshot_every, "teacher": task.template if teacher is None else teacher, "model": [clip.name, clip.pretrained],
                "task": task.settings, "versions": {p: version(p) for p in ("torch", "open_clip_torch", "prograd_viz")}}
     return keeper.runs(judge, prompts, lams.tolist(), seed, config, interrupted, clip, task)
 
 
-def _check_runs(lambdas):
-    "Lambdas in [0, 1], each once"
-    values = check_lambdas(lambdas)
+def _check_runs(lambdas, rule):
+    "Lambdas in [0, 1], or strengths in their rule's range, each once"
+    values = check_strengths(rule, lambdas)
     twice = [f"{v:g}" for v in values.unique().tolist() if (values == v).sum() > 1]
     if twice: raise ValueError(f"lambda {', '.join(twice)} is given more than once; each names a run")
     return values
@@ -245,7 +248,7 @@ class _Keeper:
         last = self.log[-1]["context"] if self.log else self.start
         return after | {self.done: (last, text_features(prompts, last))}
 
-    def _steps(self, lambdas, seed, accuracy):
+    def _steps(self, lambdas, seed, accuracy, rule):
         "The record as a DataFrame, a row per run and step"
         if not self.log: return pd.DataFrame({c: pd.Series(dtype=_KINDS.get(c, float)) for c in STEP_COLUMNS})
         names = [k for k in self.log[0]["record"] if k not in ("token_cos", "text")]
@@ -253,7 +256,7 @@ class _Keeper:
         frames = []
         for r, lam in enumerate(lambdas):
             frame = pd.DataFrame([entry["marks"] for entry in self.log])
-            frame = frame.assign(run=r, rule="coop" if lam == 0 else "prograd", lam=lam, seed=seed, **{k: v[:, r] for k, v in columns.items()})
+            frame = frame.assign(run=r, rule="coop" if lam == 0 and rule == "prograd" else rule, lam=lam, seed=seed, **{k: v[:, r] for k, v in columns.items()})
             for split in ("train", "same", "shifted", "new", "style"):
                 frame[f"acc_{split}"] = [accuracy.get(s, {}).get(split, {r: math.nan})[r] for s in frame["step"]]
             frames.append(frame.assign(angle_deg=np.degrees(np.arccos(np.clip(frame["cos"], -1, 1)))))
@@ -266,7 +269,7 @@ class _Keeper:
         accuracy = {s: judge.accuracies(*state) for s, state in states.items() if s and (s % self.evaluate_every == 0 or s == self.done)}
         contexts, texts = (_to_numpy(torch.stack(kind)) for kind in zip(*states.values()))
         token_cos = torch.stack([entry["record"]["token_cos"] for entry in self.log]).cpu().numpy() if self.log else np.zeros((0, len(lambdas), prompts.n_ctx))
-        return Runs(self._steps(lambdas, seed, accuracy), np.array(list(states)), contexts, texts, token_cos, _to_numpy(judge.text),
+        return Runs(self._steps(lambdas, seed, accuracy, config["rule"]), np.array(list(states)), contexts, texts, token_cos, _to_numpy(judge.text),
                     judge.zero_shot, tuple(lambdas), task.classes, config, interrupted, clip, task)
 
 
@@ -284,7 +287,7 @@ def train_more(
 ) -> Runs:  # The runs and the new ones
     "Train further lambdas exactly as the others were; interrupted, it returns the runs as they were"
     if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; train the lambda from the start: train(clip, task, [...])")
-    values, steps = _check_runs(lambdas).tolist(), int(runs.steps["step"].max())
+    values, steps = _check_runs(lambdas, runs.config["rule"]).tolist(), int(runs.steps["step"].max())
     known = [f"{v:g}" for v in values if np.isclose(v, runs.lambdas).any()]
     if known: raise ValueError(f"lambda {', '.join(known)} was already trained; give others than {', '.join(f'{v:g}' for v in runs.lambdas)}")
     recipe = {k: runs.config[k] for k in inspect.signature(train).parameters if k in runs.config and k not in ("task", "lambdas")}
