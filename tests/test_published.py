@@ -83,9 +83,11 @@ def test_thirty_steps_are_the_published_trainers(model, task, scale, start):
         assert agrees(row), row
 
 
+BROKEN = {"nothing": {}, "wrong sign": {"sign": 1}, "no weight decay": {"weight_decay": 0}, "warm-up one epoch longer": {"warmup": 2}, "less momentum": {"momentum": 0.8}}
+
+
 @pytest.mark.parametrize("model", ["ViT-B-32"], indirect=True)
-@pytest.mark.parametrize("broken", ({"sign": 1}, {"weight_decay": 0}, {"warmup": 2}, {"momentum": 0.8}), ids=lambda b: next(iter(b)))
-def test_a_published_trainer_broken_in_one_place_fails_the_comparison(model, task, broken):
-    for scale in SCALES:
-        runs, published = sides(model[0], task, scale, "template", model[1])
-        assert agrees(compared(runs, 1.0, *published(1.0))) and not agrees(compared(runs, 1.0, *published(1.0, **broken)))
+def test_a_published_trainer_broken_in_one_place_fails_the_comparison(model, task):
+    runs, published = sides(model[0], task, SCALES[0], "random", model[1])
+    rows = {name: compared(runs, 1.0, *published(1.0, **broken)) for name, broken in BROKEN.items()}
+    assert [name for name, row in rows.items() if agrees(row)] == ["nothing"]
