@@ -357,4 +357,10 @@ d = { 'settings': { 'branch': 'main',
                                      'prograd_viz.widgets.paint_plane': ('widgets.html#paint_plane', 'prograd_viz/widgets.py'),
                                      'prograd_viz.widgets.prepare': ('widgets.html#prepare', 'prograd_viz/widgets.py'),
                                      'prograd_viz.widgets.resized': ('widgets.html#resized', 'prograd_viz/widgets.py'),
-                                     'prograd_viz.widgets.strips': ('widgets.html#strips', 'prograd_viz/widgets.py')}}}
+                                     'prograd_viz.widgets.strips': ('widgets.html#strips', 'prograd_viz/widgets.py')},
+            'prograd_viz.words': { 'prograd_viz.words._contexts_of': ('words.html#_contexts_of', 'prograd_viz/words.py'),
+                                   'prograd_viz.words._snapshots': ('words.html#_snapshots', 'prograd_viz/words.py'),
+                                   'prograd_viz.words.nearest_tokens': ('words.html#nearest_tokens', 'prograd_viz/words.py'),
+                                   'prograd_viz.words.plot_words': ('words.html#plot_words', 'prograd_viz/words.py'),
+                                   'prograd_viz.words.read_context_words': ('words.html#read_context_words', 'prograd_viz/words.py'),
+                                   'prograd_viz.words.token_texts': ('words.html#token_texts', 'prograd_viz/words.py')}}}
