@@ -29,6 +29,9 @@ class _Inert:
     def __init__(self, *args, **kwargs): pass
 
 
+def _plain_dict(*args): return {}  # for a defaultdict, which is filled item by item
+
+
 def read_context(
     path: str | Path,  # A `model.pth.tar-N` of CoOp or ProGrad
 ) -> tuple:  # Context [M, D] or [C, M, D] in float32, and the other tensors of its state dict
@@ -36,9 +39,9 @@ def read_context(
     path = Path(path)
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        with torch.serialization.safe_globals([(_Inert, name) for name in named]): state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_plain_dict if name == "collections.defaultdict" else _Inert, name) for name in named]): state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError: raise FileNotFoundError(f"no checkpoint at {path}; the published trainers write prompt_learner/model.pth.tar-N") from None
-    except Exception as e: raise ValueError(f"cannot read {path}: {str(e).splitlines()[0][:200]}; it must be a model.pth.tar-N of CoOp or ProGrad") from e
+    except Exception as e: raise ValueError(f"cannot read {path}: {str(e).split('WeightsUnpickler error:')[-1].strip().splitlines()[0][:200]}; it must be a model.pth.tar-N of CoOp or ProGrad") from e
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     tensors = {str(k).split(".")[-1]: v for k, v in state.items() if torch.is_tensor(v)}
     if "ctx" not in tensors or tensors["ctx"].ndim not in (2, 3): raise ValueError(f"{path} holds no context: no tensor 'ctx' among {', '.join(tensors) or 'no tensors'}; it must be a model.pth.tar-N of CoOp or ProGrad")

@@ -64,7 +64,10 @@ def test_an_exported_prompt_says_the_same_with_nothing_but_open_clip(brought, tm
 
 def write(folder, context, epoch, **state):
     "A checkpoint of the published trainers, with the objects that their scheduler drags along"
-    optimiser = torch.optim.SGD([torch.nn.Parameter(context.clone())], lr=0.002, momentum=0.9)
+    vectors = torch.nn.Parameter(context.clone())
+    optimiser = torch.optim.SGD([vectors], lr=0.002, momentum=0.9)
+    vectors.grad = torch.ones_like(vectors)
+    optimiser.step()  # now it holds momenta
     (folder / "prompt_learner").mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": {"ctx": context, **state}, "epoch": epoch, "optimizer": optimiser.state_dict(), "scheduler": {"successor": torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 9)}}, folder / "prompt_learner" / f"model.pth.tar-{epoch}")
 
