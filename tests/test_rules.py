@@ -5,6 +5,7 @@ import torch
 
 from prograd_viz.compare import compare_rules, rules_table
 from prograd_viz.gradients import project, prompt_gradients
+from prograd_viz.plots import gradient_arrows
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.rules import RULES
 from prograd_viz.training import epoch_batches, learning_rate, train, train_more
@@ -110,3 +111,16 @@ def test_more_strengths_join_a_run_set_of_another_rule(clip, bare):
     runs = train_more(train(clip, bare, [1], rule="sum", **QUICK), [3], progress=False)
     assert runs.lambdas == (1.0, 3.0) and set(runs.steps["rule"]) == {"sum"}
     with pytest.raises(ValueError, match="at least 0, got -1"): train_more(runs, [-1])
+
+
+@pytest.mark.parametrize("name, s", [("prograd", 1), ("prograd", 0.5), ("coop", 0), ("sum", 2), ("distil", 1), ("pcgrad", 1), ("agem", 0.5), ("gated", 0.5), ("l2", 1), ("kgcoop", 8)])
+def test_the_gradient_plane_shows_what_the_rule_made_of_the_two_gradients(exact, bare, name, s):
+    "Without weight decay the first step is the learning rate times G"
+    for seed in (1, 2, 3):
+        runs = train(exact, bare, [s], rule=name, init="random", n_ctx=4, seed=seed, weight_decay=0, **QUICK | {"epochs": 1})
+        row = runs.steps.iloc[0]
+        ((_, _, _), (g_d, _, _), (g, _, says), (real, _, _)), _, _ = gradient_arrows(runs, s, 1)
+        if name in ("l2", "kgcoop"): assert not g.any() and "leaves" in says
+        else:
+            assert np.linalg.norm(g) == pytest.approx(row["norm_update"] / row["lr"], rel=1e-5)
+            np.testing.assert_allclose(real, g, rtol=1e-4, atol=1e-4 * np.linalg.norm(g_d))
