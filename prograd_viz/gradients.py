@@ -114,10 +114,14 @@ def project(
 def check_lambdas(
     lam,  # A number or a sequence of numbers
     n: int | None = None,  # How many are needed; one number serves all
+    low: float = 0,  # Smallest value allowed
+    high: float = 1,  # Largest value allowed
+    what: str = "lambda",  # Its name, for the message
+    fix: str = "0 is CoOp, 1 projects fully",  # What the values mean, for the message
 ) -> torch.Tensor:  # [n], float64
-    "Lambdas in [0, 1] as a tensor; ValueError names the one that is not"
+    "Lambdas in [0, 1] as a tensor, or strengths of another rule in its range; ValueError names the one that is not"
     values = lam.tolist() if isinstance(lam, torch.Tensor) else lam
     values = list(values) if isinstance(values, (list, tuple)) or hasattr(values, "__len__") else [values] * (n or 1)
-    if not values: raise ValueError("no lambda given; [0, 1] compares CoOp with ProGrad")
+    if not values: raise ValueError(f"no {what} given" + ("; [0, 1] compares CoOp with ProGrad" if what == "lambda" else "; give one per run"))
     if n is not None and len(values) != n: raise ValueError(f"{len(values)} lambdas for {n} runs; give one per run")
-    return torch.tensor([check_in_range("lambda", v, 0, 1, "0 is CoOp, 1 projects fully") for v in values], dtype=torch.float64)
+    return torch.tensor([check_in_range(what, v, low, high, fix) for v in values], dtype=torch.float64)

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from .cam import cam_operator, explained_directions, measure, pick_images, resize_maps, shown_image, shown_masks
 from .checks import check_known
 from .clip import ASSETS
+from .rules import RULES, Signals
 from .runs import Runs, mean_interval
 
 # %% ../nbs/08_plots.ipynb #d1367af3
@@ -103,8 +104,10 @@ def gradient_arrows(
     row = row.iloc[0]
     cos = 1.0 if np.isnan(row["cos"]) else row["cos"]
     g_d, g_g = row["norm_gd"] * np.array([np.sqrt(1 - cos**2), cos]), np.array([0, row["norm_gg"]])
-    g = g_d - np.array([0, lam * min(0, g_d[1])])
-    arrows = [(g_g, ZERO_SHOT, "$G_g$"), (g_d, COOP, "$G_d$"), (g, PROGRAD, f"$G$, $\\lambda={lam:g}$"), (_in_plane(row, cos) * np.linalg.norm(g), "#000000", "real step")]
+    rule = row.get("rule", "prograd")
+    g = _rule_in_plane(rule, lam, g_d, g_g)
+    name = f"$G$, $\\lambda={lam:g}$" if rule in ("coop", "prograd") else f"$G$, {rule} {lam:g}" if g.any() else "$G$ leaves this plane"
+    arrows = [(g_g, ZERO_SHOT, "$G_g$"), (g_d, COOP, "$G_d$"), (g, PROGRAD, name), (_in_plane(row, cos) * (np.linalg.norm(g) or row["norm_gd"]), "#000000", "real step")]
     return arrows, 1.25 * max(np.abs(np.array([a for a, _, _ in arrows])).max(), 1e-12), row
 
 
@@ -153,6 +156,14 @@ def clearest_conflict(
     "The step in conflict whose gradients are both long: the one worth drawing; the first step if none is in conflict"
     run = runs.steps[(runs.steps["run"] == runs.run(lam)) & runs.steps["conflict"]]
     return int(run.loc[run[["norm_gd", "norm_gg"]].min(axis=1).idxmax(), "step"]) if len(run) else 1
+
+
+def _rule_in_plane(rule, lam, g_d, g_g):
+    "G of a rule for two gradients given in their plane; nothing for one that looks at more than the two"
+    if rule not in ("coop", "prograd", "sum", "distil", "pcgrad", "agem", "gated"): return np.zeros(2)
+    one = lambda x: torch.tensor([[x]])
+    strength = one(0.0 if rule == "coop" else float(lam))
+    return RULES[rule].direction(Signals(torch.from_numpy(g_d[None]), torch.from_numpy(g_g[None].astype(float)), None, None, strength, one(g_d[1]), one(bool(g_d[1] < 0)), None))[0].numpy()
 
 
 def _in_plane(row, cos):

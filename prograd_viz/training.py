@@ -28,8 +28,9 @@ from tqdm.auto import tqdm
 from .checks import check_in_range, check_whole
 from .clip import Clip
 from .data import Task
-from .gradients import check_lambdas, project, prompt_gradients
+from .gradients import project, prompt_gradients
 from .prompts import make_prompts, teacher_features, text_features
+from .rules import check_strengths, find_rule, steering
 from .runs import STEP_COLUMNS, Runs, about_runs, load_runs, save_runs
 from .store import MANIFESTS, TABLES, Folder, Writer, columns_of, log, matrix, plain, read_manifest
 
@@ -74,12 +75,13 @@ def step(
     temperature: float = 1.0,  # T of the divergence
     eps_rel: float | None = None,  # Agreement threshold, see `project`
     memory_gb: float = math.inf,  # See `prompt_gradients`
+    steer=None,  # Another rule, from `rules.steering`; None for ProGrad
 ) -> dict:  # Column -> tensor [R]; token_cos [R, M]; text, the features before the step, [R, C, E]
     "One step of ProGrad for R runs at once; lambda 0 is CoOp"
     grads = prompt_gradients(prompts, context, images, labels, teacher_logits, temperature, memory_gb=memory_gb)
-    update = project(grads.g_d, grads.g_g, lambdas, eps_rel)
+    update = project(grads.g_d, grads.g_g, lambdas if steer is None else 0, eps_rel)
     before = context.detach().clone()
-    context.grad = update.g
+    context.grad = update.g if steer is None else steer(grads, update, before, lambdas)
     optimiser.step()
     moved = (before - context.detach()).flatten(1)  # the descent direction: it points along G, not against it
     return {"loss_ce": grads.loss_ce, "loss_kl": grads.loss_kl, "cos": update.cos, "conflict": update.conflict, "agree": update.agree,
@@ -101,6 +103,7 @@ def train(
     task: Task,  # What to learn and how to test
     lambdas: list = (0.0, 1.0),  # One run each: 0 is CoOp, 1 is ProGrad
     *,
+    rule: str = "prograd",  # A name of `rules.RULES`, or a function of `rules.Signals`; of other rules, `lambdas` are the strengths
     n_ctx: int | None = None,  # M, context vectors; None: as many as the start has words, 16 for a random start
     init: str = "template",  # Start of the context: "template", "random" or any text
     class_specific: bool = False,  # One context per class; needs init="random"
@@ -126,19 +129,19 @@ def train(
     checkpoint_every: int | None = None,  # Steps between checkpoints in `out`; None: about 50 in all
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
-    config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress", "out", "resume", "checkpoint_every")}
+    config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress", "out", "resume", "checkpoint_every")} | {"rule": find_rule(rule)[0]}
     free = [k for k in ("evaluate_every", "snapshot_every") if config[k] is None]  # what is there may say
     if out is None and (resume or checkpoint_every is not None): raise ValueError(f"resume={resume} and checkpoint_every={checkpoint_every} are about a folder; name it: out=")
-    lams = _check_runs(lambdas).to(clip.device)
+    lams = _check_runs(lambdas, rule).to(clip.device)
     epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr, memory_gb=memory_gb)
     prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, class_specific, seed, position)
     judge = _Judge(clip, task, prompts, task.template if teacher is None else teacher, position)
     n_steps = epochs * len(epoch_batches(len(task.train), batch_size, seed, 1))
     runs_start = prompts.start[None].repeat(len(lams), *[1] * prompts.start.ndim)
-    keeper = _Keeper(runs_start, n_steps, evaluate_every, snapshot_every, judge, prompts, lams.tolist(), seed)
+    keeper = _Keeper(runs_start, n_steps, evaluate_every, snapshot_every, judge, prompts, lams.tolist(), seed, config["rule"])
     config |= {"lambdas": lams.tolist(), "epochs": epochs, "steps": n_steps, "n_ctx": prompts.n_ctx, "evaluate_every": keeper.evaluate_every, "snapshot_every": keeper.snapshot_every, "teacher": task.template if teacher is None else teacher,
                "model": [clip.name, clip.pretrained], "task": task.settings, "versions": {p: version(p) for p in ("torch", "open_clip_torch", "prograd_viz")}}
-    context = torch.nn.Parameter(runs_start.clone())
+    context, steer = torch.nn.Parameter(runs_start.clone()), steering(rule, prompts, runs_start, judge.text, memory_gb)
     optimiser = torch.optim.SGD([context], lr=lr, momentum=momentum, weight_decay=weight_decay)
     if out is not None:
         keeper.disk = _Disk(out, resume, config, checkpoint_every, free, clip, task)
@@ -153,7 +156,7 @@ def train(
                 optimiser.param_groups[0]["lr"] = rate
                 for batch in keeper.to_do(epoch, epoch_batches(len(labels), batch_size, seed, epoch)):
                     images, drawn = draw(epoch, batch)
-                    record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel, memory_gb)
+                    record = step(prompts, context, optimiser, lams, images, labels[batch], judge.teacher_logits(images), temperature, eps_rel, memory_gb, steer)
                     keeper.keep(record, context, epoch=epoch, lr=rate, batch_hash=f"{zlib.crc32(batch.tobytes() + drawn.tobytes()):08x}")
                     keeper.checkpoint(context, optimiser)
                     for callback in callbacks: callback(keeper.done, record)
@@ -164,9 +167,9 @@ def train(
         with _undisturbed(afterwards=False): return keeper.runs(config, interrupted, clip, task)
 
 
-def _check_runs(lambdas):
-    "Lambdas in [0, 1], each once"
-    values = check_lambdas(lambdas)
+def _check_runs(lambdas, rule):
+    "Lambdas in [0, 1], or strengths in their rule's range, each once"
+    values = check_strengths(rule, lambdas)
     twice = [f"{v:g}" for v in values.unique().tolist() if (values == v).sum() > 1]
     if twice: raise ValueError(f"lambda {', '.join(twice)} is given more than once; each names a run")
     return values
@@ -236,11 +239,11 @@ class _Judge:
 # %% ../nbs/06_training.ipynb #7dc29a7c
 class _Keeper:
     "The record of a training, and what is made of it"
-    def __init__(self, start, n_steps, evaluate_every, snapshot_every, judge, prompts, lambdas, seed):
+    def __init__(self, start, n_steps, evaluate_every, snapshot_every, judge, prompts, lambdas, seed, rule):
         floats = len(start) * (start[0].numel() + judge.text.numel())
         self.evaluate_every = max(1, n_steps // 50) if evaluate_every is None else check_whole("evaluate_every", evaluate_every)
         self.snapshot_every = max(1, math.ceil(n_steps * floats * 4 / 256e6)) if snapshot_every is None else check_whole("snapshot_every", snapshot_every)
-        self.judge, self.prompts, self.lambdas, self.seed, self.n_steps, self.disk = judge, prompts, lambdas, seed, n_steps, None
+        self.judge, self.prompts, self.lambdas, self.seed, self.rule, self.n_steps, self.disk = judge, prompts, lambdas, seed, rule, n_steps, None
         self.start, self.log, self.started = start.clone(), [], time.time()
         self.before = self.states_before = 0  # steps, and steps' states, that are on disk and no longer in memory
 
@@ -279,7 +282,7 @@ class _Keeper:
         frames = []
         for r, lam in enumerate(self.lambdas):
             frame = pd.DataFrame([entry["marks"] for entry in log])
-            frame = frame.assign(run=r, rule="coop" if lam == 0 else "prograd", lam=lam, seed=self.seed, **{k: v[:, r] for k, v in columns.items()})
+            frame = frame.assign(run=r, rule="coop" if lam == 0 and self.rule == "prograd" else self.rule, lam=lam, seed=self.seed, **{k: v[:, r] for k, v in columns.items()})
             for split in ("train", "same", "shifted", "new", "style"):
                 frame[f"acc_{split}"] = [accuracy.get(s, {}).get(split, {r: math.nan})[r] for s in frame["step"]]
             frames.append(frame.assign(angle_deg=np.degrees(np.arccos(np.clip(frame["cos"], -1, 1)))))
@@ -415,7 +418,7 @@ def train_more(
 ) -> Runs:  # The runs and the new ones
     "Train further lambdas exactly as the others were; interrupted, it returns the runs as they were"
     if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; train the lambda from the start: train(clip, task, [...])")
-    values, steps = _check_runs(lambdas).tolist(), int(runs.steps["step"].max())
+    values, steps = _check_runs(lambdas, runs.config["rule"]).tolist(), int(runs.steps["step"].max())
     known = [f"{v:g}" for v in values if np.isclose(v, runs.lambdas).any()]
     if known: raise ValueError(f"lambda {', '.join(known)} was already trained; give others than {', '.join(f'{v:g}' for v in runs.lambdas)}")
     with warnings.catch_warnings():

@@ -22,8 +22,10 @@ import prograd_viz
 from prograd_viz.cam import cam_maps, cam_operator, explained_directions, foreground, measure, package_maps, pick_images, run_maps, shown_masks, target_layer
 from prograd_viz.checks import check_in_range, check_known, check_whole
 from prograd_viz.clip import load_clip, open_clip
+from prograd_viz.compare import compare_rules
 from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_sample, folder_task, open_image, pocket_task
 from prograd_viz.datasets import box_mask, dataset_split, dataset_task, frame_task, grabcut_mask, group_table, published_draw, torchvision_task, toy_pets, with_masks
+from prograd_viz.faithful import causal_checks, composites, faithfulness, map_scores, without_object
 from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_token_cosines
 from prograd_viz.pocket import Scene, caption, render
@@ -32,10 +34,13 @@ from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domai
 from prograd_viz.report import report_data, save_report
 from prograd_viz.runs import load_runs, save_runs
 from prograd_viz.store import Folder, Manifest, Writer, check_size, read_manifest, read_rows, repair, verify
+from prograd_viz.published import calibration, class_features, export_prompt, load_published, predict, predictions, read_context, run_prompts
+from prograd_viz.rules import check_strengths, find_rule, steering
 from prograd_viz.study import Study, study
 from prograd_viz.scenes import Scenes, prepare, scene_parts
 from prograd_viz.training import train, train_more
 from prograd_viz.widgets import Dial, Explorer, Gallery, compare, explore, show_maps
+from prograd_viz.words import nearest_tokens, plot_words, read_context_words
 
 nan, inf = math.nan, math.inf
 
@@ -267,6 +272,30 @@ BAD = {
     "cross_dataset": [(lambda w: cross_dataset(w.clip, "pocket", ["dtds"]), "did you mean 'dtd'"), (lambda w: cross_dataset(w.clip, "pocket", ["dtd"], data={"root": w.toy}), "split_zhou_DescribableTextures.json")],
     "domain_generalisation": [(lambda w: domain_generalisation(w.clip, data={"root": w.toy}), "classnames.txt")],
     "paper_table": [(lambda w: paper_table(pd.DataFrame({"accurcy": [1]})), "'accurcy'")],
+    "find_rule": [(lambda w: find_rule("pcgrd"), "unknown rule 'pcgrd'; did you mean 'pcgrad'"), (lambda w: find_rule(lambda a, b: a), "takes 2"), (lambda w: find_rule(3), "3")],
+    "check_strengths": [(lambda w: check_strengths("gated", [1.5]), "strength of rule 'gated' must be in [0, 1], got 1.5"), (lambda w: check_strengths("coop", [1]), "got 1"), (lambda w: check_strengths("sum", [-1]), "at least 0, got -1"),
+                        (lambda w: check_strengths("sum", []), "no strength of rule 'sum' given"), (lambda w: check_strengths(lambda x: x.g_d, [nan]), "nan"), (lambda w: train(w.clip, w.bare, [2, 2], rule="sum"), "2 is given more than once")],
+    "steering": [(lambda w: train(w.clip, w.bare, [1], rule=lambda x: x.g_d[0], epochs=1, views=0, progress=False), "must return a direction for every run"), (lambda w: train(w.clip, w.bare, [1], rule=lambda x: None, epochs=1, views=0, progress=False), "got None"),
+                 (lambda w: steering("l3", None, None, None), "'l3'; did you mean 'l2'")],
+    "compare_rules": [(lambda w: compare_rules(w.clip, w.bare, {}), "no rules to compare"), (lambda w: compare_rules(w.clip, w.bare, {"sun": None}), "did you mean 'sum'"), (lambda w: compare_rules(w.clip, w.bare, {"gated": [2]}, epochs=1), "got 2"),
+                      (lambda w: compare_rules(w.clip, w.bare, {(lambda x: x.g_d): [1], (lambda x: x.g_g): [1]}), "two rules are called '<lambda>'")],
+    "read_context": [(lambda w: read_context(w.tmp / "absent"), "absent"), (lambda w: read_context(w.tmp / "words.jpg"), "cannot read"), (lambda w: read_context(w.tmp / "weightless"), "weightless")],
+    "load_published": [(lambda w: load_published(w.tmp / "absent", w.clip, w.task), "no model.pth.tar-N"), (lambda w: load_published(w.tmp / "weightless", w.clip, w.task), "OUTPUT_DIR"), (lambda w: load_published({0: w.pets}, w.clip, w.task), "pets")],
+    "run_prompts": [(lambda w: run_prompts(replace(w.runs, task=None)), "no model and task"), (lambda w: run_prompts(w.runs, ["dog"]), "['dog']"), (lambda w: run_prompts(w.runs, ["dog", "dgo"]), "'dgo'")],
+    "class_features": [(lambda w: class_features(w.runs, 0.3), "0.3"), (lambda w: class_features(w.runs, 1, 99), "99"), (lambda w: class_features(w.runs, None, classes=["dgo", "dog"]), "'dgo'")],
+    "predict": [(lambda w: predict(w.runs, [], 1), "no images"), (lambda w: predict(w.runs, [w.tmp / "broken.png"], 1), "broken.png"), (lambda w: predict(w.runs, w.image, 0.3), "0.3"), (lambda w: predict(replace(w.runs, clip=None), w.image, 1), "no model")],
+    "predictions": [(lambda w: predictions(w.runs, "shfted"), "'shfted'"), (lambda w: predictions(w.runs, step=99), "99"), (lambda w: predictions(replace(w.runs, task=None)), "no model and task")],
+    "calibration": [(lambda w: calibration(pd.DataFrame(), 0), "bins must be at least 1, got 0")],
+    "export_prompt": [(lambda w: export_prompt(w.runs, w.tmp / "never", 0.3), "0.3"), (lambda w: export_prompt(w.runs, w.tmp / "never", 1, 99), "99"), (lambda w: export_prompt(replace(w.runs, clip=None), w.tmp / "never", 1), "no model and task")],
+    "nearest_tokens": [(lambda w: nearest_tokens(w.clip, torch.zeros(1, 128), 0), "got 0"), (lambda w: nearest_tokens(w.clip, torch.zeros(1, 128), 10**6), "1000000")],
+    "read_context_words": [(lambda w: read_context_words(w.runs, 0.3), "0.3"), (lambda w: read_context_words(w.runs, 1, [99]), "99"), (lambda w: read_context_words(w.runs, 1, 0), "got 0"), (lambda w: read_context_words(w.runs, 1, name="dog"), "name='dog'"),
+                           (lambda w: read_context_words(replace(w.runs, clip=None), 1), "no model")],
+    "plot_words": [(lambda w: plot_words(w.runs, [0.3]), "0.3"), (lambda w: plot_words(w.runs, steps=[99]), "99")],
+    "map_scores": [(lambda w: map_scores(w.clip, w.task.train.tensor(w.clip, [0]), torch.ones(1, 2, 2), torch.zeros(6, 128), [0], ["rod"]), "did you mean 'road'"), (lambda w: map_scores(w.clip, None, None, None, None, percentiles=[100]), "got 100")],
+    "faithfulness": [(lambda w: faithfulness(w.runs, "shfted"), "'shfted'"), (lambda w: faithfulness(w.runs, explain="contrast"), "'contrast'"), (lambda w: faithfulness(w.runs, step=99), "99"), (lambda w: faithfulness(w.runs, random_directions=-1), "got -1"), (lambda w: faithfulness(w.runs, images=0), "got 0")],
+    "without_object": [(lambda w: without_object(w.task.train.image(0), w.mask, -1), "got -1")],
+    "composites": [(lambda w: composites(w.task.train, [0]), "two classes or more"), (lambda w: composites(Split([w.image] * 2, [0, 1], ("a", "b")), [0, 1]), "no masks")],
+    "causal_checks": [(lambda w: causal_checks(w.runs, "shfted"), "'shfted'"), (lambda w: causal_checks(w.runs, images=[999]), "999"), (lambda w: causal_checks(w.runs, "new"), "classes of its own")],
 }
 ROWS = [pytest.param(call, says, id=f"{name}-{says[:40]}") for name, rows in BAD.items() for call, says in rows]
 
@@ -371,7 +400,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
     inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Prompts.packing", "Scenes.view", "Gallery.views", "Gallery.prompts", "Gallery.refresh", "Gallery.shown", "Gallery.sheet", "Gallery.table", "Gallery.turn_pin", "Dial.observe", "Dial.still", "Dial.where", "Panel.refresh", "Screen.refresh", "plane_panel", "step_panels", "show_cosine", "show_gradient_plane",
              "Work.say", "Work.start", "Work.soon", "Work.stop", "Work.wait", "Explorer.refresh", "Explorer.save", "Strip.at", "strips", "paint_plane", "gradient_arrows", "join_scenes", "layer_names", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "step", "Runs.text", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
-             "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
+             "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
              "write_whole", "plain", "Lock.owner", "Lock.release", "Table.header", "Table.header_problem", "Table.row_problem", "side_by_side", "Manifest.seal", "Writer.close", "Writer.state", "Writer.commit", "Writer.finish", "file_problem", "columns_of", "matrix", "frame",
              "write_parquet", "in_parts", "about_runs"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py
