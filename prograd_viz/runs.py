@@ -22,7 +22,7 @@ from .store import DTYPES, FILES, MANIFESTS, Folder, Lazy, Writer, side_by_side,
 
 # %% ../nbs/05_runs.ipynb #cfce4231
 STEP_COLUMNS = {
-    "run": "position of the run, 0..R-1", "rule": "coop or prograd", "lam": "lambda", "seed": "seed of start, batches and views",
+    "run": "position of the run, 0..R-1", "rule": "name of the rule, see `RULES`", "lam": "lambda", "seed": "seed of start, batches and views",
     "step": "1..S", "epoch": "1..E", "lr": "learning rate of the step", "loss_ce": "cross-entropy on the batch, nats",
     "loss_kl": "T^2 KL(zero-shot || prompt) on the batch, nats", "cos": "cosine of G_d and G_g; NaN in agreement",
     "angle_deg": "the same angle in degrees", "conflict": "cos < 0", "agree": "G_g is rounding noise: no angle", "norm_gd": "|G_d|", "norm_gg": "|G_g|",
@@ -111,6 +111,8 @@ class Runs:
         twice = [f"{lam:g}" for lam in other.lambdas if np.isclose(lam, self.lambdas).any()]
         batches = lambda runs: list(runs.steps.loc[runs.steps["run"] == 0, "batch_hash"])
         if twice: return f"both hold lambda {', '.join(twice)}"
+        rules = [runs.config.get("rule", "prograd") for runs in (self, other)]
+        if rules[0] != rules[1]: return f"one followed the rule {rules[0]!r}, the other {rules[1]!r}"
         if self.classes != other.classes: return f"one has {len(self.classes)} classes from {self.classes[0]!r}, the other {len(other.classes)} from {other.classes[0]!r}"
         if not np.array_equal(self.snapshot_steps, other.snapshot_steps): return f"one has {len(self.snapshot_steps)} snapshots up to step {self.snapshot_steps[-1]}, the other {len(other.snapshot_steps)} up to {other.snapshot_steps[-1]}"
         if not np.array_equal(self.contexts[0, 0], other.contexts[0, 0]): return "they start from different contexts"

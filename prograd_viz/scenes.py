@@ -339,7 +339,7 @@ def paint_plane(
             _arrow(draw, middle, end / reach * middle, ink)
             x, y = (n % 2) * middle + 12, big + head * (0.5 + n // 2)
             draw.line([(x, y), (x + 40, y)], fill=ink, width=8)
-            draw.text((x + 52, y), ("G_g", "G_d", f"G, lambda {lam:g}", "real step")[n], fill="#222222", font=write, anchor="lm")
+            draw.text((x + 52, y), name.replace("$", "").replace("\\lambda=", "lambda "), fill="#222222", font=write, anchor="lm")
     return sheet.reduce(2)
 
 
