@@ -391,8 +391,8 @@ def _listed(name, items, files):
 
 def _warn_of_pickles(name, folder, shots, seed):
     "Say where the published code would have drawn otherwise"
-    pickle = folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.pkl"
-    if pickle.exists(): warnings.warn(f"{pickle} holds a draw of the published code, which would use it; it is a pickle and is not opened here. The images are drawn anew from the split", stacklevel=4)
+    drawn = folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.pkl"
+    if drawn.exists(): warnings.warn(f"{drawn} holds a draw of the published code, which would use it; it is a pickle and is not opened here. The images are drawn anew from the split", stacklevel=4)
     if seed == 0: warnings.warn("the published code never applies seed 0, so its draw with it cannot be had again; use seed 1, 2 or 3", stacklevel=4)
     if name == "imagenet": warnings.warn("ImageNet's published few shots follow an unsorted directory listing and cannot be had again; files are sorted here, or give files=", stacklevel=4)
 

@@ -572,7 +572,7 @@ class Explorer:
             made = []
             for part in parts:
                 made.append(part())
-                if len(made) == 1 and self.gallery.scenes is None: self.work.soon(lambda: self.gallery.adopt(made[0]))  # something to see at once
+                if len(made) == 1: self.work.soon(lambda: self.gallery.scenes or self.gallery.adopt(made[0]))  # something to see at once
                 tick()
             return join_scenes(made)
 

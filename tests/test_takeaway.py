@@ -15,7 +15,8 @@ from prograd_viz.data import Split, Task
 from prograd_viz.plots import plot_accuracy, plot_cosine
 from prograd_viz.published import calibration, class_features, export_prompt, load_published, per_class, predict, predictions, read_context
 from prograd_viz.training import train
-from prograd_viz.widgets import Explorer, prepare
+from prograd_viz.scenes import prepare
+from prograd_viz.widgets import Explorer
 
 CONFIGS = {"end": {"init": "random", "n_ctx": 3}, "middle": {"init": "random", "n_ctx": 4, "position": "middle"}, "class-specific": {"init": "random", "n_ctx": 2, "class_specific": True}, "template": {}}
 
@@ -93,8 +94,8 @@ def test_a_published_run_set_can_be_explored_and_drawn(clip, task, tmp_path):
     loaded = load_published(tmp_path, clip, task, init="random")
     assert loaded.contexts.shape == (2, 1, 16, 128)
     explorer = Explorer(loaded, prepare(loaded, images=2))
-    explorer.step.value = 2
-    assert len(explorer.table()) and plot_accuracy(loaded).axes and plot_cosine(loaded).axes
+    explorer.dial.step.value = 2
+    assert len(explorer.gallery.table()) and plot_accuracy(loaded).axes and plot_cosine(loaded).axes
 
 
 def test_class_specific_contexts_are_read_for_as_many_classes(clip, task, tmp_path):

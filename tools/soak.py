@@ -585,7 +585,7 @@ def long(seed, cases=1, start=0, steps=10_000, lambdas=11, timed=True):
 
 def train_long(out, log, scenes, steps, lambdas, seed):
     "The child: trains and writes down its memory"
-    from prograd_viz.widgets import prepare
+    from prograd_viz.scenes import prepare
     clip, task = world()
     me, began = psutil.Process(), time.time()
     with open(log, "w") as file:
@@ -601,7 +601,8 @@ def train_long(out, log, scenes, steps, lambdas, seed):
 OPEN = """
 import json, sys, time
 import prograd_viz.all
-from prograd_viz.widgets import Explorer, Scenes
+from prograd_viz.scenes import Scenes
+from prograd_viz.widgets import Explorer
 from prograd_viz.runs import load_runs
 import psutil
 me = psutil.Process()

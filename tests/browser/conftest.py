@@ -1,68 +1,22 @@
-"Servers, pages, and what they must show: the same widgets in this process."
-import base64
+"A browser for the tests in this folder; without one they are skipped, loudly, and never in CI."
 import os
-import re
 import sys
-import time
-from html import unescape
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "tools")]
 
 import lab
-
-SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
 
 def pytest_collection_modifyitems(items):
     if lab.CHROMIUM or os.environ.get("CI"): return
     for item in items:
-        if "browser" in Path(item.fspath).parts: item.add_marker(pytest.mark.skip(reason="NO BROWSER: install chromium to test the explorer in JupyterLab, in Voila and as a report"))
+        if HERE in Path(item.fspath).parents: item.add_marker(pytest.mark.skip(reason="NO BROWSER: install chromium to test the explorer in JupyterLab, in Voila and as a report"))
 
 
 @pytest.fixture(scope="session")
 def browser():
     with lab.chromium() as browser: yield browser
-
-
-READ = """async root => {
-  const seen = [...root.querySelectorAll("img.widget-image")].filter(i => i.offsetParent !== null && i.src), all = []
-  for (const img of seen) { const b = new Uint8Array(await (await fetch(img.src)).arrayBuffer()); let s = ""; for (const x of b) s += String.fromCharCode(x); all.push(btoa(s)) }
-  return [all, [...root.querySelectorAll(".pv-panel [role=status]")].filter(e => e.offsetParent !== null).map(e => e.innerHTML)]
-}"""
-
-
-def shown(root):
-    "Bytes of all visible pictures in the order of the page, and all text beside them"
-    images, texts = root.evaluate(READ)
-    return [base64.b64decode(i) for i in images], [words(t) for t in texts]
-
-
-def words(html): return " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
-
-
-def computed(panels):
-    "The same of panels in this process"
-    seen = [p for p in panels if p.ui.layout.display != "none"]
-    return [bytes(p.picture.value) for p in seen], [words(p.text.value) for p in seen]
-
-
-def assert_shows(root, panels, seconds=15):
-    "The page arrives at what this process computes, picture for picture and word for word"
-    end = time.time() + seconds
-    while shown(root) != computed(panels()) and time.time() < end: time.sleep(0.05)
-    assert shown(root)[1] == computed(panels())[1]
-    assert shown(root) == computed(panels())
-
-
-def panels_of(explorer):
-    "Panels of an explorer in the order of its page"
-    return lambda: [explorer.panels["plane"], *explorer.gallery.panels, *(explorer.panels[n] for n in ("cosine", "tokens", "accuracy") if n in explorer.panels)]
-
-
-def press(slider, key):
-    "What a key does to a slider of this process"
-    slider.index = {"ArrowLeft": slider.index - 1, "ArrowRight": slider.index + 1, "Home": 0, "End": len(slider.options) - 1}[key]

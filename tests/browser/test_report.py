@@ -5,7 +5,7 @@ from pathlib import Path
 
 import lab
 import numpy as np
-from conftest import SCREENSHOTS
+from pages import SCREENSHOTS
 from PIL import Image
 
 from prograd_viz.clip import load_clip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import lab
 import pytest
-from conftest import ROOT, SCREENSHOTS, assert_shows, panels_of, press
+from pages import ROOT, SCREENSHOTS, assert_shows, panels_of, press
 
 from prograd_viz.clip import load_clip
 from prograd_viz.data import few_shot
