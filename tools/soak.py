@@ -8,6 +8,7 @@ Each case becomes a row of figures/soak/NAME.csv the moment it is decided; figur
 `tests/test_survival.py` runs the same functions with fewer cases and a fresh seed.
 """
 import argparse
+import atexit
 import csv
 import json
 import mmap
@@ -163,6 +164,7 @@ def writing(folder):
 def specimen(epochs=40):
     "A finished run set on disk, and everything in it"
     folder = Path(tempfile.mkdtemp(prefix="specimen-")) / "run"
+    atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
     return folder, train(*world(), **options(epochs), out=folder)
 
 
