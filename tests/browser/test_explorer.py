@@ -90,7 +90,7 @@ def test_a_key_moves_a_slider_the_picture_and_the_numbers(outputs, twin, name, k
     if name == "overlay": explorer.gallery.strength.value = round(explorer.gallery.strength.value - 0.05, 10)
     else: press({"lambda": explorer.dial.lam, "step": explorer.dial.step}[name], key)
     assert_shows(outputs[2], panels_of(explorer))
-    assert shown(outputs[2])[0] != before[0] and shown(outputs[2])[1] != before[1], "pictures and words changed"
+    assert shown(outputs[2])[0] != before[0] and (name == "overlay" or shown(outputs[2])[1] != before[1]), "pictures changed, and words where numbers did"
     if key in ("Home", "End") or name != "step": assert shown(outputs[2])[0][1] != before[0][1], "the maps changed"
 
 
@@ -225,6 +225,8 @@ def test_a_restarted_kernel_leaves_the_page_whole_and_runs_again(page, twin, out
     lab.command(page, "notebook:restart-clear-output")
     page.locator(".jp-Dialog .jp-mod-accept").click()
     page.locator(".pv-panel").first.wait_for(state="detached", timeout=30_000)
+    page.wait_for_timeout(1500)
+    page.get_by_text("| Idle").wait_for(timeout=60_000)
     run_all(page, 5)
     fresh = explore(twin[0].dial.runs).wait()
     assert_shows(page.locator(".jp-OutputArea-child", has=page.locator(".pv-thumbs")), panels_of(fresh), 30)
