@@ -36,8 +36,8 @@ function panel(pen, left, b, start, top) {
 function plot(pen, [left, top, width, height], title, marks, lines, step, shade) {
   const last = data.steps.at(-1) || 1, low = Math.min(...marks), high = Math.max(...marks), x = s => left + width * s / last, y = v => top + height * (high - v) / (high - low)
   pen.fillStyle = "#f0f0f0"; if (shade) pen.fillRect(left, y(0), width, y(low) - y(0))
-  pen.fillStyle = pen.strokeStyle = "#444"; pen.font = "12px system-ui, sans-serif"; pen.lineWidth = 0.5; pen.textAlign = "right"
-  for (const v of marks) { pen.fillText(v, left - 8, y(v) + 4); pen.strokeRect(left, y(v), width, 0) }
+  pen.fillStyle = "#444"; pen.font = "12px system-ui, sans-serif"; pen.textAlign = "right"
+  for (const v of marks) { pen.fillText(v, left - 8, y(v) + 4); pen.globalAlpha = 0.25; pen.fillRect(left, y(v), width, 1); pen.globalAlpha = 1 }
   pen.textAlign = "left"; pen.fillText(title, left + 4, top - 8); pen.fillText("0", left, top + height + 16)
   pen.textAlign = "center"; pen.fillText("step", left + width / 2, top + height + 16)
   pen.textAlign = "right"; pen.fillText(data.steps.at(-1), left + width, top + height + 16)
