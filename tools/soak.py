@@ -202,7 +202,7 @@ def one_damage(folder, name, rng, whole):
 def read_all(folder, whole):
     "Open a run set and read every number: 'right', 'refused' with the library's own message, 'wrong', or 'crashed'"
     try: same = identical(load_runs(folder), whole)
-    except REFUSALS as e: return ("refused" if is_ours(e) and str(folder) in str(e) else "crashed"), str(e)
+    except REFUSALS as e: return ("refused" if is_ours(e) and str(folder) in str(e) else "crashed"), str(e).replace(str(folder), "run")
     except Exception as e: return "crashed", repr(e)
     return ("right" if same else "wrong"), ""
 
