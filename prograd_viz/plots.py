@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'colour', 'label', 'figure', 'plot_cosine', 'plot_angles',
            'gradient_arrows', 'plot_gradient_plane', 'plot_token_cosines', 'clearest_conflict', 'plot_maps',
-           'plot_accuracy', 'plot_foreground', 'plot_lambda']
+           'plot_accuracy', 'plot_foreground', 'plot_lambda', 'plot_shots']
 
 # %% ../nbs/08_plots.ipynb #6c6af4e9
 from functools import wraps
@@ -291,4 +291,29 @@ def plot_lambda(
     ax.set(xlabel="$\\lambda$   (0 = CoOp, 1 = full projection)", ylabel=ylabel)
     ax.set_ylim(bottom=0)
     fig.legend(loc="outside lower center", ncols=2)
+    return fig
+
+# %% ../nbs/08_plots.ipynb #d6791f2e
+@figure
+def plot_shots(
+    table: pd.DataFrame,  # A row per seed, shots and method, with the measures as columns, such as `Sweep.results()`
+    columns: list = ("acc_same", "acc_shifted", "acc_new"),  # What to draw, a panel each
+    ylabel: str = "accuracy",  # Name of the quantity
+    title: str = "",  # What the table is about
+) -> Figure:
+    "Measures by number of shots; mean and 95% interval over seeds (CoOp, figure 3)"
+    missing = [c for c in ("shots", "method", "lam", "seed", *columns) if c not in table]
+    if missing: raise ValueError(f"no column {missing[0]!r} to draw; there are {', '.join(table.columns)}")
+    fig, axes = plt.subplots(1, len(columns), figsize=(3.1 * len(columns) + 0.6 * (len(columns) == 1), 2.9), sharey=True, squeeze=False)
+    for ax, column in zip(axes[0], columns):
+        for (method, lam), group in table.groupby(["method", "lam"], dropna=False, sort=False):
+            wide = group.pivot(index="shots", columns="seed", values=column).sort_index()
+            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), colour(lam), label(lam))
+        ax.set(title=SPLIT_TITLES.get(column.removeprefix("acc_"), column.replace("_", " ")), xlabel="shots", xscale="log")
+        ax.set_xticks(sorted(table["shots"].unique()), [f"{x:g}" for x in sorted(table["shots"].unique())])
+        ax.minorticks_off()
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, 0].set_ylim(0, 1 if all(c.startswith("acc_") for c in columns) else None)
+    if title: fig.suptitle(title)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig

@@ -210,7 +210,7 @@ def _on_joblib(work, jobs, workers, threads, gpus, retries):
     if gpus: raise ValueError(f"gpus={gpus} is for engine='ray', which hands out GPUs; local processes take the device that their model names")
     backend, configured = joblib.parallel.get_active_backend()
     streams, left = backend.supports_return_generator, {job.name: job for job in jobs}
-    n = workers or (configured if configured != 1 else max(1, joblib.cpu_count() // threads) if streams else -1)
+    n = workers or (configured if configured not in (None, 1) else max(1, joblib.cpu_count() // threads) if streams else -1)
     for attempt in range(retries + 1):
         try:
             for record in joblib.Parallel(n, return_as="generator_unordered" if streams else "list", batch_size=1, pre_dispatch="n_jobs")(joblib.delayed(work)(job) for job in list(left.values())):
