@@ -1,0 +1,197 @@
+"Sweeps: the same numbers on any engine, what is finished stays finished, what fails is told, what is lost is done again."
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from prograd_viz.pocket import Scene, render
+from prograd_viz.sweep import cells_of, jobs_of, load_sweep, sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = {"classes": 3, "test_per_class": 4, "views": 0, "batch_size": 4, "lr": 0.1}
+GRID = {"shots": [2, 4], "seed": [1, 2], "rho": [0.5, 1.0], "lam": [0, 0.5, 1], "epochs": 4} | SMALL  # 24 cells in 8 jobs
+
+
+def numbers(result):
+    "Everything that was measured, in one order, as bits"
+    table = result.results()
+    return table.sort_values([c for c in ("data", "shots", "seed", "rho", "lam") if c in table], na_position="first").reset_index(drop=True)
+
+
+def same_bits(a, b):
+    "Equal tables, and equal contexts and records in every folder"
+    pd.testing.assert_frame_equal(numbers(a), numbers(b), check_exact=True)
+    for one, other in zip(a.runs(), b.runs(), strict=True):
+        assert np.array_equal(one.contexts, other.contexts) and np.array_equal(one.text_features, other.text_features)
+        pd.testing.assert_frame_equal(one.steps.drop(columns="seconds"), other.steps.drop(columns="seconds"), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory): return sweep(GRID, tmp_path_factory.mktemp("local"), workers=1, progress=False)
+
+
+def test_the_grid_is_24_cells_and_all_are_done(local):
+    assert len(local.cells) == 24 and set(local.table["status"]) == {"done"} and set(local.table["threads"]) == {1}
+    assert local.results()["method"].value_counts().to_dict() == {"zero-shot": 8, "CoOp": 8, "ProGrad 0.5": 8, "ProGrad 1": 8}
+    assert local.results().query("method == 'CoOp'")["acc_same"].nunique() > 1  # something was learned
+
+
+def test_two_processes_give_the_same_bits_as_one(local, tmp_path):
+    same_bits(local, sweep(GRID, tmp_path, workers=2, progress=False))
+
+
+def test_a_driver_that_is_killed_goes_on_where_it_was(local, tmp_path):
+    code = f"from prograd_viz.sweep import sweep; sweep({GRID!r}, {str(tmp_path)!r}, workers=1, progress=False)"
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    wait_for(lambda: len(list((tmp_path / "results").glob("*.json"))) >= 2, driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "results").glob("*.json")}
+    assert 2 <= len(done) < 8
+    result = sweep(None, tmp_path, workers=1, progress=False)
+    same_bits(local, result)
+    assert all((tmp_path / "results" / n).stat().st_mtime_ns == t for n, t in done.items())  # finished jobs were not touched
+
+
+def wait_for(condition, process=None, seconds=120):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end and (process is None or process.poll() is None), "it never came"
+        time.sleep(0.05)
+
+
+def test_a_worker_that_is_killed_costs_nothing(local, tmp_path):
+    def kill_one():
+        wait_for(lambda: any((tmp_path / "live").glob("*.json")))
+        said = json.loads(next((tmp_path / "live").glob("*.json")).read_text())
+        os.kill(said["pid"], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = sweep(GRID | {"epochs": [4]}, tmp_path, workers=2, progress=False)
+    killer.join()
+    assert any("a worker was lost" in str(w.message) for w in caught)
+    same_bits(local, result)
+
+
+def test_a_broken_image_fails_its_own_cell_alone(tmp_path):
+    worlds = []
+    for k in range(4):
+        for noun in ("dog", "bus"):
+            (tmp_path / f"world-{k}" / noun).mkdir(parents=True)
+            for i in range(4): Image.fromarray(render(Scene(noun, "sand", seed=10 * k + i))[0]).save(tmp_path / f"world-{k}" / noun / f"{i}.png")
+        worlds.append(str(tmp_path / f"world-{k}"))
+    Path(worlds[2], "dog", "1.png").write_bytes(b"\x89PNG broken")
+    grid = {"data": worlds, "seed": range(1, 7), "shots": 2, "lam": 1.0, "epochs": 2, "views": 0}
+    bad = pd.concat([cells_of(grid | {"data": worlds[:2] + worlds[3:]}), cells_of(grid | {"data": worlds[2], "seed": 1})])
+    with pytest.warns(UserWarning, match="1 of 19 cells failed"): result = sweep(bad, tmp_path / "out", workers=1, progress=False)
+    assert result.table["status"].value_counts().to_dict() == {"done": 18, "failed": 1}
+    failed = result.failures.iloc[0]
+    assert failed["data"] == worlds[2] and "1.png" in failed["error"] and "cannot read image" in failed["traceback"]
+
+
+def test_a_measure_that_comes_later_trains_nothing_again(local, tmp_path):
+    out = tmp_path / "later"
+    grid = {"shots": 2, "seed": [1, 2], "epochs": 2} | SMALL
+    first = sweep(grid, out, workers=1, progress=False)
+    written = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*.safetensors")}
+    again = sweep(grid, out, workers=1, progress=False, measure=last_norm)
+    assert written == {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*.safetensors")}
+    table = again.results().dropna(subset="lam")
+    assert np.allclose(table["norm"], [np.linalg.norm(runs.contexts[-1, runs.run(lam)]) for runs in first.runs() for lam in (0, 1)])
+
+
+def last_norm(runs): return pd.DataFrame({"lam": runs.lambdas, "norm": [float(np.linalg.norm(c)) for c in runs.contexts[-1]]})
+
+
+def test_a_measure_of_the_wrong_kind_is_named(tmp_path):
+    with pytest.warns(UserWarning, match="must return a DataFrame with a column 'lam'"): result = sweep({"shots": 1, "epochs": 1} | SMALL, tmp_path, workers=1, progress=False, measure=len)
+    assert set(result.table["status"]) == {"failed"}
+
+
+def test_two_drivers_do_not_share_a_folder(tmp_path):
+    from prograd_viz.store import Lock
+    lock = Lock(tmp_path)
+    with pytest.raises(BlockingIOError, match="being written by"): sweep({"shots": 1}, tmp_path, progress=False)
+    lock.release()
+
+
+def test_a_sweep_reads_like_its_calls(local):
+    again = load_sweep(local.out)
+    pd.testing.assert_frame_equal(again.table, local.table)
+    assert again.runs(seed=1, shots=2, rho=1)[0].config["task"]["rho"] == 1 and len(again.runs(seed=1)) == 4
+
+
+# ---- a real cluster: one head and two nodes that can be lost
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    ray.init(address=cluster.address, log_to_driver=False)
+    cluster.wait_for_nodes()
+    yield cluster, nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_bits(local, cluster, tmp_path):
+    cluster, nodes = cluster
+    lost = []
+
+    def havoc():
+        wait_for(lambda: len(list((tmp_path / "live").glob("*.json"))) >= 1)
+        victim = json.loads(next((tmp_path / "live").glob("*.json")).read_text())["pid"]
+        os.kill(victim, signal.SIGKILL)
+        lost.append(victim)
+        wait_for(lambda: len(list((tmp_path / "results").glob("*.json"))) >= 2)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        lost.append("node")
+
+    helper = threading.Thread(target=havoc)
+    helper.start()
+    result = sweep(GRID, tmp_path, engine="ray", progress=False)
+    helper.join()
+    assert len(lost) == 2 and set(result.table["status"]) == {"done"} and len(result.table) == 24
+    same_bits(local, result)
+    hosts = {json.loads(p.read_text())["pid"] for p in (tmp_path / "results").glob("*.json")}
+    assert len(hosts) >= 2 and lost[0] not in hosts or len(hosts) >= 2
+    cluster.add_node(num_cpus=1)
+
+
+def test_a_driver_on_the_cluster_that_is_killed_goes_on(local, cluster, tmp_path):
+    cluster = cluster[0]
+    code = f"import ray; ray.init(address={cluster.address!r}, log_to_driver=False); from prograd_viz.sweep import sweep; sweep({GRID!r}, {str(tmp_path)!r}, engine='ray', progress=False)"
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    wait_for(lambda: len(list((tmp_path / "results").glob("*.json"))) >= 2, driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    wait_for(lambda: not any((tmp_path / "live").glob("*.json")) or True)
+    done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "results").glob("*.json")}
+    result = sweep(None, tmp_path, engine="ray", progress=False)
+    same_bits(local, result)
+    assert len(done) >= 2 and all((tmp_path / "results" / n).stat().st_mtime_ns == t for n, t in done.items())
+
+
+def test_joblib_over_ray_gives_the_same_bits(local, cluster, tmp_path):
+    from ray.util.joblib import register_ray
+    register_ray()
+    with joblib.parallel_config(backend="ray"): result = sweep(GRID, tmp_path, progress=False)
+    same_bits(local, result)
