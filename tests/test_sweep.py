@@ -171,8 +171,8 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_bits(local, clu
     helper.join()
     assert len(lost) == 2 and set(result.table["status"]) == {"done"} and len(result.table) == 24
     same_bits(local, result)
-    hosts = {json.loads(p.read_text())["pid"] for p in (tmp_path / "results").glob("*.json")}
-    assert len(hosts) >= 2 and lost[0] not in hosts or len(hosts) >= 2
+    assert lost[0] not in {json.loads(p.read_text())["pid"] for p in (tmp_path / "results").glob("*.json")}  # others did its work
+    assert sum(node["Alive"] for node in ray.nodes()) == 2  # the head and one of two
     cluster.add_node(num_cpus=1)
 
 
@@ -183,7 +183,6 @@ def test_a_driver_on_the_cluster_that_is_killed_goes_on(local, cluster, tmp_path
     wait_for(lambda: len(list((tmp_path / "results").glob("*.json"))) >= 2, driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    wait_for(lambda: not any((tmp_path / "live").glob("*.json")) or True)
     done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "results").glob("*.json")}
     result = sweep(None, tmp_path, engine="ray", progress=False)
     same_bits(local, result)

@@ -9,14 +9,19 @@ import argparse
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy import stats
 
 from prograd_viz.cam import EXPLAIN, cam_maps, explained_directions, measure, pick_images, resize_maps, shown_masks
 from prograd_viz.faithful import composites
-from prograd_viz.sweep import sweep
+from prograd_viz.plots import colour, figure, label, plot_lambda, plot_shots
+from prograd_viz.runs import mean_interval
+from prograd_viz.summary import summarise
+from prograd_viz.sweep import Sweep, cells_of, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS, LAMBDAS = range(2000, 2020), (0, 0.25, 0.5, 0.75, 1)
@@ -63,6 +68,115 @@ def _accuracies(runs, texts):
     return columns
 
 
+# ---- what it says
+
+PAIR = ("CoOp", "ProGrad 1")
+MEASURES = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "acc_style": "other style"}
+SHARES = {f"share_{split}_{kind}": f"{split}, {kind}" for split in ("same", "shifted") for kind in EXPLAIN}
+LEANS = {"drop": "drop of accuracy when backgrounds are swapped", "follows_background": "answers that name the new background's class"}
+
+
+def prepared(results):
+    "Results with the context's kind, and what is derived from columns"
+    kind = results["class_specific"] if "class_specific" in results else pd.Series(False, results.index)
+    return results.assign(context=np.where(kind.eq(True), "class-specific", "unified"), drop=results["acc_as_is"] - results["acc_background_swapped"])
+
+
+def settings(table): return summarise(table, ["context", "rho", "shots"], [*MEASURES, *SHARES, *LEANS, "conflict"])
+
+
+def accuracy_md(table, summary):
+    "Accuracies of the three prompts, and the difference seed by seed, a row per setting"
+    lines = ["| context | rho | shots | zero-shot | CoOp | ProGrad | ProGrad - CoOp, same | shifted | new | conflict, ProGrad |", "|---" * 10 + "|"]
+    means, gaps = summary.means.set_index(["context", "rho", "shots", "method", "measure"]), summary.differences.set_index(["context", "rho", "shots", "method", "measure"])
+    for key in table[["context", "rho", "shots"]].drop_duplicates().sort_values(["context", "rho", "shots"], ascending=[False, True, True]).itertuples(index=False):
+        get = lambda method, m: means["mean"].get((*key, method, m), np.nan)
+        triple = lambda method: " / ".join("–" if np.isnan(get(method, m)) else f"{get(method, m):.2f}" for m in ("acc_same", "acc_shifted", "acc_new"))
+        gap = [_gap(gaps.loc[(*key, PAIR[1], m)]) if (*key, PAIR[1], m) in gaps.index else "–" for m in ("acc_same", "acc_shifted", "acc_new")]
+        lines.append(f"| {key[0]} | {key[1]:g} | {key[2]:g} | {triple('zero-shot')} | {triple(PAIR[0])} | {triple(PAIR[1])} | {' | '.join(gap)} | {get(PAIR[1], 'conflict'):.2f} |")
+    return lines
+
+
+def _gap(row):
+    bold = "**" if row["decided"] else ""
+    return f"{bold}{row['mean']:+.3f} ± {(row['high'] - row['low']) / 2:.3f}{bold}"
+
+
+def tally_md(summary, measures):
+    "In how many settings which rule is ahead for certain"
+    gaps = summary.differences[summary.differences["method"] == PAIR[1]]
+    lines = ["| ProGrad - CoOp | higher | lower | undecided | mean over settings |", "|---|---|---|---|---|"]
+    for m, name in measures.items():
+        rows = gaps[gaps["measure"] == m]
+        up, down = (rows["decided"] & (rows["mean"] > 0)).sum(), (rows["decided"] & (rows["mean"] < 0)).sum()
+        if len(rows): lines.append(f"| {name} | {up} | {down} | {len(rows) - up - down} | {rows['mean'].mean():+.3f} |")
+    return lines
+
+
+def correlations(table, pairs):
+    "Spearman's rank correlation: over all trainings of a seed (then over seeds), and over seeds within a setting and lambda (then over settings)"
+    tuned, rows = table.dropna(subset="lam"), []
+    for a, b in pairs:
+        over = lambda keys: mean_interval([_spearman(g[a], g[b]) for _, g in tuned.groupby(keys)])
+        across, within = over(["seed"]), over(["context", "rho", "shots", "lam"])
+        rows.append({"first": a, "second": b, "across": across[0], "across_half": across[1], "within": within[0], "within_half": within[1], "trainings": int(tuned[[a, b]].notna().all(axis=1).sum())})
+    return pd.DataFrame(rows)
+
+
+def _spearman(a, b):
+    both = a.notna() & b.notna()
+    return stats.spearmanr(a[both], b[both]).statistic if both.sum() > 2 and a[both].nunique() > 1 and b[both].nunique() > 1 else np.nan
+
+
+def correlations_md(found):
+    lines = ["| | | over all trainings of a seed | between seeds, within a setting |", "|---|---|---|---|"]
+    for r in found.itertuples(): lines.append(f"| {_words(r.first)} | {_words(r.second)} | {r.across:+.2f} ± {r.across_half:.2f} | {r.within:+.2f} ± {r.within_half:.2f} |")
+    return lines
+
+
+def _words(column): return LEANS.get(column) or (f"share of the map on the object ({SHARES[column]})" if column in SHARES else {"conflict": "steps in conflict"}.get(column, column))
+
+
+@figure
+def plot_against(table, pairs):
+    "Trainings as points, one measure against another, a panel per pair; the colour is lambda"
+    tuned = table.dropna(subset="lam")
+    fig, axes = plt.subplots(1, len(pairs), figsize=(4.2 * len(pairs), 3.6), squeeze=False)
+    for ax, (a, b) in zip(axes[0], pairs):
+        for lam, group in tuned.groupby("lam"):
+            ax.scatter(group[a], group[b], s=7, alpha=0.45, lw=0, color=colour(lam), label=label(lam))
+        ax.set(xlabel=_words(a), ylabel=_words(b))
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, markerscale=2.5)
+    return fig
+
+
+PAIRS = [("conflict", "drop"), ("conflict", "follows_background"), *((share, "drop") for share in SHARES if "same" in share)]
+
+
+def write(result, out):
+    "Tables and pictures"
+    out.mkdir(parents=True, exist_ok=True)
+    table = prepared(result.results())
+    summary, found = settings(table), correlations(table, PAIRS)
+    table.drop(columns=[c for c in ("model", "data", "checkpoint_every", "class_specific", "init", "n_ctx", "lr") if c in table]).round(5).to_csv(out / "trainings.csv", index=False)
+    summary.differences.round(5).to_csv(out / "differences.csv", index=False)
+    found.round(4).to_csv(out / "correlations.csv", index=False)
+    done, n = result.table["status"].eq("done").sum(), table["seed"].nunique()
+    lines = ["# Evidence", "", f"Written by `make evidence`: {done:,} of {len(result.cells):,} trainings, {n} seeds ({table['seed'].min()} to {table['seed'].max()}), rho {', '.join(f'{r:g}' for r in sorted(table['rho'].unique()))}, shots {', '.join(f'{k:g}' for k in sorted(table['shots'].unique()))}, {' and '.join(table['context'].unique())} contexts. {summary.interval}. torch {torch.__version__.split('+')[0]}, one thread a training.", "",
+             "## Accuracy", "", "Zero-shot, CoOp and ProGrad (lambda 1): accuracy on same / shifted / new; then the difference seed by seed, bold where its interval leaves out 0.", "", *accuracy_md(table, summary), "", "Settings where one is ahead:", "", *tally_md(summary, MEASURES), "",
+             "## Where the maps lie", "", "Share of the Grad-CAM map on the object, for the class's own score (true), the predicted class's, and true minus its strongest rival (contrast).", "", *tally_md(summary, SHARES), "",
+             "## What conflict and maps have to do with the background", "", f"Spearman's rank correlation, mean and 95% interval, over {found['trainings'].max():,} tuned prompts. The first column lets settings and lambdas differ; in the second they are held, and only luck differs.", "", *correlations_md(found), ""]
+    (out / "evidence.md").write_text("\n".join(lines))
+    for kind in table["context"].unique():
+        for rho in (table["rho"].min(), table["rho"].max()):
+            mine = table[(table["context"] == kind) & (table["rho"] == rho) & table["lam"].isin([0, 0.5, 1, np.nan])]
+            splits = [c for c in ("acc_same", "acc_shifted", "acc_new") if mine.loc[mine["lam"] == 0, c].notna().any()]
+            plot_shots(mine, splits, title=f"{kind} contexts, rho = {rho:g}").savefig(out / f"shots-{kind}-rho{rho:g}.png")
+    strongest = table[(table["context"] == "unified") & (table["rho"] == table["rho"].max()) & (table["shots"] == 8)]
+    plot_lambda(strongest.dropna(subset="lam")).savefig(out / "lambda.png")
+    plot_against(table, [("conflict", "drop"), ("share_same_true", "drop"), ("share_same_contrast", "drop")]).savefig(out / "background.png")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a part of the grid")
@@ -73,6 +187,10 @@ def main():
     if opt.limit: grid = grid[grid["seed"] < SEEDS[0] + opt.limit]
     result = sweep(grid, opt.out, measure=looks_and_leans)
     print(result)
+    result = Sweep(result.out, cells_of(grid))
+    if len(result.failures): sys.exit(f"{len(result.failures)} trainings failed:\n{result.failures['traceback'].iloc[0]}")
+    if not result.table["status"].eq("done").all(): sys.exit("not finished; call again to go on")
+    write(result, ROOT / "figures" / "evidence" / ("quick" if opt.quick else ""))
 
 
 if __name__ == "__main__": sys.exit(main())
