@@ -25,6 +25,7 @@ from prograd_viz.training import train
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import models  # noqa: E402  tools/models.py
+from conftest import swin  # noqa: E402
 
 TEXTS = ["a photo of a dog.", "a photo of a tabby cat."]
 
@@ -203,6 +204,8 @@ FAMILIES = {  # name -> (vision, text, the rest of the configuration)
     "ViT": ({"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}, {}, {}),
     "EVA": (timm("eva02_tiny_patch14_224", 224, timm_pool="token", timm_proj=None), {}, {"custom_text": True, "embed_dim": 192}),
     "MobileCLIP": (timm("fastvit_t8", 192, timm_pool="avg"), {"no_causal_mask": True}, {"custom_text": True}),
+    "MobileCLIP2-S3": (timm("fastvit_t8", 128, timm_pool="avg"), {"no_causal_mask": True}, {"custom_text": True}),  # ends with 4 x 4 cells
+    "swin": (swin(), {}, {}),
     "ConvNeXt": (timm("convnext_atto", 192, timm_pool="avg"), {}, {}),
     "timm ViT": (timm("vit_tiny_patch16_224", 224, timm_pool="map", timm_proj=None), {}, {"embed_dim": 192}),
     "SigLIP": (timm("vit_tiny_patch16_224", 224, timm_pool="map", timm_proj=None), SIGLIP_TEXT, {"custom_text": True, "init_logit_bias": -10, "embed_dim": 192}),
@@ -221,7 +224,7 @@ def test_every_family_loads_trains_and_shows_where_it_looks(family, tmp_path, ba
     torch.manual_seed(0)
     model = load_clip(path.stem, "random")
     runs = train(model, bare, [0, 1], epochs=2, batch_size=8, views=0, lr=0.1, progress=False)
-    assert has_fast_path(model) == (family not in ("MobileCLIP", "SigLIP", "CoCa"))
+    assert has_fast_path(model) == (family not in ("MobileCLIP", "MobileCLIP2-S3", "SigLIP", "CoCa"))
     assert abs(runs.contexts[-1] - runs.contexts[0]).max() > 0 and runs.steps[["loss_ce", "loss_kl", "norm_gd"]].notna().all().all()
     table = foreground(runs, "train", images=[0, 7], random_directions=2)
     assert table["share"].dropna().between(0, 1).all() and not table["empty"].all()
