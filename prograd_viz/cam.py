@@ -357,7 +357,7 @@ def foreground(
     layer: str | torch.nn.Module | None = None,  # See `target_layer`
     random_directions: int = 20,  # Of the baseline
     method: str = "GradCAM",  # See `cam_maps`
-) -> pd.DataFrame:  # A row per prompt, step and image: prompt, lam, step, image, label and `measure`'s columns
+) -> pd.DataFrame:  # A row per prompt (the rule of a run, "zero-shot", "random"), step and image: prompt, lam, step, image, label, masks (where they come from) and `measure`'s columns
     "Foreground measures of every run, of zero-shot CLIP and of random text directions"
     clip, test, rows = runs.clip, *pick_images(runs, split, images)
     features, masks = test.features(clip)[rows], shown_masks(clip, test, rows)
@@ -365,7 +365,7 @@ def foreground(
     keys, texts = [("zero-shot", np.nan, 0)], [runs.zero_shot]
     for step in steps:
         k = runs.snapshot(step)
-        keys += [("coop" if lam == 0 else "prograd", lam, int(runs.snapshot_steps[k])) for lam in runs.lambdas]
+        keys += [(runs.rule(lam), lam, int(runs.snapshot_steps[k])) for lam in runs.lambdas]
         texts += list(runs.text_features[k])
     directions = explained_directions(torch.as_tensor(np.stack(texts)).to(features), features, labels.to(clip.device), explain)
     draws = torch.randn(random_directions, 1, directions.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(directions)
@@ -375,7 +375,7 @@ def foreground(
     for (prompt, lam, step), maps in zip(keys, cam_maps(clip, test.tensor(clip, rows), directions.transpose(0, 1), layer, method)):
         table = measure(resize_maps(maps, masks.shape[1:]).cpu(), masks)
         frames.append(table.assign(prompt=prompt, lam=lam, step=step, image=rows, label=labels.numpy()))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True).assign(masks=test.masks_from or "not said")
 
 
 def pick_images(

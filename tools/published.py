@@ -49,7 +49,7 @@ def main():
     torch.manual_seed(opt.seeds[0])
     clip, out = load_clip(opt.model, "random", quick_gelu=True), ROOT / "figures" / "published" / f"{opt.model}.csv"
     task, keys = few_images(clip.image_size), ["scale", "start"]
-    table = pd.DataFrame(columns=keys) if opt.fresh or not out.is_file() else pd.read_csv(out, float_precision="round_trip")
+    table = pd.DataFrame(columns=keys) if opt.fresh or not out.is_file() else pd.read_csv(out)
     order = [(scale, start) for scale in SCALES for start in STARTS]
     for scale, start in order:
         mine = (table["scale"] == scale) & (table["start"] == start)
