@@ -216,7 +216,7 @@ def plot_maps(
             axes[r, c + 1].imshow(one, cmap="inferno", alpha=(one / top).numpy() ** 0.5 * 0.85, vmin=0, vmax=top)
             axes[r, c + 1].contour(masks[r], [0.5], colors=["white"], linewidths=0.9)
             share, (name, probability) = tables[c]["share"].iloc[r], verdicts[c][r]
-            axes[r, c + 1].set_xlabel(("empty map" if np.isnan(share) else f"{share:.0%} on the object") + f"\n{name} ({probability:.0%})")
+            axes[r, c + 1].set_xlabel((("empty map" if masks[r].any() else "empty mask") if np.isnan(share) else f"{share:.0%} on the object") + f"\n{name} ({probability:.0%})")
     for ax in axes.flat: ax.set(xticks=[], yticks=[]); ax.grid(False)
     for ax, title in zip(axes[0], ["image, object outlined", *(runs.name(lam, "math") for lam in columns)]): ax.set_title(title)
     if about_masks(test.masks_from): fig.supxlabel(about_masks(test.masks_from), fontsize=8, color="#444444")
