@@ -16,13 +16,13 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo test lab app pocket mutants bench notebooks export readme build pins clean soak
+.PHONY: help env demo test lab app pocket mutants bench models published notebooks export readme build pins clean soak
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
-	@echo '  ARGS="--seeds 5" goes to what demo, lab, pocket, mutants, soak or bench start, and to pytest for test.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, pocket, mutants, soak, bench, models or published start, and to pytest for test.'
 	@echo '  NB=nbs/04_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
@@ -71,6 +71,13 @@ bench: env ## time the published trainers' way and ours side by side, then the e
 	@$(RUN) $(BIN)/python tools/bench.py $(ARGS)
 	@sh tools/browser.sh
 	@$(RUN) $(BIN)/python tools/bench_explorer.py
+
+models: env ## build every architecture of open_clip and write how it works here (a minute); writes figures/models/
+	@$(RUN) $(BIN)/python tools/models.py $(ARGS)
+
+published: env ## whole RN50 and ViT-B-32 beside the published trainer (two hours, resumable); writes figures/published/
+	@$(RUN) $(BIN)/python tools/published.py RN50 $(ARGS)
+	@$(RUN) $(BIN)/python tools/published.py ViT-B-32 $(ARGS)
 
 notebooks: env ## run all notebooks in place, then clean them (NB=... for some)
 	@$(RUN) $(BIN)/python tools/run_notebooks.py $(NB)

@@ -8,7 +8,9 @@ __all__ = ['EXPLAIN', 'target_layer', 'package_maps', 'CamOperator', 'cam_operat
 
 # %% ../nbs/07_cam.ipynb #2762c0e5
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -43,10 +45,10 @@ def target_layer(
 
 @torch.no_grad()
 def _deepest_grid(clip, trunk, cells=6):
-    "The deepest direct child of a convolutional trunk with an output of at least cells x cells"
-    found, hooks = [], []
-    for child in trunk.children():
-        hooks.append(child.register_forward_hook(lambda module, args, out: found.append((module, out.shape)) if torch.is_tensor(out) and out.ndim == 4 else None))
+    "The deepest stage of a trunk of feature maps with an output of at least cells x cells"
+    found, hooks, rows = [], [], (torch.nn.Sequential, torch.nn.ModuleList)
+    for child in (m for top in trunk.children() for m in ((*top, top) if isinstance(top, rows) else (top,))):
+        hooks.append(child.register_forward_hook(lambda module, args, out: found.append((module, _as_grid(clip, module, out).shape)) if torch.is_tensor(out) and out.ndim == 4 else None))
     try: clip.model.encode_image(torch.zeros(1, 3, clip.image_size, clip.image_size, device=clip.device, dtype=clip.dtype))
     finally:
         for hook in hooks: hook.remove()
@@ -55,11 +57,18 @@ def _deepest_grid(clip, trunk, cells=6):
     return deep[-1][-1] if isinstance(deep[-1], torch.nn.Sequential) else deep[-1]
 
 
-def _as_grid(x):
-    "Activations [B, K, h, w] from a convolution, or from tokens [B, N, K] with their leading class token dropped"
-    if x.ndim == 4: return x
+def _as_grid(clip, module, x):
+    "Activations [B, K, h, w] of a layer: from a convolution, from cells with their channels last, or from tokens [B, N, K] with their leading class token dropped"
+    if x.ndim == 4: return x.movedim(-1, 1) if _channels_last(clip, module, x.shape) else x
     side = int((x.shape[1]) ** 0.5)
     return x[:, x.shape[1] - side * side:].transpose(1, 2).unflatten(2, (side, side))
+
+
+def _channels_last(clip, module, shape):
+    "Whether four axes are [B, h, w, K]: there are as many cells high as wide; where that holds either way, the trunk says what its stages return"
+    first, last = shape[2] == shape[3], shape[1] == shape[2]
+    if first != last or isinstance(module, (torch.nn.Conv2d, torch.nn.BatchNorm2d)): return last and not first
+    return getattr(getattr(clip.model.visual, "trunk", None), "output_fmt", "NCHW") == "NHWC"
 
 # %% ../nbs/07_cam.ipynb #09582850
 class _Cosine(torch.nn.Module):
@@ -82,7 +91,7 @@ def package_maps(
     known = [n for n in dir(pytorch_grad_cam) if n.endswith(("CAM", "PlusPlus")) and isinstance(getattr(pytorch_grad_cam, n), type)]
     check_known("method", method, known)
     module = target_layer(clip, layer)
-    cam = getattr(pytorch_grad_cam, method)(model=_Cosine(clip, directions.to(clip.device, clip.dtype)), target_layers=[module], reshape_transform=_as_grid)
+    cam = getattr(pytorch_grad_cam, method)(model=_Cosine(clip, directions.to(clip.device, clip.dtype)), target_layers=[module], reshape_transform=partial(_as_grid, clip, module))
     images, maps = images.to(clip.device, clip.dtype).requires_grad_(), []  # weights are frozen: the graph starts at the image
     try:
         for t in range(directions.shape[-2]):
@@ -146,12 +155,13 @@ def _operator_of(trace):
 @dataclass
 class _Trace:
     "One forward pass of B images, cut at the target layer"
+    as_grid: Callable  # Of activations: [B, K, h, w]
     activations: torch.Tensor  # What left the layer; the graph of `features` starts here
     features: torch.Tensor  # [B, E]
     jacobian: torch.Tensor | None  # Mean gradient of each feature dimension, [B, E, K], where it has a closed form
 
     @property
-    def grid(self) -> torch.Tensor: return _as_grid(self.activations.detach()).to(self.features.dtype)  # [B, K, h, w]
+    def grid(self) -> torch.Tensor: return self.as_grid(self.activations.detach()).to(self.features.dtype)  # [B, K, h, w]
 
     def gradients(self, slopes=None):
         "Gradients at the layer, averaged over its cells, of each feature dimension, or of each image's N directions [N, B, E]; [N, B, K]"
@@ -160,7 +170,7 @@ class _Trace:
         if slopes is None: slopes = torch.eye(width).to(self.features)[:, None].expand(-1, images, -1)
         for some in slopes.split(max(1, 16 // images)):
             grads = torch.autograd.grad(self.features, self.activations, some, retain_graph=True, is_grads_batched=True)[0]
-            out.append(_as_grid(grads.flatten(0, 1)).mean((-1, -2)).unflatten(0, (-1, images)))
+            out.append(self.as_grid(grads.flatten(0, 1)).mean((-1, -2)).unflatten(0, (-1, images)))
         return torch.cat(out).to(self.features.dtype)
 
 
@@ -179,11 +189,12 @@ def _trace(clip, images, module):
     finally:
         for hook in hooks: hook.remove()
     if not kept: raise ValueError(f"the layer {module} is not part of the image tower, or was not run; see target_layer")
+    if len(kept[0]) != len(images): raise ValueError(f"the layer {type(module).__name__} sees {len(kept[0])} windows of {len(images)} images, not their cells; name a whole stage or the norm of a block, see target_layer")
     if not features.requires_grad: raise ValueError(f"no image feature depends on the layer {module}; see target_layer")
     pool = _pool_behind(clip, module)
     if pool is not None: jacobian = _pool_jacobian(pool, kept[0].detach().to(clip.wide))
     else: jacobian = _block_jacobian(clip, block, entered[0].detach().to(clip.wide), kept[0].detach().to(clip.wide)) if block is not None else None
-    return _Trace(kept[0], features, jacobian)
+    return _Trace(partial(_as_grid, clip, module), kept[0], features, jacobian)
 
 # %% ../nbs/07_cam.ipynb #d3be24e6
 @torch.no_grad()
@@ -346,7 +357,7 @@ def foreground(
     layer: str | torch.nn.Module | None = None,  # See `target_layer`
     random_directions: int = 20,  # Of the baseline
     method: str = "GradCAM",  # See `cam_maps`
-) -> pd.DataFrame:  # A row per prompt, step and image: prompt, lam, step, image, label and `measure`'s columns
+) -> pd.DataFrame:  # A row per prompt (the rule of a run, "zero-shot", "random"), step and image: prompt, lam, step, image, label, masks (where they come from) and `measure`'s columns
     "Foreground measures of every run, of zero-shot CLIP and of random text directions"
     clip, test, rows = runs.clip, *pick_images(runs, split, images)
     features, masks = test.features(clip)[rows], shown_masks(clip, test, rows)
@@ -354,7 +365,7 @@ def foreground(
     keys, texts = [("zero-shot", np.nan, 0)], [runs.zero_shot]
     for step in steps:
         k = runs.snapshot(step)
-        keys += [("coop" if lam == 0 else "prograd", lam, int(runs.snapshot_steps[k])) for lam in runs.lambdas]
+        keys += [(runs.rule(lam), lam, int(runs.snapshot_steps[k])) for lam in runs.lambdas]
         texts += list(runs.text_features[k])
     directions = explained_directions(torch.as_tensor(np.stack(texts)).to(features), features, labels.to(clip.device), explain)
     draws = torch.randn(random_directions, 1, directions.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(directions)
@@ -364,7 +375,7 @@ def foreground(
     for (prompt, lam, step), maps in zip(keys, cam_maps(clip, test.tensor(clip, rows), directions.transpose(0, 1), layer, method)):
         table = measure(resize_maps(maps, masks.shape[1:]).cpu(), masks)
         frames.append(table.assign(prompt=prompt, lam=lam, step=step, image=rows, label=labels.numpy()))
-    return pd.concat(frames, ignore_index=True)
+    return pd.concat(frames, ignore_index=True).assign(masks=test.masks_from or "not said")
 
 
 def pick_images(

@@ -174,7 +174,7 @@ def _tokenizer(name):
     "open_clip's tokenizer for a model, with one clear error where it cannot be had"
     try: return open_clip.get_tokenizer(name)
     except Exception as e:  # a missing package, a missing file, a hub that cannot be reached
-        raise OSError(f"no tokenizer for {name!r}: {str(e)[:200]}\nIt comes from Hugging Face: it needs `pip install transformers`, and its files in the local cache (HF_HOME) or a network.") from e
+        raise OSError(f"no tokenizer for {name!r}: {str(e)[:200]}\nIt comes from Hugging Face: it needs `pip install prograd_viz[hf]`, and its files in the local cache (HF_HOME) or a network.") from e
 
 
 def _folder(cache):
@@ -229,6 +229,7 @@ def _open_clip_model(name, pretrained, quick_gelu, trust):
     if pretrained == "random": return name, _create(name, None, force_quick_gelu=bool(quick_gelu))
     if not Path(pretrained).is_file(): check_known(f"tag or checkpoint file for {name!r}", pretrained, tags)
     elif _is_archive(pretrained): return _archive_model(name, pretrained, quick_gelu, trust)
+    elif (state := _openai_state(pretrained)) is not None: return _openai_model(name, pretrained, state, quick_gelu)
     return _follow_activation(name, pretrained, quick_gelu)
 
 
@@ -255,7 +256,7 @@ def _create(name, pretrained, **kwargs):
     except Exception as e:  # a damaged file fails in any of a dozen ways
         if pretrained and Path(pretrained).is_file():
             raise ValueError(f"cannot load {pretrained} into {name!r}: {str(e)[:200]}; it must be a state dict of this architecture, as safetensors or .pt") from e
-        if "transformers" in str(e): raise OSError(f"the text tower of {name!r} is a Hugging Face model: it needs `pip install transformers`, and its configuration in the local cache (HF_HOME) or a network") from e
+        if "transformers" in str(e): raise OSError(f"the text tower of {name!r} is a Hugging Face model: it needs `pip install prograd_viz[hf]`, and its configuration in the local cache (HF_HOME) or a network") from e
         raise OSError(f"no weights for {name!r} ({pretrained or 'from the hub'}): {str(e)[:200]}\n"
                       "They are neither in the local cache nor reachable. Download the checkpoint where there is a network and pass its "
                       "path as pretrained=, or fill the cache (HF_HOME) there and copy it here.") from e
@@ -278,9 +279,33 @@ def _archive_model(name, path, quick_gelu, trust):
         if not trust: raise ValueError(f"{problem}; use a state dict (.safetensors, .pt), or trust=True if you know who made it")
         warnings.warn(f"{problem}: opened because trust=True", stacklevel=5)
     name = _quick_name(name)
-    model = _create(name, None, force_quick_gelu=True)
-    try:
-        state = torch.jit.load(path, map_location="cpu").state_dict()
-        model.load_state_dict({k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")})
+    try: return name, _filled(_create(name, None, force_quick_gelu=True), torch.jit.load(path, map_location="cpu").state_dict())
     except (RuntimeError, ValueError) as e: raise ValueError(f"cannot load {path} into {name!r}: {str(e)[:200]}; it must be the archive of this architecture") from e
-    return name, model
+
+
+def _filled(model, state):
+    "A model with weights in OpenAI's format"
+    model.load_state_dict({k: v for k, v in state.items() if k not in _OPENAI_KEYS})
+    return model
+
+
+_OPENAI_KEYS = "input_resolution", "context_length", "vocab_size"  # numbers beside the weights, by which OpenAI's own format is known
+
+
+def _openai_state(path):
+    "A state dict in OpenAI's own format from a file, or None if it is none; whatever else the file is, others say better"
+    if Path(path).suffix == ".safetensors": return None
+    try: state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception: return None
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return state if set(_OPENAI_KEYS) & set(state) else None
+
+
+def _openai_model(name, path, state, quick_gelu):
+    "A model with the weights of such a state dict; they are QuickGELU's, unless said otherwise"
+    built, quick = name, quick_gelu is not False
+    if quick and not open_clip.get_model_config(name).get("quick_gelu"):
+        name = _quick_name(name)
+        warnings.warn(f"{str(path)!r} is in OpenAI's format, whose weights use QuickGELU: loading {name!r}" + (" with it" if name == built else ""), stacklevel=4)
+    try: return name, _filled(_create(name, None, force_quick_gelu=quick), state)
+    except (RuntimeError, ValueError) as e: raise ValueError(f"cannot load {path} into {name!r}: {str(e)[:200]}; it must be a state dict of this architecture") from e

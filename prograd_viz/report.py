@@ -19,7 +19,7 @@ from PIL import Image
 
 from .checks import check_whole
 from .clip import ASSETS
-from .plots import ZERO_SHOT, colour, plot_accuracy, plot_cosine
+from .plots import ZERO_SHOT, plot_accuracy, plot_cosine, run_colour
 from .runs import Runs
 from .scenes import HEAT, Scenes, beside, paint, prepare
 
@@ -46,7 +46,7 @@ def report_data(
     tested = [s for s in ("same", "shifted", "new") if runs.steps[f"acc_{s}"].notna().any()]
     accuracies = {s: [[[int(step), number(acc)] for step, acc in of(r, s).to_numpy()] for r in order] for s in tested}
     return {"accuracies": accuracies, "teacher": {s: number(runs.zero_shot_accuracy.get(s, np.nan)) for s in tested}, "shape": maps.shape, "grids": _text(grids.tobytes()), "heat": _text(HEAT.astype(np.uint8).tobytes()), "steps": runs.snapshot_steps[kept].tolist(), "cosines": cosines,
-            "labels": [_name(lam) for lam in lambdas], "colours": [colour(lam) for lam in lambdas], "grey": ZERO_SHOT, "classes": list(runs.classes), "size": scenes.pictures.shape[1],
+            "labels": [runs.name(lam, "words") for lam in lambdas], "colours": [run_colour(runs, lam) for lam in lambdas], "grey": ZERO_SHOT, "classes": list(runs.classes), "size": scenes.pictures.shape[1],
             "pictures": [_image_source(Image.fromarray(p)) for p in scenes.pictures], "masks": None if scenes.masks is None else [_text(np.packbits(m).tobytes()) for m in scenes.masks],
             "views": [[[says(v) for v in run] for run in step] for step in views], "zero": [says(v) for v in zero], "names": list(scenes.names)}
 
@@ -60,9 +60,6 @@ def _image_source(image):
     image.convert("RGB").save(out, "JPEG", quality=90)
     return "data:image/jpeg;base64," + _text(out.getvalue())
 
-
-def _name(lam): return "CoOp" if lam == 0 else f"ProGrad, lambda {lam:g}"
-
 # %% ../nbs/09_report.ipynb #f61c90f5
 def save_report(
     runs: Runs,  # With its model and task in memory, or with `scenes`
@@ -70,13 +67,15 @@ def save_report(
     split: str = "shifted",  # Which test set, or "train"
     images: int | list = 8,  # How many, spread over the classes, or which
     scenes: Scenes | None = None,  # Prepared before; None: from `split` and `images`
-    title: str = "CoOp and ProGrad, side by side",  # Of the page
+    title: str | None = None,  # Of the page; None: the names of the rules
 ) -> Path:  # The file
     "Write a run set as one self-contained HTML file with working sliders"
     scenes = prepare(runs, split, images) if scenes is None else scenes
     script, style = ((ASSETS / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     data = json.dumps(report_data(runs, scenes), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    fields = {"title": html.escape(title), "what": html.escape(repr(runs)), "style": style, "script": script, "data": data, "summary": _summary(runs), "still": _still(runs, scenes),
+    if title is None: title = "CoOp and ProGrad, side by side" if {*runs.steps["rule"]} <= {"coop", "prograd"} else f"{', '.join(dict.fromkeys(runs.steps['rule']))}, side by side"
+    what = "lambda" if {*runs.steps["rule"]} <= {"coop", "prograd"} else "strength"
+    fields = {"title": html.escape(title), "strength": what, "masks": scenes.about_masks() and f"; {html.escape(scenes.about_masks())}", "what": html.escape(repr(runs)), "style": style, "script": script, "data": data, "summary": _summary(runs), "still": _still(runs, scenes),
               "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
               "images": "".join(f"<option value='{i}'>{html.escape(n)}</option>" for i, n in enumerate(scenes.names)), "lambdas": len(runs) - 1, "steps": len(json.loads(data)["steps"]) - 1}
     page = (ASSETS / "report.html").read_text(encoding="utf-8")
@@ -95,7 +94,7 @@ def _summary(runs):
     columns = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "loss_ce": "cross-entropy", "loss_kl": "divergence"}
     final, rates = runs.final().sort_index(), runs.conflicts()
     show = lambda x: "-" if np.isnan(x) else f"{x:.2f}"
-    rows = [[_name(lam), *(show(final.loc[lam, c]) for c in columns), f"{rates[lam]:.0%}"] for lam in final.index]
+    rows = [[runs.name(lam, "words"), *(show(final.loc[lam, c]) for c in columns), "-" if np.isnan(rates[lam]) else f"{rates[lam]:.0%}"] for lam in final.index]
     zero = [runs.zero_shot_accuracy.get(s, np.nan) for s in ("same", "shifted", "new")]
     rows.insert(0, ["zero-shot CLIP", *map(show, zero), "-", "-", "-"])
     row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
@@ -104,7 +103,7 @@ def _summary(runs):
 
 def _still(runs, scenes):
     "The end of training as pictures, for readers without JavaScript"
-    prompts = [("zero-shot CLIP", runs.zero_shot, colour(None)), *((_name(lam), runs.text(lam), colour(lam)) for lam in sorted({min(runs.lambdas), max(runs.lambdas)}))]
+    prompts = [("zero-shot CLIP", runs.zero_shot, ZERO_SHOT), *((runs.name(lam, "words"), runs.text(lam), run_colour(runs, lam)) for lam in sorted({min(runs.lambdas), max(runs.lambdas)}))]
     figures = []
     for b, name in enumerate(scenes.names):
         views, mask = [scenes.view(b, text) for _, text, _ in prompts], None if scenes.masks is None else scenes.masks[b]

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from .cam import cam_operator, pick_images, shown_image, shown_masks, target_layer
 from .checks import check_known
 from .clip import Clip
-from .data import open_image
+from .data import about_masks, open_image
 from .plots import gradient_arrows, plot_accuracy, plot_cosine, plot_token_cosines
 from .runs import Runs
 
@@ -56,6 +56,7 @@ class Scenes:
     operator: np.ndarray  # CAM operators, [B, h, w, E]
     features: np.ndarray  # Image features before normalisation, [B, E]
     logit_scale: float  # Of the model
+    masks_from: str = ""  # Where the masks come from, in words
 
     def __len__(self): return len(self.pictures)
 
@@ -76,6 +77,10 @@ class Scenes:
         cam = np.maximum(self.operator[b] @ ((direction - (direction @ unit) * unit) / length), 0)
         share, area = self._share(b, cam)
         return View(cam, name, self.classes[top], float(chances[top] / chances.sum()), share, share / area if area else np.nan)
+
+    def about_masks(self) -> str:
+        "Where the masks come from, if there are any and they are not exact"
+        return "" if self.masks is None else about_masks(self.masks_from)
 
     def _explained(self, text, cosines, known, top, explain):
         "The text direction whose cosine the map explains, and its name"
@@ -100,7 +105,7 @@ class Scenes:
         "Keep the scenes, so that runs can be explored later without model and data"
         path = Path(path)
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS if getattr(self, name) is not None}
-        words = {"names": self.names, "classes": self.classes, "logit_scale": self.logit_scale}
+        words = {"names": self.names, "classes": self.classes, "logit_scale": self.logit_scale, "masks_from": self.masks_from}
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(arrays, path, metadata={"scenes": json.dumps(words)})
         return path
@@ -116,7 +121,7 @@ class Scenes:
                 words, arrays = json.loads((file.metadata() or {})["scenes"]), {name: file.get_tensor(name) for name in file.keys()}
         except FileNotFoundError: raise FileNotFoundError(f"no scenes at {path}; write them with scenes.save(path)") from None
         except (SafetensorError, KeyError, ValueError, OSError) as e: raise ValueError(f"{path} does not hold scenes ({e}); write them again with scenes.save(path)") from e
-        scenes = cls(**{name: arrays.get(name) for name in _ARRAYS}, names=tuple(words.get("names", ())), classes=tuple(words.get("classes", ())), logit_scale=words.get("logit_scale"))
+        scenes = cls(**{name: arrays.get(name) for name in _ARRAYS}, names=tuple(words.get("names", ())), classes=tuple(words.get("classes", ())), logit_scale=words.get("logit_scale"), masks_from=str(words.get("masks_from", "")))
         wrong = scenes._wrong()
         if wrong: raise ValueError(f"{path}: {wrong}; write it again with scenes.save(path)")
         return scenes
@@ -181,17 +186,17 @@ def prepare(
     return join_scenes([part() for part in tqdm(scene_parts(runs, split, images, layer), desc="preparing images", unit="image", leave=False, disable=not progress)])
 
 
-def _scene(runs, image, tensor, mask, label, name, module):
+def _scene(runs, image, tensor, mask, label, name, module, masks_from=""):
     "The scene of one image"
     operator = cam_operator(runs.clip, tensor, module)
-    return Scenes(np.asarray(shown_image(runs.clip, image))[None], mask, np.array([label]), (f"1: {name}",), runs.classes, _array(operator.operator), _array(operator.features), float(runs.clip.logit_scale))
+    return Scenes(np.asarray(shown_image(runs.clip, image))[None], mask, np.array([label]), (f"1: {name}",), runs.classes, _array(operator.operator), _array(operator.features), float(runs.clip.logit_scale), masks_from)
 
 
 def _test_scene(runs, test, i, module):
     "An image of a split, with its mask if there is one"
     label = int(test.labels[i])
     mask = shown_masks(runs.clip, test, [i]).numpy() if test.masks is not None else None
-    return _scene(runs, test.image(i), test.tensor(runs.clip, [i]), mask, label, test.classes[label], module)
+    return _scene(runs, test.image(i), test.tensor(runs.clip, [i]), mask, label, test.classes[label], module, test.masks_from)
 
 
 def _photo_scene(runs, photo, module):

@@ -15,7 +15,7 @@ import pandas as pd
 from .cam import foreground
 from .clip import Clip
 from .data import few_shot
-from .runs import Runs, mean_interval
+from .runs import Runs, mean_interval, run_name
 from .training import train
 
 # %% ../nbs/10_study.ipynb #4f0b7feb
@@ -50,10 +50,11 @@ class Study:
 
 
 def prompt_name(
-    lam: float,  # lambda
+    lam: float,  # lambda, or the strength of another rule
+    rule: str = "prograd",  # A name of `rules.RULES`, or that of a function
 ) -> str:
     "How a table calls a run"
-    return "CoOp" if lam == 0 else f"ProGrad {lam:g}"
+    return run_name(rule, lam)
 
 
 def study(
@@ -87,15 +88,15 @@ def _rows_of(runs: Runs, shares):
     mine = shares[shares["seed"] == seed]
     final = runs.final()
 
-    def row(prompt, lam, accuracies, table, conflict):
+    def row(prompt, rule, lam, accuracies, table, conflict):
         means = {f"{m}_{s}": table.loc[table["split"] == s, m].mean() for m in ("share", "preference", "area") for s in ("same", "shifted")}
-        return {"seed": seed, "prompt": prompt, "lam": lam, **accuracies, **means, "empty_maps": int(table["empty"].sum()), "conflict": conflict}
+        return {"seed": seed, "prompt": prompt, "rule": rule, "lam": lam, **accuracies, **means, "empty_maps": int(table["empty"].sum()), "conflict": conflict}
 
     zero_shot = {f"acc_{k}": v for k, v in runs.zero_shot_accuracy.items()}
-    rows = [row("zero-shot", np.nan, zero_shot, mine[mine["prompt"] == "zero-shot"], np.nan)]
+    rows = [row("zero-shot", None, np.nan, zero_shot, mine[mine["prompt"] == "zero-shot"], np.nan)]
     for lam in runs.lambdas:
         table = mine[(mine["lam"] == lam) & (mine["step"] == last)]
-        rows.append(row(prompt_name(lam), lam, final.loc[lam, list(zero_shot)].to_dict(), table, runs.conflicts()[lam]))
+        rows.append(row(prompt_name(lam, runs.rule(lam)), runs.rule(lam), lam, final.loc[lam, list(zero_shot)].to_dict(), table, runs.conflicts()[lam]))
     return pd.DataFrame(rows)
 
 

@@ -30,7 +30,7 @@ from .clip import Clip
 from .data import Task
 from .gradients import project, prompt_gradients
 from .prompts import make_prompts, teacher_features, text_features
-from .rules import check_strengths, find_rule, steering
+from .rules import RULES, check_strengths, find_rule, steering
 from .runs import STEP_COLUMNS, Runs, about_runs, load_runs, save_runs
 from .store import MANIFESTS, TABLES, Folder, Writer, columns_of, log, matrix, plain, read_manifest
 
@@ -145,7 +145,7 @@ def train(
     optimiser = torch.optim.SGD([context], lr=lr, momentum=momentum, weight_decay=weight_decay)
     if out is not None:
         keeper.disk = _Disk(out, resume, config, checkpoint_every, free, clip, task)
-        if keeper.disk.complete: return _train_missing(clip, task, config, out, checkpoint_every, callbacks, progress)
+        if keeper.disk.complete: return _train_missing(clip, task, config, rule, out, checkpoint_every, callbacks, progress)
     draw = _image_source(clip, task.train, views, seed)
     labels = torch.as_tensor(task.train.labels, device=clip.device)
     interrupted = False
@@ -415,19 +415,29 @@ def train_more(
     lambdas: list,  # Not trained yet
     callbacks: list = (),  # See `train`
     progress: bool = True,  # Show a progress bar
+    rule=None,  # The function that the runs followed, if it is none of `rules.RULES`: a record keeps its name alone
 ) -> Runs:  # The runs and the new ones
     "Train further lambdas exactly as the others were; interrupted, it returns the runs as they were"
     if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; train the lambda from the start: train(clip, task, [...])")
-    values, steps = _check_runs(lambdas, runs.config["rule"]).tolist(), int(runs.steps["step"].max())
+    rule = _same_rule(runs.config["rule"], rule)
+    values, steps = _check_runs(lambdas, rule).tolist(), int(runs.steps["step"].max())
     known = [f"{v:g}" for v in values if np.isclose(v, runs.lambdas).any()]
     if known: raise ValueError(f"lambda {', '.join(known)} was already trained; give others than {', '.join(f'{v:g}' for v in runs.lambdas)}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "interrupted after")
-        new = train(runs.clip, runs.task, values, **_recipe(runs.config), callbacks=[*callbacks, lambda step, record: _stop_at(step, steps if runs.interrupted else None)], progress=progress)
+        new = train(runs.clip, runs.task, values, **_recipe(runs.config) | {"rule": rule}, callbacks=[*callbacks, lambda step, record: _stop_at(step, steps if runs.interrupted else None)], progress=progress)
     if new.snapshot_steps[-1] < steps:
         warnings.warn(f"interrupted: lambda {', '.join(f'{v:g}' for v in values)} is not added; the runs are as they were", stacklevel=2)
         return runs
     return runs.join(new)
+
+
+def _same_rule(name, rule):
+    "The rule to go on with; a function has to be handed in again, and has to be called what it was called"
+    if rule is None and name in RULES: return name
+    if rule is None: raise ValueError(f"these runs followed a function of yours, {name!r}, and a record keeps its name alone; hand it in: train_more(runs, lambdas, rule={name})")
+    if find_rule(rule)[0] != name: raise ValueError(f"these runs followed the rule {name!r}, got rule {find_rule(rule)[0]!r}; go on with the same rule, or train anew")
+    return rule
 
 
 def _stop_at(step, last):
@@ -438,12 +448,12 @@ def _stop_at(step, last):
 def _recipe(config): return {k: config[k] for k in inspect.signature(train).parameters if k in config and k not in ("task", "lambdas")}
 
 
-def _train_missing(clip, task, config, out, checkpoint_every, callbacks, progress):
+def _train_missing(clip, task, config, rule, out, checkpoint_every, callbacks, progress):
     "Train what a complete folder lacks in a folder inside it, then make one of the two"
     there, inside = load_runs(out), Folder.of(out).local / ".more"
     missing = [lam for lam in config["lambdas"] if not np.isclose(lam, there.lambdas).any()]
     if missing:
-        new = train(clip, task, missing, **_recipe(there.config), out=inside, resume=True, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress)
+        new = train(clip, task, missing, **_recipe(there.config) | {"rule": rule}, out=inside, resume=True, checkpoint_every=checkpoint_every, callbacks=callbacks, progress=progress)
         if new.interrupted: return replace(there, clip=clip, task=task)
         save_runs(there.join(new), out, replaces=True)
     shutil.rmtree(inside, ignore_errors=True)

@@ -26,7 +26,7 @@ from PIL import Image
 
 from .checks import check_in_range, check_known
 from .data import open_image
-from .plots import colour
+from .plots import run_colour
 from .runs import Runs
 from .scenes import EXPLAINED, Scenes, beside, encode, join_scenes, layer_names, paint, paint_plane, prepare, scene_parts, strips
 from .training import train_more
@@ -72,8 +72,9 @@ class Dial:
         "Take a run set, whose lambdas become the places of a new slider: the browser's would not notice further ones"
         self.runs, self.strips = runs, strips(runs)
         lambdas = sorted(runs.lambdas)
-        options = [(f"{x:g}" + (" (CoOp)" if x == 0 else ""), x) for x in lambdas]
-        self.lam = _slider(options, lambdas[-1] if lam is None else runs.lambdas[runs.run(lam)], "lambda", "How much of the conflict ProGrad removes; the trained values")
+        options = [(f"{x:g}" + (" (CoOp)" if runs.rule(x) == "coop" else ""), x) for x in lambdas]
+        self.what, tip = ("lambda", "How much of the conflict ProGrad removes; the trained values") if runs.rule(lambdas[-1]) in ("coop", "prograd") else ("strength", f"Strength of {runs.rule(lambdas[-1])}; the trained values")
+        self.lam = _slider(options, lambdas[-1] if lam is None else runs.lambdas[runs.run(lam)], self.what, tip)
         self._lam_place.children = [self.lam]
         for see in self._watchers: self.lam.observe(see, "value")
 
@@ -116,8 +117,9 @@ class Dial:
 
     def where(self) -> str:
         "Where the sliders stand, and what the gradients do there"
-        here, row = f"step {self.step.value}, lambda {self.lam.value:g}", self.row
+        here, row = f"step {self.step.value}, {f'lambda {self.lam.value:g}' if self.what == 'lambda' else self.runs.name(self.lam.value)}", self.row
         if row is None: return f"{here}: before the first step"
+        if np.isnan(row["cos"]) and not row["agree"]: return f"{here}: the gradients were not recorded"
         if row["agree"]: return f"{here}: the prompt is still the teacher's"
         return f"{here}: the gradients {'conflict' if row['conflict'] else 'agree'}, cosine {row['cos']:+.2f}"
 
@@ -186,10 +188,7 @@ def _accuracy_words(dial):
         record = dial.runs.steps[(dial.runs.steps["run"] == dial.runs.run(lam)) & (dial.runs.steps["step"] <= dial.step.value)]
         known = {s: record[f"acc_{s}"].dropna() for s in ("train", "same", "shifted", "new", "style")}
         return ", ".join(f"{s} {v.iloc[-1]:.0%}" for s, v in known.items() if len(v)) or "not measured yet"
-    return "accuracy of " + "; ".join(f"{_prompt_name(lam)}: {of(lam)}" for lam in dict.fromkeys([*([0.0] if 0.0 in dial.runs.lambdas else []), dial.lam.value]))
-
-
-def _prompt_name(lam): return "zero-shot CLIP" if lam is None else "CoOp" if lam == 0 else f"ProGrad, lambda {lam:g}"
+    return "accuracy of " + "; ".join(f"{dial.runs.name(lam, 'words')}: {of(lam)}" for lam in dict.fromkeys([*([0.0] if 0.0 in dial.runs.lambdas else []), dial.lam.value]))
 
 # %% ../nbs/09_widgets.ipynb #1e803432
 def _shown_as(ui, what, **kwargs):
@@ -296,9 +295,9 @@ class Gallery:
         return [(self.scenes, self.image.value), *(p for p in self.pinned if p != (self.scenes, self.image.value))]
 
     def prompts(self) -> dict:  # Name -> lambda, None for zero-shot CLIP
-        "The prompts to compare: zero-shot CLIP, CoOp where it was trained, and the dial's"
+        "The prompts to compare: zero-shot CLIP, CoOp (or strength 0) where it was trained, and the dial's"
         lams = dict.fromkeys([None, *([0.0] if 0.0 in self.dial.runs.lambdas else []), self.dial.lam.value])
-        return {_prompt_name(lam): lam for lam in lams}
+        return {self.dial.runs.name(lam, "words"): lam for lam in lams}
 
     def views(
         self,
@@ -336,21 +335,21 @@ class Gallery:
         panels = [paint(picture, mask=mask, side=side), *(paint(picture, v.cam, top, mask, self.strength.value, side) for v in views.values())]
         most = len({None, *([0.0] if 0.0 in self.dial.runs.lambdas else []), max(self.dial.runs.lambdas)})
         panels += [Image.new("RGB", (side, side), "white")] * (1 + most - len(panels))  # at lambda 0 there is one less: nothing moves
-        return beside(panels, ["image", *views] if titles else [], ["#222222", *map(colour, self.prompts().values())])
+        return beside(panels, ["image", *views] if titles else [], ["#222222", *(run_colour(self.dial.runs, lam) for lam in self.prompts().values())])
 
     def _table(self, scenes, b):
         "The numbers, each below its map"
         views = self.views(scenes, b)
-        rows = {html.escape(scenes.names[b]): [f"<span class='pv-chip' style='background:{colour(lam)}'></span><b>{html.escape(name)}</b>" for name, lam in self.prompts().items()], "prediction": [f"{html.escape(v.predicted)} ({v.probability:.0%})" for v in views.values()],
+        rows = {html.escape(scenes.names[b]): [f"<span class='pv-chip' style='background:{run_colour(self.dial.runs, lam)}'></span><b>{html.escape(name)}</b>" for name, lam in self.prompts().items()], "prediction": [f"{html.escape(v.predicted)} ({v.probability:.0%})" for v in views.values()],
                 "map of": [html.escape(v.explained) for v in views.values()], "on the object": [_share(v) for v in views.values()], "per area": ["" if np.isnan(v.preference) else f"{v.preference:.2f}" for v in views.values()]}
         empty = "<td></td>" * (3 - len(views))
-        return "<table>" + "".join(f"<tr><th scope='row'>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}{empty}</tr>" for name, cells in rows.items()) + "</table>"
+        return "<table>" + "".join(f"<tr><th scope='row'>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}{empty}</tr>" for name, cells in rows.items()) + "</table>" + (f"<p>{html.escape(scenes.about_masks())}</p>" if scenes.about_masks() else "")
 
     def table(self) -> pd.DataFrame:  # A row per image and prompt
         "The numbers on screen"
         row, here = self.dial.row, {"lam": self.dial.lam.value, "step": self.dial.step.value}
         step = {} if row is None else {k: row[k] for k in ("cos", "conflict", "agree", "norm_gd", "norm_gg", "acc_train", "acc_same", "acc_shifted", "acc_new", "acc_style")}
-        return pd.DataFrame([{**here, "image": scenes.names[b], "prompt": name, "predicted": v.predicted, "probability": v.probability, "explained": v.explained, "share": v.share, "preference": v.preference, **step}
+        return pd.DataFrame([{**here, "image": scenes.names[b], "prompt": name, "predicted": v.predicted, "probability": v.probability, "explained": v.explained, "share": v.share, "preference": v.preference, "masks": "none" if scenes.masks is None else scenes.masks_from or "not said", **step}
                              for scenes, b in self.shown() for name, v in self.views(scenes, b).items()])
 
 
@@ -519,7 +518,7 @@ class Explorer:
         layers = layer_names(runs.clip) if able else []
         self.layer = widgets.Dropdown(options=["default", *dict.fromkeys([*layers, *([layer] if layer else [])])], value=layer or "default", tooltip=tip("The layer of the image tower that maps are read from"), **narrow)
         self.photos = widgets.FileUpload(accept="image/*", multiple=True, description="your photos", icon="", tooltip=tip("Look at photos of your own"), layout={"width": "auto"})
-        self.new = widgets.BoundedFloatText(value=0.25, min=0, max=1, step=0.05, description="new lambda", style={"description_width": "82px"}, tooltip=tip("A lambda to train, from 0 to 1"), layout={"width": "155px"})
+        self.new = widgets.BoundedFloatText(value=0.25, min=0, max=1 if self.dial.what == "lambda" else 1e6, step=0.05, description=f"new {self.dial.what}", style={"description_width": "82px"}, tooltip=tip("A lambda to train, from 0 to 1" if self.dial.what == "lambda" else f"A strength of {runs.config['rule']} to train"), layout={"width": "155px"})
         self.train = _button("train it", tip("Train this lambda just as the others were, and add it to the slider"))
         self.keep = _button("save", "Save what is on screen: a picture at print resolution and a table")
         self._slow = [self.split, self.layer, self.photos, self.new, self.train]
@@ -600,13 +599,13 @@ class Explorer:
 
     def train_lambda(
         self,
-        lam: float,  # In [0, 1]
+        lam: float,  # In [0, 1], or in the range of another rule's strength
     ):
         "Train a further lambda in the background, just as the others were, and go there; one that is trained is gone to at once"
-        check_in_range("lambda", lam, 0, 1)
+        if self.dial.what == "lambda": check_in_range("lambda", lam, 0, 1)
         if np.isclose(lam, self.runs.lambdas).any():
             self.dial.lam.value = self.runs.lambdas[self.runs.run(lam)]
-            return self.work.say(f"lambda {lam:g} was already trained")
+            return self.work.say(f"{self.dial.what} {lam:g} was already trained")
 
         def work(tick):
             with warnings.catch_warnings():
@@ -619,7 +618,7 @@ class Explorer:
             self.dial.adopt(more, lam)
             self.refresh()
 
-        self.work.start(f"training lambda {lam:g}", int(self.runs.steps["step"].max()), work, done)
+        self.work.start(f"training {self.dial.what} {lam:g}", int(self.runs.steps["step"].max()), work, done)
 
     def save(
         self,

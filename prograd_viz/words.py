@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from .checks import check_known, check_whole
 from .clip import Clip
-from .plots import colour, figure, label
+from .plots import figure, run_colour
 from .runs import Runs
 
 # %% ../nbs/08_words.ipynb #c6c9c2d0
@@ -90,9 +90,9 @@ def plot_words(
     for ax, m in zip(axes.flat, vectors):
         for lam, table in tables.items():
             mine = table[table["vector"] == m]
-            ax.plot(mine["step"], mine["drift"], color=colour(lam), label=f"{label(lam)}: drift from the start" if m == 1 else None)
-            ax.plot(mine["step"], mine["distance"], ":", color=colour(lam), label=f"{label(lam)}: distance to the nearest token" if m == 1 else None)
-            for _, row in mine[mine["token"] != mine["token"].shift()].iterrows(): ax.annotate(row["token"], (row["step"], row["distance"]), fontsize=7, color=colour(lam), xytext=(2, 2), textcoords="offset points")
+            ax.plot(mine["step"], mine["drift"], color=run_colour(runs, lam), label=f"{runs.name(lam, 'math')}: drift from the start" if m == 1 else None)
+            ax.plot(mine["step"], mine["distance"], ":", color=run_colour(runs, lam), label=f"{runs.name(lam, 'math')}: distance to the nearest token" if m == 1 else None)
+            for _, row in mine[mine["token"] != mine["token"].shift()].iterrows(): ax.annotate(row["token"], (row["step"], row["distance"]), fontsize=7, color=run_colour(runs, lam), xytext=(2, 2), textcoords="offset points")
         ax.set_title(f"vector {m}", fontsize=9)
     axes[0, 0].set_ylim(bottom=0)  # shared by all
     for ax in list(axes.flat)[len(vectors):]: ax.set_axis_off()

@@ -2,6 +2,7 @@
 import json
 import os
 import tempfile
+from functools import cache
 
 # Before anything imports huggingface_hub: an empty cache, and no way out of this machine.
 # One thread, for the subprocesses too: the tests are many small operations, between which threads would wait for each other.
@@ -24,6 +25,23 @@ def pytest_report_header():
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
 VIT = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 4}
 RESNET = {"image_size": 96, "layers": [1, 1, 1, 1], "width": 8}
+FASTVIT = {"timm_model_name": "fastvit_t8", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear", "image_size": 128}  # ends with 4 x 4 cells, as MobileCLIP2-S3 does
+
+
+@cache
+def swin():
+    "Configuration of a swin transformer of three stages, which timm knows by name once this was called"
+    import prograd_viz.torchvision_ops  # noqa: F401  before timm
+    from timm.models import register_model
+    from timm.models.swin_transformer import SwinTransformer
+
+    def small_swin(pretrained=False, **options):
+        trunk = SwinTransformer(img_size=96, window_size=6, embed_dim=24, depths=(2, 2, 1), num_heads=(2, 2, 2), num_classes=0)
+        trunk.default_cfg = {"pool_size": (6, 6)}
+        return trunk
+
+    register_model(small_swin)
+    return {"timm_model_name": "small_swin", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear", "image_size": 96}
 
 
 @pytest.fixture(scope="session")

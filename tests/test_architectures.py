@@ -64,6 +64,18 @@ def test_the_slow_path_says_so_and_the_fast_one_is_silent(name):
     assert len(said) == (0 if has_fast_path(clip) else 1) and all("encodes all" in str(w.message) for w in said)
 
 
+def test_the_slow_path_says_so_once_for_each_place_it_is_called_from():
+    "Python's own filter, as a user has it: `default` shows a warning once for each place"
+    clip = shrunk(next(name for name in sorted(LAYOUTS.values()) if not has_fast_path(shrunk(name))))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.resetwarnings()
+        warnings.simplefilter("default")
+        for _ in range(3): make_prompts(clip, ["dog", "tabby cat"])
+        assert len(said) == 1 and said[0].filename == __file__, "and it names the caller's line"
+        make_prompts(clip, ["dog", "tabby cat"])
+    assert len(said) == 2, "another place is another warning"
+
+
 def test_what_shares_less_of_its_prompts_says_so_once():
     clip = shrunk("RN50")
     with warnings.catch_warnings(record=True) as said:

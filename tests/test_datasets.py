@@ -292,6 +292,27 @@ def test_grabcut_finds_an_object_on_a_plain_ground():
     assert np.array_equal(grabcut_mask(pixels), expected) and np.array_equal(grabcut_mask(pixels, (25, 15, 60, 45)), expected)
 
 
+def test_grabcut_is_the_same_whatever_was_drawn_before():
+    "Its colour models start from a random clustering, which decides where there are many flat colours"
+    import cv2
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 10, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    masks = []
+    for seed in range(1, 7):
+        cv2.setRNGSeed(seed)
+        masks.append(grabcut_mask(pixels))
+    assert all(np.array_equal(masks[0], m) for m in masks)
+    assert len({_unseeded(cv2, pixels, seed).tobytes() for seed in range(1, 7)}) > 1, "the seed decides here, or this compares nothing"
+
+
+def _unseeded(cv2, pixels, seed):
+    "GrabCut as OpenCV does it after another seed"
+    marks, (height, width) = np.zeros(pixels.shape[:2], np.uint8), pixels.shape[:2]
+    box = [int(round(x)) for x in (width / 10, height / 10, width * 9 / 10, height * 9 / 10)]
+    cv2.setRNGSeed(seed)
+    cv2.grabCut(pixels, marks, (box[0], box[1], box[2] - box[0], box[3] - box[1]), np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_RECT)
+    return (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
+
+
 def test_waterbirds_carry_their_groups(fake):
     root, _ = fake("waterbirds")
     task = quiet_few_shot("waterbirds", 2, 1, root)

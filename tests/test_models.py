@@ -25,6 +25,7 @@ from prograd_viz.training import train
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import models  # noqa: E402  tools/models.py
+from conftest import swin  # noqa: E402
 
 TEXTS = ["a photo of a dog.", "a photo of a tabby cat."]
 
@@ -134,6 +135,18 @@ def test_checkpoints_of_each_format_give_the_model_they_were_saved_from(vit, tmp
     else: assert same(loaded, vit)
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=("plain", "in a checkpoint"))
+def test_a_state_dict_in_openais_format_loads_with_its_three_numbers_and_its_quick_gelu(quick, vit, tmp_path, wrapped):
+    state, path = state_of(quick) | {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77), "vocab_size": torch.tensor(49408)}, tmp_path / "openai.pt"
+    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, path)
+    with pytest.warns(UserWarning, match="OpenAI's format, whose weights use QuickGELU"): loaded = load_clip(vit.name, path)
+    assert same(loaded, quick)
+    plain = load_clip(vit.name, path, quick_gelu=False)
+    assert not torch.equal(plain.encode_text(TEXTS), quick.encode_text(TEXTS)), "who asks for GELU gets it"
+    torch.save({k: v for k, v in state.items() if k != "text_projection"}, path)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"(?s)openai.pt.*must be a state dict of this architecture"): load_clip(vit.name, path)
+
+
 class Bomb:
     def __reduce__(self): return (open, (str(Bomb.target), "w"))
 
@@ -203,6 +216,8 @@ FAMILIES = {  # name -> (vision, text, the rest of the configuration)
     "ViT": ({"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}, {}, {}),
     "EVA": (timm("eva02_tiny_patch14_224", 224, timm_pool="token", timm_proj=None), {}, {"custom_text": True, "embed_dim": 192}),
     "MobileCLIP": (timm("fastvit_t8", 192, timm_pool="avg"), {"no_causal_mask": True}, {"custom_text": True}),
+    "MobileCLIP2-S3": (timm("fastvit_t8", 128, timm_pool="avg"), {"no_causal_mask": True}, {"custom_text": True}),  # ends with 4 x 4 cells
+    "swin": (swin(), {}, {}),
     "ConvNeXt": (timm("convnext_atto", 192, timm_pool="avg"), {}, {}),
     "timm ViT": (timm("vit_tiny_patch16_224", 224, timm_pool="map", timm_proj=None), {}, {"embed_dim": 192}),
     "SigLIP": (timm("vit_tiny_patch16_224", 224, timm_pool="map", timm_proj=None), SIGLIP_TEXT, {"custom_text": True, "init_logit_bias": -10, "embed_dim": 192}),
@@ -221,7 +236,7 @@ def test_every_family_loads_trains_and_shows_where_it_looks(family, tmp_path, ba
     torch.manual_seed(0)
     model = load_clip(path.stem, "random")
     runs = train(model, bare, [0, 1], epochs=2, batch_size=8, views=0, lr=0.1, progress=False)
-    assert has_fast_path(model) == (family not in ("MobileCLIP", "SigLIP", "CoCa"))
+    assert has_fast_path(model) == (family not in ("MobileCLIP", "MobileCLIP2-S3", "SigLIP", "CoCa"))
     assert abs(runs.contexts[-1] - runs.contexts[0]).max() > 0 and runs.steps[["loss_ce", "loss_kl", "norm_gd"]].notna().all().all()
     table = foreground(runs, "train", images=[0, 7], random_directions=2)
     assert table["share"].dropna().between(0, 1).all() and not table["empty"].all()
@@ -276,8 +291,8 @@ def test_a_text_that_a_tokenizer_would_cut_off_is_refused(tiny):
 
 def test_what_needs_another_package_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(OSError, match="no tokenizer for 'ViT-B-16-SigLIP'.*\n.*pip install transformers"): clip_module._tokenizer("ViT-B-16-SigLIP")
-    with pytest.raises(OSError, match="'roberta-ViT-B-32' is a Hugging Face model: it needs `pip install transformers`"): load_clip("roberta-ViT-B-32", "random")
+    with pytest.raises(OSError, match="no tokenizer for 'ViT-B-16-SigLIP'.*\n.*pip install prograd_viz.hf."): clip_module._tokenizer("ViT-B-16-SigLIP")
+    with pytest.raises(OSError, match="'roberta-ViT-B-32' is a Hugging Face model: it needs `pip install prograd_viz.hf.`"): load_clip("roberta-ViT-B-32", "random")
 
 
 # -- the table ----------------------------------------------------------------
@@ -289,7 +304,7 @@ SAMPLE = ("RN50", "RN50x4-quickgelu", "ViT-B-32", "ViT-L-14-quickgelu", "ViT-B-1
 def test_the_table_names_every_architecture_and_the_page_shows_it():
     assert sorted(TABLE["architecture"]) == sorted(models.names()) and len(TABLE) == 144
     assert (ROOT / "figures" / "models" / "models.md").read_text(encoding="utf-8") == models.markdown(TABLE)
-    assert set(TABLE["works"]) == {"fully", "text at full length", "refused"} and all(TABLE.loc[TABLE["works"] == "refused", "remark"].str.contains("pip install transformers"))
+    assert set(TABLE["works"]) == {"fully", "text at full length", "refused"} and all(TABLE.loc[TABLE["works"] == "refused", "remark"].str.contains("pip install prograd_viz[hf]", regex=False))
 
 
 @pytest.mark.parametrize("name", SAMPLE)

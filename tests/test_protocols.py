@@ -82,9 +82,33 @@ def test_another_data_set_is_tested_with_its_own_names_and_teacher(vit, world):
     runs = train(vit, few_shot("dtd", 2, 1, root=world), [0], seed=1, **FAST)
     task = few_shot("oxford_pets", 2, 1, root=world)
     right = lambda text: (task.tests["same"].features(vit) @ text.T).argmax(-1).numpy() == task.tests["same"].labels
-    frame = make_prompts(vit, task.classes, 8, "template", "a texture of {}.")
+    shown = {frame: make_prompts(vit, task.classes, 8, "template", template) for frame, template in (("source", "a texture of {}."), ("target", "a type of pet, a photo of a {}."))}
+    frozen = [[vit.tokenizer.decoder[i].removesuffix("</w>") for i in prompts.tokens[0, 9:12].tolist()] for prompts in shown.values()]
+    assert frozen[0][0] != "a" and frozen[1][0] == "a", "behind the context of Pets' template its last word stays frozen"
+    frame = shown["target"]
     expected = {"zero-shot": right(teacher_features(vit, task.classes, "a type of pet, a photo of a {}.")).mean(), "CoOp": right(plain_text_features(frame, torch.as_tensor(runs.contexts[-1]))[0].detach()).mean()}
     assert table.query("target == 'oxford_pets'").set_index("method")["accuracy"].to_dict() == pytest.approx(expected)
+    texts = {frame: protocols._last_features(runs, task.classes, template) for frame, template in (("source", None), ("target", "a type of pet, a photo of a {}."))}
+    for name, prompts in shown.items(): assert torch.allclose(texts[name], plain_text_features(prompts, torch.as_tensor(runs.contexts[-1])).detach(), atol=1e-5), name
+    assert (texts["source"] - texts["target"]).abs().max() > 1e-3, "the frames differ in effect"
+    kept = cross_dataset(vit, "dtd", ["oxford_pets"], 2, 1, [0], {"root": world}, frame="source", **FAST).query("target == 'oxford_pets'").set_index("method")["accuracy"]
+    assert kept["CoOp"] == pytest.approx(right(texts["source"][0]).mean()) and kept["zero-shot"] == pytest.approx(expected["zero-shot"])
+
+
+def test_the_frame_is_the_targets_only_where_the_context_started_from_a_template(vit, world):
+    task, pets = few_shot("dtd", 1, 1, root=world), few_shot("oxford_pets", 1, 1, root=world).tests["same"]
+    for start, differs in (("template", True), ("random", False), ("a texture of", False)):
+        runs = train(vit, task, [0], init=start, **FAST)
+        source, target = (protocols._last_features(runs, pets.classes, template) for template in (None, "a type of pet, a photo of a {}."))
+        assert bool((source - target).abs().max() > 1e-3) == differs, start
+    runs = train(vit, task, [0], **FAST)
+    assert accuracy_on(runs, pets, frame="source").equals(accuracy_on(runs, pets)), "accuracy_on keeps the frame unless told otherwise"
+    with pytest.raises(ValueError, match="'traget'; did you mean 'target'"): accuracy_on(runs, pets, frame="traget")
+
+
+def test_a_template_that_does_not_fit_the_context_is_named_before_training(vit, world, monkeypatch):
+    monkeypatch.setattr(protocols, "train", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="n_ctx=4 does not fit the template of 'oxford_pets', whose 8 words.*n_ctx=8 or more, or frame='source'"): cross_dataset(vit, "dtd", ["oxford_pets"], 2, 1, [0], {"root": world}, **FAST | {"n_ctx": 4})
 
 
 def test_without_lambdas_the_published_ones_are_trained(vit, world):

@@ -18,7 +18,7 @@ from prograd_viz.gradients import cross_entropy, kl_to_teacher, prompt_gradients
 from prograd_viz.pocket import random_scenes, render
 from prograd_viz.prompts import has_fast_path, make_prompts, plain_text_features, teacher_features, text_features
 from prograd_viz.training import train
-from conftest import RESNET, VIT
+from conftest import FASTVIT, RESNET, VIT, swin
 # these reach torchvision, which the library may have to mend first
 from captum.attr import LayerGradCam
 from pytorch_grad_cam import GradCAM
@@ -249,12 +249,13 @@ def test_the_fast_encoder_is_exact_for_a_published_text_tower(tiny):
 # -- Grad-CAM -----------------------------------------------------------------
 
 class Patches(torch.nn.Module):
-    "Tokens in, the same tokens out; in between the patches are a grid [B, K, h, w] that captum can read"
+    "Tokens or cells in, the same out; in between they are a grid [B, K, h, w] that captum can read"
     def __init__(self):
         super().__init__()
         self.grid = torch.nn.Identity()
 
     def forward(self, tokens):
+        if tokens.ndim == 4: return self.grid(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         first, patches = tokens[:, :1], tokens[:, 1:]
         side = round(patches.shape[1] ** 0.5)
         grid = self.grid(patches.transpose(1, 2).unflatten(2, (side, side)))
@@ -268,16 +269,16 @@ def captum_maps(clip, pictures, directions, layer):
     return torch.stack([cam.attribute(pictures.clone().requires_grad_(), target=t, relu_attributions=True)[:, 0].detach() for t in range(len(directions))])
 
 
-@pytest.fixture(scope="module", params=("pocket", "ResNet", "ViT"))
+@pytest.fixture(scope="module", params=("pocket", "ResNet", "ViT", "swin", "FastViT"))
 def looked_at(request, tiny, clip):
     "(clip, pictures, text directions, the Grad-CAM operator, tolerance)"
     if request.param == "pocket":
         pictures = torch.stack([clip.preprocess(Image.fromarray(render(s)[0])) for s in random_scenes(2, 1)])
         tolerance = 1e-4
     else:
-        clip, tolerance = tiny({"ResNet": RESNET, "ViT": VIT}[request.param]), 1e-9
+        clip, tolerance = tiny({"ResNet": RESNET, "ViT": VIT, "swin": swin(), "FastViT": FASTVIT}[request.param]), 1e-9
         pictures = normal(0, 3, 3, clip.image_size, clip.image_size)
-    if request.param == "ResNet": normalise_like_trained(clip, pictures)
+    if request.param in ("ResNet", "FastViT"): normalise_like_trained(clip, pictures)
     directions = clip.encode_text([f"a photo of a {c}." for c in CLASSES])
     return clip, pictures, directions, cam_operator(clip, pictures, batch_size=2), tolerance
 
@@ -295,11 +296,12 @@ def test_maps_are_captums(looked_at):
     clip, pictures, directions, operator, tolerance = looked_at
     layer, ours = target_layer(clip), operator.maps(directions).relu()
     assert min(ours.shape[2:]) >= 6
-    if isinstance(layer, torch.nn.LayerNorm):  # a ViT's
-        patches, block = Patches(), clip.model.visual.transformer.resblocks[-1]
-        block.ln_1 = torch.nn.Sequential(layer, patches)
+    if isinstance(layer, torch.nn.LayerNorm):  # of a ViT or a swin: no grid as captum knows it
+        visual, patches = clip.model.visual, Patches()
+        owner, name = (visual.trunk, "norm") if hasattr(visual, "trunk") else (visual.transformer.resblocks[-1], "ln_1")
+        setattr(owner, name, torch.nn.Sequential(layer, patches))
         try: theirs = captum_maps(clip, pictures, directions, patches.grid)
-        finally: block.ln_1 = layer
+        finally: setattr(owner, name, layer)
     else: theirs = captum_maps(clip, pictures, directions, layer)
     correlation = np.corrcoef(ours.flatten(), theirs.flatten())[0, 1]
     assert correlation >= 0.999, correlation
@@ -311,6 +313,39 @@ def test_maps_are_those_of_the_grad_cam_package(looked_at):
     clip, pictures, directions, operator, tolerance = looked_at
     ours, theirs = operator.maps(directions).numpy(), package_maps(clip, pictures, directions)
     assert ours.shape == theirs.shape and np.abs(ours - theirs).max() < max(tolerance, 1e-6) * np.abs(theirs).max()
+
+
+DEFAULTS = {"swin": (swin, "trunk.norm"), "FastViT that ends coarse": (lambda: FASTVIT, "trunk.stages.2"), "FastViT": (lambda: FASTVIT | {"image_size": 192}, "trunk.final_conv"), "ResNet": (lambda: RESNET, "layer3.0"), "ViT": (lambda: VIT, "transformer.resblocks.2.ln_1")}
+
+
+@pytest.mark.parametrize("tower", DEFAULTS)
+def test_the_default_layer_is_the_deepest_with_enough_cells(tiny, tower):
+    vision, name = DEFAULTS[tower]
+    assert target_layer(tiny(vision())) is tiny(vision()).model.visual.get_submodule(name)
+
+
+@pytest.mark.parametrize("layer, cells, channels", (("trunk.norm", 6, 96), ("trunk.layers.2", 6, 96), ("trunk.layers.1", 12, 48), ("trunk.layers.1.blocks.1.norm1", 12, 48), ("trunk.layers.1.blocks.1.norm2", 12, 48), ("trunk.layers.0.blocks.1", 24, 24), ("trunk.patch_embed.proj", 24, 24)))
+def test_layers_with_their_channels_last_give_the_packages_maps(tiny, layer, cells, channels):
+    "Of a swin transformer: stages, norms, tokens of the second norm; of its first stage h = w = K, and only the trunk can say which is which"
+    clip = tiny(swin())
+    pictures, directions = normal(0, 2, 3, 96, 96), normal(1, 3, 24)
+    got = []
+    hook = clip.model.visual.get_submodule(layer).register_forward_hook(lambda module, args, out: got.append(out))
+    try: ours, few = cam_operator(clip, pictures, layer).maps(directions).numpy(), cam_maps(clip, pictures, directions, layer).numpy()
+    finally: hook.remove()
+    first = got[0].detach() if layer.endswith("proj") else got[0].detach().reshape(2, cells, cells, channels).permute(0, 3, 1, 2)
+    assert ours.shape == (3, 2, cells, cells) and first.shape == (2, channels, cells, cells)
+    with GradCAM(cam_module._Cosine(clip, directions), [clip.model.visual.get_submodule(layer)], reshape_transform=lambda x: x if layer.endswith("proj") else x.reshape(len(x), cells, cells, channels).permute(0, 3, 1, 2)) as cam:
+        outputs = cam.activations_and_grads(pictures.clone().requires_grad_())
+        outputs[:, 1].sum().backward()
+        theirs = (cam.activations_and_grads.gradients[0].mean((2, 3), keepdim=True) * first).sum(1).numpy()
+    np.testing.assert_allclose(ours[1], theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
+    np.testing.assert_allclose(few, ours, rtol=0, atol=1e-9 * np.abs(ours).max())
+    np.testing.assert_allclose(package_maps(clip, pictures, directions, layer), ours, rtol=0, atol=1e-6 * np.abs(ours).max())
+
+
+def test_a_layer_that_sees_windows_is_refused(tiny):
+    with pytest.raises(ValueError, match="sees 8 windows of 2 images"): cam_operator(tiny(swin()), normal(0, 2, 3, 96, 96), "trunk.layers.1.blocks.0.attn.qkv")
 
 
 CLOSED = {"resnet, stage": (RESNET, {}, "layer4"), "resnet, block": (RESNET, {}, "layer4.0"), "vit": (VIT, {}, None), "vit, layer scale": (VIT | {"ls_init_value": 0.5}, {}, None),
@@ -358,8 +393,8 @@ def test_the_operator_does_not_depend_on_how_it_is_cut_into_pieces(tiny, options
 def test_shown_maps_are_the_packages_call_before_its_stretching(looked_at):
     "GradCAM.__call__ rectifies, subtracts the minimum, divides by (1e-7 + maximum) and resizes, then stretches once more: so do we here, from our maps"
     clip, pictures, directions, operator, tolerance = looked_at
-    tokens = isinstance(target_layer(clip), torch.nn.LayerNorm)
-    as_grid = (lambda x: x[:, 1:].transpose(1, 2).unflatten(2, (round((x.shape[1] - 1) ** 0.5), -1))) if tokens else None
+    tokens, cells = lambda x: x[:, 1:].transpose(1, 2).unflatten(2, (round((x.shape[1] - 1) ** 0.5), -1)), lambda x: x.permute(0, 3, 1, 2)
+    as_grid = (cells if hasattr(clip.model.visual, "trunk") else tokens) if isinstance(target_layer(clip), torch.nn.LayerNorm) else None
 
     class Cosines(torch.nn.Module):
         def forward(self, x): return F.normalize(clip.model.encode_image(x), dim=-1) @ directions.T

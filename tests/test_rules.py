@@ -113,6 +113,19 @@ def test_more_strengths_join_a_run_set_of_another_rule(clip, bare):
     with pytest.raises(ValueError, match="at least 0, got -1"): train_more(runs, [-1])
 
 
+def test_a_rule_of_ones_own_goes_on_if_it_is_handed_in_again(clip, bare, tmp_path):
+    def mine(x): return x.g_d + x.strength * x.g_g
+    runs, together = train(clip, bare, [1], rule=mine, **QUICK), train(clip, bare, [1, 3], rule=mine, **QUICK)
+    more = train_more(runs, [3], progress=False, rule=mine)
+    assert more.lambdas == (1.0, 3.0) and set(more.steps["rule"]) == {"mine"} and np.array_equal(more.contexts[:, :1], runs.contexts)
+    np.testing.assert_allclose(more.contexts[:, 1], together.contexts[:, 1], rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"followed a function of yours, 'mine'.*train_more\(runs, lambdas, rule=mine\)"): train_more(runs, [3], progress=False)
+    with pytest.raises(ValueError, match="followed the rule 'mine', got rule 'sum'"): train_more(runs, [3], progress=False, rule="sum")
+    with pytest.raises(ValueError, match="followed the rule 'sum', got rule 'mine'"): train_more(train(clip, bare, [1], rule="sum", **QUICK), [3], progress=False, rule=mine)
+    for strengths in ([1], [1, 3]): kept = train(clip, bare, strengths, rule=mine, out=tmp_path / "runs", resume=True, **QUICK)
+    assert kept.lambdas == (1.0, 3.0) and np.array_equal(kept.contexts, more.contexts), "a folder takes further strengths of it too"
+
+
 @pytest.mark.parametrize("name, s", [("prograd", 1), ("prograd", 0.5), ("coop", 0), ("sum", 2), ("distil", 1), ("pcgrad", 1), ("agem", 0.5), ("gated", 0.5), ("l2", 1), ("kgcoop", 8)])
 def test_the_gradient_plane_shows_what_the_rule_made_of_the_two_gradients(exact, bare, name, s):
     "Without weight decay the first step is the learning rate times G"

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root))
-from prograd_viz.cam import target_layer
+from prograd_viz.cam import _as_grid, target_layer
 from prograd_viz.clip import Clip, load_clip, open_clip
 from prograd_viz.prompts import has_fast_path
 
@@ -33,11 +33,8 @@ def grid(
     hook = layer.register_forward_hook(lambda module, args, out: shapes.append(out.shape))
     clip.model.encode_image(torch.zeros(1, 3, clip.image_size, clip.image_size, device='meta'))
     hook.remove()
-    shape = shapes[0]
-    if len(shape) == 3: return name, ' x '.join(2*[str(int(shape[1]**0.5))]), ''
-    if shape[1] == shape[2] != shape[3]: return name, f'{shape[1]} x {shape[2]}', 'Grad-CAM: this layer has its channels last; name another with layer='
-    early = 'stem' in name
-    return name, f'{shape[2]} x {shape[3]}', 'Grad-CAM: the default is an early layer, deeper ones are coarser than 6 x 6; name one with layer=' if early else ''
+    high, wide = _as_grid(clip, layer, torch.empty(shapes[0], device='meta')).shape[2:]
+    return name, f'{high} x {wide}', 'Grad-CAM: the default is an early layer, deeper ones are coarser than 6 x 6; name one with layer=' if 'stem' in name else ''
 
 
 @torch.no_grad()
