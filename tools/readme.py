@@ -10,7 +10,7 @@ from nbconvert import MarkdownExporter
 root = Path(__file__).resolve().parent.parent
 
 banner = '<!-- Written by `make readme` from nbs/index.ipynb: edit the notebook, not this file. -->\n\n'
-directive = re.compile(r'^\s*#\|\s*(\w+)\s*:?\s*(.*?)\s*$')
+directive = re.compile(r'^\s*#\|\s*([\w-]+)\s*:?\s*(.*?)\s*$')
 ansi = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]')
 fence = re.compile(r'^(```.*?^```[^\S\n]*$)', re.M | re.S)
 # ](target) and ](target "title") of markdown, src="target" and href="target" of html
@@ -23,7 +23,7 @@ def directives(
     "Quarto's and nbdev's `#| name: value` lines."
     lines = source.split('\n')
     found = [m for m in map(directive.match, lines) if m]
-    return {m[1]: m[2].lower() for m in found}, '\n'.join(l for l in lines if not directive.match(l)).strip('\n')
+    return {m[1]: m[2] if m[1] == 'fig-alt' else m[2].lower() for m in found}, '\n'.join(l for l in lines if not directive.match(l)).strip('\n')
 
 
 def relink(
