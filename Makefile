@@ -16,13 +16,13 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo test lab app docs pocket mutants bench notebooks export readme build pins clean soak
+.PHONY: help env demo test lab app docs figures pocket mutants bench notebooks export readme build pins clean soak
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
-	@echo '  ARGS="--seeds 5" goes to what demo, lab, docs, pocket, mutants, soak or bench start, and to pytest for test.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, docs, figures, pocket, mutants, soak or bench start, and to pytest for test.'
 	@echo '  NB=nbs/04_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
@@ -60,6 +60,9 @@ app: env ## serve the explorer as a web page on this machine alone; prints its a
 
 docs: env ## the notebooks and the API as a site of static pages, in _docs/ (half a minute)
 	@$(BIN)/python tools/docs.py $(ARGS)
+
+figures: env ## draw the pictures of README and tutorials again (trains ten seeds once, kept in .figures/)
+	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/figures.py $(ARGS)
 
 pocket: env ## train the pocket model again, from nothing (resumable; half an hour on 2 cores)
 	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)
