@@ -102,7 +102,7 @@ def problems(text):
     lines, wrong = vouched_lines(), []
     for section in re.split(r"(?m)^## ", text):
         left = "\n".join("" if line in lines else line for line in section.split("\n"))
-        wrong += [f"no command writes this row: {line}" for line in left.split("\n") if line.startswith("|") and NUMBER.search(prose_of(re.sub(r"\[[^]]*\](?=\()", "", line)))]
+        wrong += [f"no command writes this row: {line}" for line in left.split("\n") if line.startswith("|") and NUMBER.search(prose_of(re.sub(r"\[[^]]*\]\([^)]*\)", "", line)))]
         left = prose_of(re.sub(r"(?m)^\|.*$", "", left))
         for pattern, expected in CLAIMS:
             for m in re.finditer(pattern, left):
