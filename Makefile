@@ -16,13 +16,13 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo test lab app pocket mutants bench models published notebooks export readme build pins clean soak
+.PHONY: help env demo test lab app docs figures evidence pocket mutants bench models published notebooks export readme build pins clean soak
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
-	@echo '  ARGS="--seeds 5" goes to what demo, lab, pocket, mutants, soak, bench, models or published start, and to pytest for test.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, docs, figures, evidence, pocket, mutants, soak, bench, models or published start, and to pytest for test.'
 	@echo '  NB=nbs/04_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
@@ -58,8 +58,17 @@ lab: env ## open JupyterLab on the front page
 app: env ## serve the explorer as a web page on this machine alone; prints its address with a fresh token
 	@$(RUN) JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(BIN)/python -m voila nbs/app.ipynb --template=local "--VoilaConfiguration.extension_denylist=['jupyterlab-jupytext','@voila-dashboards/jupyterlab-preview']" --Voila.ip=127.0.0.1 --no-browser --token $(ARGS)
 
+docs: env ## the notebooks and the API as a site of static pages, in _docs/ (half a minute)
+	@$(BIN)/python tools/docs.py $(ARGS)
+
+figures: env ## draw the pictures of README and tutorials again (trains ten seeds once, kept in .figures/)
+	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/figures.py $(ARGS)
+
 pocket: env ## train the pocket model again, from nothing (resumable; half an hour on 2 cores)
 	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)
+
+evidence: env ## 3,000 trainings behind what README claims (up to two hours; resumable; ARGS=--quick: half an hour); writes figures/evidence/
+	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/evidence.py $(ARGS)
 
 mutants: env ## break the library one line at a time and count what the tests catch
 	@$(RUN) MPLBACKEND=Agg $(BIN)/python tools/mutants.py $(ARGS)
@@ -87,7 +96,7 @@ export: env ## write prograd_viz/ from nbs/ and clean the notebooks
 	@$(BIN)/nbdev_export
 	@$(BIN)/nbdev_clean
 
-readme: env ## write README.md from nbs/index.ipynb
+readme: env ## write README.md and README.zh.md from nbs/index.ipynb and nbs/zh/index.ipynb
 	@$(BIN)/python tools/readme.py
 
 build: env ## wheel and sdist in dist/

@@ -71,11 +71,12 @@ def main():
         nbdev_clean()
         bad['notebooks are not clean: run `make export`'] = compare(tree, 'nbs/**/*.ipynb')
 
-        from readme import links, readme
-        text = readme(root/'nbs/index.ipynb')
-        (tree/'README.md').write_text(text, encoding='utf-8')
-        bad['README.md is not what nbs/index.ipynb says: run `make readme`'] = compare(tree, 'README.md')
-        bad['README.md points to what is not there'] = [(l, 'missing') for l in links(text) if not (root/l).exists()]
+        from readme import PAGES, links, readme
+        for page, source in PAGES.items():
+            text = readme(root/source)
+            (tree/page).write_text(text, encoding='utf-8')
+            bad[f'{page} is not what {source} says: run `make readme`'] = compare(tree, page)
+            bad[f'{page} points to what is not there'] = [(l, 'missing') for l in links(text) if not (root/l).exists()]
         os.chdir(root)
 
     for title, files in bad.items():

@@ -1,4 +1,4 @@
-"Write README.md from nbs/index.ipynb: nbconvert's markdown, with links that work from the checkout's root."
+"Write README.md and README.zh.md from nbs/index.ipynb and nbs/zh/index.ipynb: nbconvert's markdown, with links that work from the checkout's root."
 import argparse
 import posixpath
 import re
@@ -9,8 +9,9 @@ from nbconvert import MarkdownExporter
 
 root = Path(__file__).resolve().parent.parent
 
-banner = '<!-- Written by `make readme` from nbs/index.ipynb: edit the notebook, not this file. -->\n\n'
-directive = re.compile(r'^\s*#\|\s*(\w+)\s*:?\s*(.*?)\s*$')
+PAGES = {'README.md': 'nbs/index.ipynb', 'README.zh.md': 'nbs/zh/index.ipynb'}
+banner = '<!-- Written by `make readme` from {}: edit the notebook, not this file. -->\n\n'
+directive = re.compile(r'^\s*#\|\s*([\w-]+)\s*:?\s*(.*?)\s*$')
 ansi = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]')
 fence = re.compile(r'^(```.*?^```[^\S\n]*$)', re.M | re.S)
 # ](target) and ](target "title") of markdown, src="target" and href="target" of html
@@ -23,7 +24,7 @@ def directives(
     "Quarto's and nbdev's `#| name: value` lines."
     lines = source.split('\n')
     found = [m for m in map(directive.match, lines) if m]
-    return {m[1]: m[2].lower() for m in found}, '\n'.join(l for l in lines if not directive.match(l)).strip('\n')
+    return {m[1]: m[2] if m[1] == 'fig-alt' else m[2].lower() for m in found}, '\n'.join(l for l in lines if not directive.match(l)).strip('\n')
 
 
 def relink(
@@ -65,18 +66,19 @@ def keep(
 
 def prune(
     nb, # The front page
+    folder:str='nbs', # Where it lies, relative to the root
 ): # The notebook its README is made from
     "Drop what is hidden, then directives, then outputs a README cannot show."
     cells = []
     for c in nb.cells:
-        if c.cell_type == 'markdown': c.source = relink(c.source)
+        if c.cell_type == 'markdown': c.source = relink(c.source, folder)
         elif c.cell_type == 'code':
             flags, c.source = directives(c.source)
             if 'hide' in flags or flags.get('include') == 'false': continue
             off = flags.get('output') == 'false' or 'hide_output' in flags
             c.outputs = [] if off else [o for o in map(keep, c.outputs) if o]
             for o in c.outputs:
-                if 'text/markdown' in o.get('data', {}): o.data['text/markdown'] = relink(o.data['text/markdown'])
+                if 'text/markdown' in o.get('data', {}): o.data['text/markdown'] = relink(o.data['text/markdown'], folder)
             if flags.get('echo') == 'false' or 'hide_input' in flags: c.metadata['transient'] = {'remove_source': True}
             if not c.source and not c.outputs: continue
         else: continue  # raw cells are front matter
@@ -90,20 +92,22 @@ def readme(
     fname, # The front page
 )->str: # README.md
     "The front page as markdown."
-    nb = prune(nbformat.read(fname, as_version=4))
+    name = Path(fname).resolve().relative_to(root)
+    nb = prune(nbformat.read(fname, as_version=4), name.parent.as_posix())
     text, _ = MarkdownExporter().from_notebook_node(nb)
     text = '\n'.join(l.rstrip() for l in text.strip().split('\n'))
-    return banner + re.sub(r'\n{3,}', '\n\n', text) + '\n'
+    return banner.format(name.as_posix()) + re.sub(r'\n{3,}', '\n\n', text) + '\n'
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--out', type=Path, default=root/'README.md')
+    p.add_argument('--out', type=Path, default=root, help='folder to write to (default: the checkout)')
     out = p.parse_args().out
-    text = readme(root/'nbs/index.ipynb')
-    out.write_text(text, encoding='utf-8')
-    if missing := [l for l in links(text) if not (root/l).exists()]:
-        raise SystemExit(f"nbs/index.ipynb points to what is not there: {', '.join(missing)}")
+    texts = {page: readme(root/source) for page, source in PAGES.items()}
+    for page, text in texts.items(): (out/page).write_text(text, encoding='utf-8')
+    for page, text in texts.items():
+        if missing := [l for l in links(text) if not (root/l).exists()]:
+            raise SystemExit(f"{PAGES[page]} points to what is not there: {', '.join(missing)}")
 
 
 if __name__ == '__main__': main()

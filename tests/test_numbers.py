@@ -1,0 +1,187 @@
+"""Every number that a text claims to have measured can be found where it was measured.
+
+The rule, for README.md:
+- tables and paragraphs that are written from figures/ must be what the csv files there give today, row for row;
+- every other number in the prose, in digits, is vouched for by a line of CLAIMS, which computes it from a file; or it stands in
+  a section that names files in figures/ (.md, .csv or .json) and occurs in one of them, rounded as shown; or it is in KNOWN, with a reason.
+For tutorials: a number with a decimal point or a percent sign is in the notebook's own outputs or code, or in a file that it links to.
+"""
+import json
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from prograd_viz.clip import load_clip
+from prograd_viz.pocket import NOUNS, TEXTURES
+from prograd_viz.pretrain import _CARD, vocabulary
+from prograd_viz.study import Study
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import headline
+
+FIGURES = ROOT / "figures"
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?(?![\w]*\d)%?")
+
+
+@cache
+def rows(name): return pd.read_csv(FIGURES / f"{name}.csv")
+
+
+explorer_ms = lambda what: rows("bench/explorer").query("model == 'pocket' and what == @what")["ms"].item()
+
+
+def screened(): return str(len(rows("headline/screened")))
+
+
+# what the prose says, with its numbers in groups -> what they must be
+CLAIMS = [
+    (r"chosen on seeds (\d+) to (\d+), among (\d+) choices", lambda: ("0", "5", screened())),
+    (r"Each of (\d+) classes lives", lambda: (str(len(load_pocket_task().classes)),)),
+    (r"takes (\d+) ms in JupyterLab", lambda: (f"{explorer_ms('key to frame, median'):.0f}",)),
+    (r"the first picture ([\d.]+) s", lambda: (f"{explorer_ms('first picture') / 1000:.1f}",)),
+]
+# numbers that are no measurements
+KNOWN = {
+    r"Intervals are 95%": "a convention", r"77 tokens": "CLIP's context length", r"Python 3\.1[0-3]\b": "a version", r"resolve for 3\.12 and 3\.13": "versions", r"pandas 3": "a version",
+    r"Apache-2\.0": "a licence", r"ICCV 2023": "a year",
+}
+
+
+@cache
+def load_pocket_task():
+    from prograd_viz.data import few_shot
+    return few_shot("pocket", shots=1, seed=1, test_per_class=1)
+
+
+def prose_of(text):
+    "Markdown without code, formulas, addresses and comments"
+    text = re.sub(r"<!--.*?-->|```.*?```|\$\$.*?\$\$", " ", text, flags=re.S)
+    return re.sub(r"(?m)^    .*$|`[^`\n]*`|\$[^$\n]+\$|\]\([^)]*\)", " ", text)
+
+
+def cost_table():
+    "README's table of costs, from the csv"
+    return [f"| {r.what} | {r.peers:.3g} s | {r.ours:.3g} s | {r.value:.3g} |" for r in rows("bench/cpu_bars").itertuples() if str(r.bar).startswith(">=")]
+
+
+@cache
+def vouched_lines():
+    "Lines that commands wrote from measurements"
+    return {*cost_table(), *(line for f in FIGURES.rglob("*.md") for line in f.read_text(encoding="utf-8").split("\n"))}
+
+
+@cache
+def values_in(file):
+    "All numbers in a file, as floats"
+    text = file.read_text(encoding="utf-8")
+    return [float(re.sub(r"[%,]", "", n)) for n in NUMBER.findall(text.replace(",", " ") if file.suffix == ".csv" else text)]
+
+
+def occurs(number, files):
+    "A number, rounded as it is shown, among those of files; a percentage also as a fraction"
+    digits = re.sub(r"[%,+]", "", number)
+    places, shown = len(digits.partition(".")[2]), float(digits)
+    return any(round(v * k, places) == shown for f in files for v in values_in(f) for k in ((1, 100) if "%" in number else (1,)))
+
+
+def linked(section):
+    "Measurements that a section links to or names"
+    names = re.findall(r"figures/[\w./-]+", section)
+    paths = {FIGURES.parent / n.rstrip(".") for n in names}
+    return sorted(p for p in paths if p.suffix in (".md", ".csv", ".json") and p.is_file())
+
+
+def problems(text):
+    "Numbers of a front page that nobody vouches for"
+    lines, wrong = vouched_lines(), []
+    for section in re.split(r"(?m)^## ", text):
+        left = "\n".join("" if line in lines else line for line in section.split("\n"))
+        wrong += [f"no command writes this row: {line}" for line in left.split("\n") if line.startswith("|") and NUMBER.search(prose_of(re.sub(r"\[[^]]*\]\([^)]*\)", "", line)))]
+        left = prose_of(re.sub(r"(?m)^\|.*$", "", left))
+        for pattern, expected in CLAIMS:
+            for m in re.finditer(pattern, left):
+                if m.groups() != expected(): wrong.append(f"{m[0]!r} should say {expected()}")
+        for pattern in [p for p, _ in CLAIMS] + list(KNOWN): left = re.sub(pattern, " ", left)
+        wrong += [f"nobody vouches for {n} in {section[:30]!r}" for n in NUMBER.findall(left) if not occurs(n, linked(section))]
+    return wrong
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_number_on_the_front_page_was_measured(): assert not problems(README)
+
+
+def test_all_claims_are_made(): assert not [p for p, _ in CLAIMS if not re.search(p, prose_of(README))]
+
+
+def test_a_changed_number_is_noticed():
+    "Every number of the table of results, of the neighbours, of the costs and of the claims, one at a time"
+    text, changed = README, 0
+    spots = [m for m in NUMBER.finditer(text) if (line := text[text.rfind("\n", 0, m.start()) + 1:text.find("\n", m.end())]) in vouched_lines() and (line.startswith("|") or "ProGrad minus CoOp" in line)]
+    spots += [m for p, _ in CLAIMS for c in re.finditer(p, text) for m in [re.search(re.escape(c[1]), text[c.start():])] for m in NUMBER.finditer(text, c.start(1), c.end(1))]
+    for m in spots:
+        digit = next(i for i in range(m.end() - 1, m.start() - 1, -1) if text[i].isdigit())
+        other = text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1:]
+        if problems_near(other, digit): changed += 1
+        else: pytest.fail(f"{text[m.start() - 40:m.end() + 10]!r} can be changed unnoticed")
+    assert changed == len(spots) > 200
+
+
+def problems_near(text, at):
+    "Problems of the section around a place, which is all that a change there can cause"
+    start = text.rfind("\n## ", 0, at) + 1
+    end = text.find("\n## ", at)
+    return problems(text[start:end if end > 0 else None])
+
+
+# -- the tables, from the rows they were written from ------------------------------------
+
+def test_the_table_of_results_follows_from_its_csv():
+    table = rows("headline/headline")
+    seeds = sorted(table["seed"].unique())
+    assert (seeds[0], seeds[-1], len(seeds)) == (headline.SEEDS[0], headline.SEEDS[-1], len(headline.SEEDS))
+    assert headline.headline_md(Study([None] * len(seeds), None, table)) == (FIGURES / "headline/headline.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_neighbours_follows_from_its_csv():
+    assert headline.neighbours_md(rows("headline/neighbours")) == (FIGURES / "headline/neighbours.md").read_text(encoding="utf-8")
+
+
+def test_the_model_card_follows_from_its_json():
+    assets = ROOT / "prograd_viz/assets"
+    card = json.loads((assets / "pocket_card.json").read_text())
+    recipe, seconds = card["recipe"], card["seconds"]
+    text = _CARD.format(**card["exam"], **seconds, total=sum(seconds.values()) / 60, images_pool=recipe["images"], epochs=recipe["epochs"], steps=recipe["align_steps"],
+                        nouns=len(NOUNS), textures=len(TEXTURES), rows=len(vocabulary()), **card["machine"])
+    assert text == (assets / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"{float(load_clip('pocket').logit_scale):.1f}" == f"{card['exam']['logit_scale']:.1f}"
+
+
+# -- tutorials ------------------------------------------------------------------------------
+
+TUTORIALS = sorted(f for d in ("tutorials", "zh") for f in (ROOT / "nbs" / d).glob("*.ipynb") if f.stem != "index")
+
+
+def strangers(nb, at):
+    "Numbers in a tutorial's prose that are neither its outputs, nor its code, nor in files it links to"
+    outputs = "\n".join("".join(o.get("text", "") or "".join(v for k, v in o.get("data", {}).items() if k.startswith("text/"))) for c in nb.cells if c.cell_type == "code" for o in c.outputs)
+    own = outputs + "\n".join(c.source for c in nb.cells if c.cell_type == "code")
+    have = {f"{float(n.rstrip('%').replace(',', '')):g}" for n in NUMBER.findall(own)}
+    files = [f for c in nb.cells for f in linked(c.source)]
+    said = [n for c in nb.cells if c.cell_type == "markdown" for n in NUMBER.findall(prose_of(c.source)) if "." in n or "%" in n]
+    return [n for n in said if n not in ("95%",) and f"{float(n.rstrip('%').replace(',', '')):g}" not in have and not occurs(n, files)]
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_number_of_a_tutorial_is_shown_in_it(path):
+    nb = nbformat.read(path, as_version=4)
+    assert not strangers(nb, path)
+    nb.cells.append(nbformat.v4.new_markdown_cell("CoOp reaches 0.123457."))
+    assert strangers(nb, path) == ["0.123457"]

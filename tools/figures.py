@@ -1,0 +1,99 @@
+"""The pictures of README and tutorials again, from tables in figures/ and from run sets kept in .figures/.
+
+    python tools/figures.py             # all of them; trains what is not kept yet (ten seeds, ten minutes on 2 cores; resumable)
+    python tools/figures.py --list      # which picture comes from where
+
+Pictures that are measurements or screenshots have commands of their own; figures/README.md names one for each.
+"""
+import argparse
+import re
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+from headline import LAMBDAS, OUT, SEEDS
+from prograd_viz.cam import foreground
+from prograd_viz.clip import load_clip
+from prograd_viz.data import few_shot
+from prograd_viz.plots import clearest_conflict, plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
+from prograd_viz.study import SHARES
+from prograd_viz.training import train
+
+root = Path(__file__).resolve().parent.parent
+KEPT = root/'.figures'
+
+
+# -- what pictures are drawn from -----------------------------------------------------
+
+@cache
+def model(): return load_clip('pocket')
+
+
+@cache
+def kept(
+    seed:int, # One of SEEDS
+): # Its run set, trained now if it is not kept
+    "The headline's training of one seed"
+    torch.set_num_threads(1)  # as tools/headline.py does: the same bits
+    return train(model(), few_shot('pocket', 8, seed), LAMBDAS, seed=seed, snapshot_every=60, out=KEPT/f'seed-{seed}', resume=True)
+
+
+def ten():
+    "All seeds, after a look whether they say what the table says"
+    many = [kept(seed) for seed in SEEDS]
+    if (gap := apart(many, rows())) > 0.02: raise SystemExit(f'the runs in {KEPT.name}/ and headline.csv are {gap:.3f} apart in an accuracy: run tools/headline.py, or remove {KEPT.name}/')
+    return many
+
+
+def apart(
+    many:list, # Run sets
+    table:pd.DataFrame, # The headline's rows
+)->float:
+    "The largest difference of a mean accuracy between runs and table"
+    columns = ['acc_same', 'acc_shifted', 'acc_new']
+    ours = pd.concat([runs.final() for runs in many]).groupby('lam')[columns].mean()
+    return float((ours - table.dropna(subset='lam').groupby('lam')[columns].mean()).abs().max().max())
+
+
+def rows(): return pd.read_csv(OUT/'headline.csv')
+
+
+def shares():
+    "Foreground over the steps on shifted backgrounds, all seeds"
+    return pd.concat([foreground(runs, 'shifted', 60, list(runs.snapshot_steps[::5])).assign(seed=seed) for seed, runs in zip(SEEDS, ten())], ignore_index=True)
+
+
+# -- the pictures ------------------------------------------------------------------------
+
+PICTURES = {
+    'headline/lambda.png': lambda: plot_lambda(rows().dropna(subset='lam')),
+    'headline/lambda_share.png': lambda: plot_lambda(rows().dropna(subset='lam'), list(SHARES), 'share of the map on the object'),
+    'headline/maps.png': lambda: plot_maps(kept(SEEDS[0]), images=3),
+    'headline/cosine.png': lambda: plot_cosine(kept(SEEDS[0]), [0.0, 1.0]),
+    'headline/gradient_plane.png': lambda: plot_gradient_plane(kept(SEEDS[0]), 1.0, clearest_conflict(kept(SEEDS[0]), 1.0)),
+    'headline/accuracy.png': lambda: plot_accuracy(ten()),
+    'headline/foreground.png': lambda: plot_foreground(shares()),
+}
+
+
+def commands()->dict: # Picture, from figures/ -> command
+    "What figures/README.md says of each picture"
+    return dict(re.findall(r'^\| \[[^]]+\]\(([^)]+\.png)\) \| `([^`]+)` \|', (root/'figures/README.md').read_text(encoding='utf-8'), re.M))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('pictures', nargs='*', help=f'some of them, such as headline/lambda.png; default: all {len(PICTURES)}')
+    p.add_argument('--list', action='store_true', help='say where each picture comes from, and draw nothing')
+    p.add_argument('--out', type=Path, default=root/'figures')
+    a = p.parse_args()
+    if a.list: return print(*(f'{picture:32} {command}' for picture, command in commands().items()), sep='\n')
+    if unknown := set(a.pictures) - set(PICTURES): raise SystemExit(f"no picture {sorted(unknown)[0]!r}; these can be drawn: {', '.join(PICTURES)}")
+    for name in a.pictures or PICTURES:
+        (a.out/name).parent.mkdir(parents=True, exist_ok=True)
+        PICTURES[name]().savefig(a.out/name)
+        print(a.out/name, flush=True)
+
+
+if __name__ == '__main__': main()
