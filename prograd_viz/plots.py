@@ -324,8 +324,8 @@ def plot_shots(
     fig, axes = plt.subplots(1, len(columns), figsize=(3.1 * len(columns) + 0.6 * (len(columns) == 1), 2.9), sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):
         for (method, lam), group in table.groupby(["method", "lam"], dropna=False, sort=False):
-            wide = group.pivot(index="shots", columns="seed", values=column).sort_index()
-            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), colour(lam), label(lam))
+            wide, rule = group.pivot(index="shots", columns="seed", values=column).sort_index(), _rule_of(method)
+            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), colour(lam, rule, table.loc[table["method"].map(_rule_of) == rule, "lam"].unique()), label(lam, rule))
         ax.set(title=SPLIT_TITLES.get(column.removeprefix("acc_"), column.replace("_", " ")), xlabel="shots", xscale="log")
         ax.set_xticks(sorted(table["shots"].unique()), [f"{x:g}" for x in sorted(table["shots"].unique())])
         ax.minorticks_off()
@@ -334,3 +334,8 @@ def plot_shots(
     if title: fig.suptitle(title)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
+
+
+def _rule_of(method):
+    "The rule in a method's name, see `runs.run_name`"
+    return {"CoOp": "coop", "ProGrad": "prograd"}.get(method.split(" ")[0], method.rsplit(" ", 1)[0])

@@ -26,6 +26,7 @@ def interval_of(
     confidence: float = 0.95,  # Share of intervals that hold the truth
 ) -> tuple:  # mean, low, high; the bounds of a single value are NaN
     "Mean and interval over seeds"
+    check_known("interval", interval, INTERVALS)
     mean, half = mean_interval(values, confidence)
     if interval == "t" or np.isnan(half): return mean, mean - half, mean + half
     v = np.asarray(values, float)
@@ -87,12 +88,12 @@ def summarise(
     against: str = "CoOp",  # The method that others are compared with, seed by seed
 ) -> Summary:
     "Means with intervals over seeds, and the paired differences of every method to one of them"
-    check_known("interval", interval, INTERVALS)
-    check_in_range("confidence", confidence, 0.5, 0.9999)
+    check_in_range("confidence", confidence, 0.5, 0.9999, "0.95 is usual")
     table = results.results() if isinstance(results, Sweep) else results
     for c in ("method", "lam", "seed"):
         if c not in table: raise ValueError(f"the table has no column {c!r}, only {list(table.columns)[:12]}; give a sweep or a table of a protocol")
     if table.empty: raise ValueError("there are no results to summarise yet; run the sweep first, or look at its .failures")
+    if against != "CoOp": check_known("method", against, table["method"].unique())
     options = [c for c in table if c in COLUMNS or c in _ALSO]
     by = [c for c in options if c not in ("seed", "lam") and table[c].astype(str).nunique() > 1] if by is None else [check_known("column", c, table) for c in by]
     measures = [c for c in table.select_dtypes(["number", "bool"]) if c not in (*options, *by)] if measures is None else [check_known("measure", c, table) for c in measures]

@@ -34,9 +34,8 @@ from . import datasets
 from .checks import check_known, check_whole
 from .clip import load_clip
 from .data import few_shot, folder_task, pocket_task
-from .protocols import _method as method_name
 from .rules import check_strengths
-from .runs import Runs, load_runs
+from .runs import load_runs, run_name
 from .store import Lock, plain, write_whole
 from .training import train
 
@@ -59,7 +58,7 @@ def cells_of(
     for c in columns: check_known("column of a grid", c, COLUMNS)
     rows = [{k: v for k, v in row.items() if not _missing(v)} for row in rows]
     rows = [row | {"lam": lam} for row in rows for lam in ([row["lam"]] if "lam" in row else USUAL["lam"])]
-    if not rows: raise ValueError(f"this grid has no cells: {', '.join(f'{k} has {len(list(v))} values' for k, v in zip(columns, each)) if isinstance(grid, dict) else 'the table is empty'}")
+    if not rows: raise ValueError(f"this grid has no cells: {', '.join(f'{k} has {len(list(v))} values' for k, v in zip(columns, each)) if isinstance(grid, dict) and grid else 'the table is empty'}")
     return _frame([_in_order(USUAL | row) for row in rows])
 
 
@@ -180,7 +179,7 @@ def _rows(runs, measure):
     rows = [{"method": "zero-shot", "lam": np.nan, **{f"acc_{k}": v for k, v in runs.zero_shot_accuracy.items()}}]
     for lam in runs.lambdas:
         measured = {k: v for k, v in final.loc[lam].items() if k.startswith(("acc_", "loss_"))}
-        rows.append({"method": method_name(final.loc[lam, "rule"], lam), "lam": lam, **measured, **{k: v[lam] for k, v in shares.items()}})
+        rows.append({"method": run_name(final.loc[lam, "rule"], lam), "lam": lam, **measured, **{k: v[lam] for k, v in shares.items()}})
     rows = pd.DataFrame(rows).dropna(axis=1, how="all")
     if measure is None: return rows
     more = measure(runs)
@@ -324,7 +323,7 @@ class Sweep:
 
     def __repr__(self):
         counts = self.table["status"].value_counts()
-        return f"Sweep({str(self.out)!r}: {len(self.cells)} cells in {len(jobs_of(self.cells))} jobs; {', '.join(f'{n} {s}' for s, n in counts.items())})"
+        return f"Sweep({self.out.name!r}: {len(self.cells)} cells in {len(jobs_of(self.cells))} jobs; {', '.join(f'{n} {s}' for s, n in counts.items())})"
 
 
 def _read(out, job):
@@ -353,6 +352,8 @@ def sweep(
     out = Path(out).expanduser().resolve()
     check_known("engine", engine, ENGINES)
     check_whole("threads", threads)
+    check_whole("retries", retries, 0)
+    if workers is not None: check_whole("workers", workers)
     cells = _all_cells(grid, out)
     out.mkdir(parents=True, exist_ok=True)
     lock = Lock(out)

@@ -27,7 +27,7 @@ from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_samp
 from prograd_viz.datasets import box_mask, dataset_split, dataset_task, frame_task, grabcut_mask, group_table, published_draw, torchvision_task, toy_pets, with_masks
 from prograd_viz.faithful import causal_checks, composites, faithfulness, map_scores, without_object
 from prograd_viz.gradients import check_lambdas, project
-from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_token_cosines
+from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_shots, plot_token_cosines
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, group_accuracy, paper_table
@@ -38,6 +38,8 @@ from prograd_viz.published import calibration, class_features, export_prompt, lo
 from prograd_viz.rules import check_strengths, find_rule, steering
 from prograd_viz.study import Study, study
 from prograd_viz.scenes import Scenes, prepare, scene_parts
+from prograd_viz.summary import interval_of, summarise
+from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
 from prograd_viz.training import train, train_more
 from prograd_viz.widgets import Dial, Explorer, Gallery, compare, explore, show_maps
 from prograd_viz.words import nearest_tokens, plot_words, read_context_words
@@ -100,6 +102,9 @@ def block(**changed):
 
 
 def sealed(text): return b'{"sha256":"%s","manifest":%s}\n' % (hashlib.sha256(text).hexdigest().encode(), text)
+
+
+def results(): return pd.DataFrame([{"shots": k, "seed": s, "method": m, "lam": lam, "acc_new": 0.5} for k in (1, 2) for s in (1, 2) for m, lam in (("zero-shot", nan), ("CoOp", 0.0), ("ProGrad 1", 1.0))])
 
 
 def masked(w, mask): return Split([w.image], [0], ("a", "b"), [mask])
@@ -248,6 +253,19 @@ BAD = {
     "plot_maps": [(lambda w: plot_maps(w.runs, lam=0.3), "0.3"), (lambda w: plot_maps(w.runs, split="shfted"), "'shfted'"), (lambda w: plot_maps(w.runs, step=99), "99")],
     "plot_accuracy": [(lambda w: plot_accuracy([w.runs], splits=["sane"]), "'sane'"), (lambda w: plot_accuracy([w.runs], lambdas=[0.3]), "0.3")],
     "plot_foreground": [(lambda w: plot_foreground(pd.DataFrame(), "shares"), "'shares'")],
+    "plot_shots": [(lambda w: plot_shots(results()), "'acc_same'"), (lambda w: plot_shots(results().drop(columns="shots"), ["acc_new"]), "'shots'")],
+    "cells_of": [(lambda w: cells_of({"shot": [1]}), "unknown column of a grid 'shot'; did you mean 'shots'"), (lambda w: cells_of({"shots": []}), "shots has 0 values"), (lambda w: cells_of({"lam": [0, 1.5]}), "lambda must be in [0, 1], got 1.5"),
+                 (lambda w: cells_of({"rule": [len]}), "give a name"), (lambda w: cells_of({"rule": "sun"}), "did you mean 'sum'"), (lambda w: cells_of(pd.DataFrame({"shots": []})), "the table is empty")],
+    "sweep": [(lambda w: sweep({"shots": 1}, w.tmp / "sweep", engine="slurm"), "unknown engine 'slurm'"), (lambda w: sweep({"shots": 1}, w.tmp / "sweep", threads=0), "got 0"), (lambda w: sweep(None, w.tmp / "no-sweep"), "no-sweep"),
+              (lambda w: sweep({"shots": 1}, w.tmp / "sweep", gpus=1, progress=False), "gpus=1"), (lambda w: sweep({"shots": 1}, w.tmp / "sweep", workers=0, progress=False), "workers must be at least 1, got 0"),
+              (lambda w: sweep({"shots": 1}, w.tmp / "sweep", retries=-1, progress=False), "got -1")],
+    "load_sweep": [(lambda w: load_sweep(w.tmp / "no-sweep"), "begin one with a grid")],
+    "Sweep.runs": [(lambda w: Sweep(w.tmp, cells_of({"seed": 1})).runs(sed=1), "'sed'; did you mean 'seed'")],
+    "interval_of": [(lambda w: interval_of([1, 2], "u"), "'u'")],
+    "summarise": [(lambda w: summarise(results(), interval="z"), "'z'"), (lambda w: summarise(results(), confidence=95), "got 95"), (lambda w: summarise(results().drop(columns="seed")), "'seed'"), (lambda w: summarise(results()[:0]), "no results"),
+                  (lambda w: summarise(results(), by=["shot"]), "'shot'; did you mean 'shots'"), (lambda w: summarise(results(), measures=["acc"]), "'acc'"), (lambda w: summarise(pd.concat([results(), results()])), "name what tells them apart"),
+                  (lambda w: summarise(results(), against="CoOpp"), "'CoOpp'; did you mean 'CoOp'")],
+    "Summary.table": [(lambda w: summarise(results()).table("acc_nw"), "'acc_nw'; did you mean 'acc_new'"), (lambda w: summarise(results()).table("acc_new", across="shot"), "'shot'")],
     "plot_lambda": [(lambda w: plot_lambda(pd.DataFrame({"lam": [0, 1], "acc_same": [0, 1]}), ["acc_sane"]), "'acc_sane'")],
     "study": [(lambda w: study(w.clip, [1], shots=0, progress=False), "got 0"), (lambda w: study(w.clip, [1], lambdas=[2], progress=False), "got 2"),
               (lambda w: study(w.clip, [1], data={"nose": 1}, progress=False), "nose")],
@@ -402,7 +420,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
              "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "step", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
              "write_whole", "plain", "Lock.owner", "Lock.release", "Table.header", "Table.header_problem", "Table.row_problem", "side_by_side", "Manifest.seal", "Writer.close", "Writer.state", "Writer.commit", "Writer.finish", "file_problem", "columns_of", "matrix", "frame",
-             "write_parquet", "in_parts", "about_runs", "about_masks", "Scenes.about_masks", "run_name", "run_colour"}
+             "write_parquet", "in_parts", "about_runs", "about_masks", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py
     every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}
     assert every - set(BAD) == inner | elsewhere
