@@ -76,10 +76,11 @@ mutants: env ## break the library one line at a time and count what the tests ca
 soak: env ## kill, damage, fill, interrupt and fuzz real trainings (an hour; resumable); writes figures/soak/
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/soak.py $(ARGS)
 
-bench: env ## time the published trainers' way and ours side by side, then the explorer in a browser (15 minutes); writes figures/bench/
+bench: env ## time the published trainers' way and ours side by side, then the explorer in a browser, then sweeps (20 minutes); writes figures/bench/
 	@$(RUN) $(BIN)/python tools/bench.py $(ARGS)
 	@sh tools/browser.sh
 	@$(RUN) $(BIN)/python tools/bench_explorer.py
+	@$(RUN) $(BIN)/python tools/bench_sweep.py
 
 models: env ## build every architecture of open_clip and write how it works here (a minute); writes figures/models/
 	@$(RUN) $(BIN)/python tools/models.py $(ARGS)
