@@ -64,21 +64,21 @@ def test_constraints_pin_everything_below_the_requirements():
 
 # -- imports ------------------------------------------------------------------
 
-def third_party(fname):
-    "Top-level names that a file imports, anywhere in it, from neither itself nor the standard library."
-    names = set()
-    for node in ast.walk(ast.parse(fname.read_text(encoding='utf-8'))):
+def third_party(fname, at_once=False):
+    "Top-level names that a file imports, anywhere in it or as soon as it is imported, from neither itself nor the standard library."
+    names, tree = set(), ast.parse(fname.read_text(encoding='utf-8'))
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import): names |= {a.name.partition('.')[0] for a in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level: names.add(node.module.partition('.')[0])
     return names - set(sys.stdlib_module_names) - {'prograd_viz'}
 
 @pytest.mark.parametrize('fname', modules, ids=lambda f: f.relative_to(lib).as_posix())
 def test_every_import_is_a_declared_requirement(fname):
-    declared = {canonicalize_name(r.name) for r in requirements(['requirements'])}
-    dists = packages_distributions()
+    always, extras = ({canonicalize_name(r.name) for r in requirements(keys)} for keys in (['requirements'], ['ray_requirements', 'hf_requirements']))
+    dists, first = packages_distributions(), third_party(fname, at_once=True)
     for name in third_party(fname):
         owners = {canonicalize_name(d) for d in dists.get(name, [name])}
-        assert owners & declared, f'{fname.name} imports {name}: add {" or ".join(owners)} to requirements in settings.ini'
+        assert owners & (always if name in first else always | extras), f'{fname.name} imports {name}: add {" or ".join(owners)} to requirements in settings.ini'
 
 def test_every_requirement_with_an_exact_version_says_why():
     "A pin that nobody can explain is never lifted."
