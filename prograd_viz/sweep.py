@@ -338,7 +338,7 @@ def _status(record, lam):
 
 # %% ../nbs/10_sweep.ipynb #9cb47b57
 def sweep(
-    grid: dict | pd.DataFrame | None,  # What to train, see `cells_of`; None: what the folder was begun with
+    grid: dict | pd.DataFrame | None,  # What to train, see `cells_of`; None: all that the folder was ever asked for
     out: str | Path,  # Folder of the sweep; one that is there is gone on with
     engine: str = "local",  # "local" or "ray"
     workers: int | None = None,  # Local processes; None: as many as there are processors for their threads
@@ -359,7 +359,8 @@ def sweep(
     lock = Lock(out)
     try:
         write_whole(out / "sweep.json", (json.dumps({"cells": plain(cells.to_dict("records"))}, indent=1) + "\n").encode())
-        result, jobs = Sweep(out, cells), jobs_of(cells)
+        asked = {job.name for job in jobs_of(cells if grid is None else cells_of(grid))}
+        result, jobs = Sweep(out, cells), [job for job in jobs_of(cells) if job.name in asked]
         left = [job for job in jobs if not _finished(_read(out, job), job, measure)]
         with _Board(out, left, len(jobs) - len(left), progress) as board:
             try:

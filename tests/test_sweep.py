@@ -114,6 +114,14 @@ def test_a_measure_that_comes_later_trains_nothing_again(local, tmp_path):
     assert np.allclose(table["norm"], [np.linalg.norm(runs.contexts[-1, runs.run(lam)]) for runs in first.runs() for lam in (0, 1)])
 
 
+def test_a_call_trains_what_it_asks_for_and_the_folder_remembers_the_rest(tmp_path):
+    grid = {"shots": 1, "seed": [1, 2], "epochs": 1} | SMALL
+    (tmp_path / "sweep.json").write_text(json.dumps({"cells": cells_of(grid).to_dict("records")}))
+    result = sweep(grid | {"seed": 2}, tmp_path, workers=1, progress=False)
+    assert result.table.groupby("seed")["status"].first().to_dict() == {1: "to do", 2: "done"}
+    assert set(sweep(None, tmp_path, workers=1, progress=False).table["status"]) == {"done"}
+
+
 def last_norm(runs): return pd.DataFrame({"lam": runs.lambdas, "norm": [float(np.linalg.norm(c)) for c in runs.contexts[-1]]})
 
 

@@ -1,12 +1,16 @@
 """What the README says about ProGrad, CoOp and where they look, over seeds, shots, lambdas, contexts and backgrounds.
 
     python tools/evidence.py            # 3,000 trainings, about two hours on two cores; resumable; writes figures/evidence/
-    python tools/evidence.py --quick    # shots 1, 4 and 8, rho 0.5 and 1, unified contexts: 900 trainings, half an hour
+    python tools/evidence.py --quick    # shots 1, 4 and 8, rho 0.5 and 1, unified contexts: 600 trainings, half an hour
+    python tools/evidence.py --fresh    # computes again also what a clone finds in figures/evidence/records.jsonl.gz
 
 Seeds 2000 to 2019 are used here and nowhere else. The run sets stay in evidence/ (3 GB); tables and pictures go to figures/evidence/.
 """
 import argparse
+import gzip
+import json
 import sys
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,7 +25,7 @@ from prograd_viz.faithful import composites
 from prograd_viz.plots import colour, figure, label, plot_lambda, plot_shots
 from prograd_viz.runs import mean_interval
 from prograd_viz.summary import summarise
-from prograd_viz.sweep import Sweep, cells_of, sweep
+from prograd_viz.sweep import Job, Sweep, cells_of, jobs_of, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS, LAMBDAS = range(2000, 2020), (0, 0.25, 0.5, 0.75, 1)
@@ -141,11 +145,12 @@ def _words(column): return LEANS.get(column) or (f"share of the map on the objec
 def plot_against(table, pairs):
     "Trainings as points, one measure against another, a panel per pair; the colour is lambda"
     tuned = table.dropna(subset="lam")
-    fig, axes = plt.subplots(1, len(pairs), figsize=(4.2 * len(pairs), 3.6), squeeze=False)
+    fig, axes = plt.subplots(1, len(pairs), figsize=(3.6 * len(pairs), 3.6), squeeze=False, sharey=len({b for _, b in pairs}) == 1)
     for ax, (a, b) in zip(axes[0], pairs):
         for lam, group in tuned.groupby("lam"):
             ax.scatter(group[a], group[b], s=7, alpha=0.45, lw=0, color=colour(lam), label=label(lam))
-        ax.set(xlabel=_words(a), ylabel=_words(b))
+        ax.set_xlabel(textwrap.fill(_words(a), 34))
+        if ax is axes[0, 0] or not ax.get_shared_y_axes().joined(ax, axes[0, 0]): ax.set_ylabel(textwrap.fill(_words(b), 30))
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, markerscale=2.5)
     return fig
 
@@ -153,7 +158,7 @@ def plot_against(table, pairs):
 PAIRS = [("conflict", "drop"), ("conflict", "follows_background"), *((share, "drop") for share in SHARES if "same" in share)]
 
 
-def write(result, out):
+def write(result, out, planned):
     "Tables and pictures"
     out.mkdir(parents=True, exist_ok=True)
     table = prepared(result.results())
@@ -161,8 +166,8 @@ def write(result, out):
     table.drop(columns=[c for c in ("model", "data", "checkpoint_every", "class_specific", "init", "n_ctx", "lr") if c in table]).round(5).to_csv(out / "trainings.csv", index=False)
     summary.differences.round(5).to_csv(out / "differences.csv", index=False)
     found.round(4).to_csv(out / "correlations.csv", index=False)
-    done, n = result.table["status"].eq("done").sum(), table["seed"].nunique()
-    lines = ["# Evidence", "", f"Written by `make evidence`: {done:,} of {len(result.cells):,} trainings, {n} seeds ({table['seed'].min()} to {table['seed'].max()}), rho {', '.join(f'{r:g}' for r in sorted(table['rho'].unique()))}, shots {', '.join(f'{k:g}' for k in sorted(table['shots'].unique()))}, {' and '.join(table['context'].unique())} contexts. {summary.interval}. torch {torch.__version__.split('+')[0]}, one thread a training.", "",
+    n = table["seed"].nunique()
+    lines = ["# Evidence", "", f"Written by `make evidence`: {len(result.cells):,} of {planned:,} planned trainings, {n} seeds ({table['seed'].min()} to {table['seed'].max()}), rho {', '.join(f'{r:g}' for r in sorted(table['rho'].unique()))}, shots {', '.join(f'{k:g}' for k in sorted(table['shots'].unique()))}, {' and '.join(table['context'].unique())} contexts. {summary.interval}. torch {torch.__version__.split('+')[0]}, one thread a training.", "",
              "## Accuracy", "", "Zero-shot, CoOp and ProGrad (lambda 1): accuracy on same / shifted / new; then the difference seed by seed, bold where its interval leaves out 0.", "", *accuracy_md(table, summary), "", "Settings where one is ahead:", "", *tally_md(summary, MEASURES), "",
              "## Where the maps lie", "", "Share of the Grad-CAM map on the object, for the class's own score (true), the predicted class's, and true minus its strongest rival (contrast).", "", *tally_md(summary, SHARES), "",
              "## What conflict and maps have to do with the background", "", f"Spearman's rank correlation, mean and 95% interval, over {found['trainings'].max():,} tuned prompts. The first column lets settings and lambdas differ; in the second they are held, and only luck differs.", "", *correlations_md(found), ""]
@@ -177,20 +182,49 @@ def write(result, out):
     plot_against(table, [("conflict", "drop"), ("share_same_true", "drop"), ("share_same_contrast", "drop")]).savefig(out / "background.png")
 
 
+# ---- records: what is finished need not be computed again in a fresh clone
+
+def unpack(archive, out):
+    "Lay the records of finished trainings into a folder that lacks them"
+    if not archive.is_file(): return
+    (out / "results").mkdir(parents=True, exist_ok=True)
+    for line in gzip.open(archive, "rt"):
+        record = json.loads(line)
+        path = out / "results" / f"{Job(record['options'], ()).name}.json"
+        if not path.exists(): path.write_text(json.dumps(record))
+
+
+def pack(sweep, archive):
+    "All records of finished trainings, one a line, in an order of their own"
+    records = [json.loads(path.read_text()) for job in jobs_of(sweep.cells) if (path := sweep.out / "results" / f"{job.name}.json").is_file()]
+    lines = sorted(json.dumps({k: v for k, v in r.items() if k not in ("host", "pid")}, sort_keys=True) for r in records if r["status"] == "done")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    archive.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+
+
+def complete(sweep):
+    "The cells of those seeds whose trainings are all done"
+    done = sweep.table.groupby("seed")["status"].agg(lambda s: s.eq("done").all())
+    return sweep.cells[sweep.cells["seed"].isin(done.index[done])]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a part of the grid")
+    parser.add_argument("--quick", action="store_true", help="a part of the grid; writes figures/evidence/quick/")
+    parser.add_argument("--fresh", action="store_true", help="compute all again, also what figures/evidence/records.jsonl.gz holds")
+    parser.add_argument("--draw", action="store_true", help="train nothing: tables and pictures of what is finished")
     parser.add_argument("--out", type=Path, default=ROOT / "evidence", help="folder of the run sets")
-    parser.add_argument("--limit", type=int, default=None, help="stop after so many seeds, to try it")
     opt = parser.parse_args()
-    grid = cells(opt.quick)
-    if opt.limit: grid = grid[grid["seed"] < SEEDS[0] + opt.limit]
-    result = sweep(grid, opt.out, measure=looks_and_leans)
-    print(result)
-    result = Sweep(result.out, cells_of(grid))
-    if len(result.failures): sys.exit(f"{len(result.failures)} trainings failed:\n{result.failures['traceback'].iloc[0]}")
-    if not result.table["status"].eq("done").all(): sys.exit("not finished; call again to go on")
-    write(result, ROOT / "figures" / "evidence" / ("quick" if opt.quick else ""))
+    figures, grid = ROOT / "figures" / "evidence", cells(opt.quick)
+    if not opt.fresh: unpack(figures / "records.jsonl.gz", opt.out)
+    result = Sweep(opt.out, cells_of(grid))
+    if not opt.draw:
+        sweep(grid, opt.out, measure=looks_and_leans)
+        if len(result.failures): sys.exit(f"{len(result.failures)} trainings failed:\n{result.failures['traceback'].iloc[0]}")
+        if not opt.quick: pack(result, figures / "records.jsonl.gz")
+    ready = complete(result)
+    if ready.empty: sys.exit("no seed is complete yet; call again to go on")
+    write(Sweep(opt.out, ready), figures / ("quick" if opt.quick else ""), len(grid))
 
 
 if __name__ == "__main__": sys.exit(main())
