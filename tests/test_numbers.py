@@ -23,6 +23,7 @@ from prograd_viz.study import Study
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import evidence
 import headline
 
 FIGURES = ROOT / "figures"
@@ -39,17 +40,41 @@ explorer_ms = lambda what: rows("bench/explorer").query("model == 'pocket' and w
 def screened(): return str(len(rows("headline/screened")))
 
 
+def ahead(measure):
+    "In how many settings of the evidence ProGrad is ahead of CoOp for certain, behind, and of how many"
+    gaps = rows("evidence/differences").query("method == 'ProGrad 1' and measure == @measure")
+    return tuple(str(n) for n in ((gaps["decided"] & (gaps["mean"] > 0)).sum(), (gaps["decided"] & (gaps["mean"] < 0)).sum(), len(gaps)))
+
+
+def ranks(first, place):
+    "A rank correlation with the drop of accuracy under swapped backgrounds, and half its interval"
+    row = rows("evidence/correlations").query("first == @first and second == 'drop'").iloc[0]
+    return f"{row[place]:+.2f}", f"{row[place + '_half']:.2f}"
+
+
+def trained():
+    table = rows("evidence/trainings")
+    return f"{table['lam'].notna().sum():,}", f"{len(evidence.cells(False)):,}", str(table["seed"].nunique()), str(len(evidence.SEEDS))
+
+
 # what the prose says, with its numbers in groups -> what they must be
 CLAIMS = [
     (r"chosen on seeds (\d+) to (\d+), among (\d+) choices", lambda: ("0", "5", screened())),
     (r"Each of (\d+) classes lives", lambda: (str(len(load_pocket_task().classes)),)),
     (r"takes (\d+) ms in JupyterLab", lambda: (f"{explorer_ms('key to frame, median'):.0f}",)),
+    (r"Over (\d+) settings", lambda: ahead("acc_shifted")[2:]),
+    (r"or always: (\d+) settings", lambda: ahead("acc_shifted")[2:]),
+    (r"([\d,]+) of the ([\d,]+) planned trainings, those of (\d+) of (\d+) seeds", trained),
+    (r"leaves out zero\) in (\d+) of (\d+) settings and behind in none; on \*new\*, in (\d+) of (\d+) and behind in none", lambda: ahead("acc_shifted")[::2] + ahead("acc_new")[::2] if ahead("acc_shifted")[1] == ahead("acc_new")[1] == "0" else ("none",) * 4),
+    (r"behind on \*same\* in (\d+) settings, ahead in (\d+); behind on outlines in (\d+), ahead in (\d+)", lambda: ahead("acc_same")[1::-1] + ahead("acc_style")[1::-1]),
+    (r"swapped backgrounds is ([-+\d.]+) ± ([\d.]+) over all trainings of a seed, and ([-+\d.]+) ± ([\d.]+) within", lambda: ranks("conflict", "across") + ranks("conflict", "within")),
+    (r"backgrounds are swapped, ([-+\d.]+) ± ([\d.]+) over all trainings of a seed\. Within one setting little of that is left, ([-+\d.]+) ± ([\d.]+)", lambda: ranks("share_same_true", "across") + ranks("share_same_true", "within")),
     (r"the first picture ([\d.]+) s", lambda: (f"{explorer_ms('first picture') / 1000:.1f}",)),
 ]
 # numbers that are no measurements
 KNOWN = {
     r"Intervals are 95%": "a convention", r"77 tokens": "CLIP's context length", r"Python 3\.1[0-3]\b": "a version", r"resolve for 3\.12 and 3\.13": "versions", r"pandas 3": "a version",
-    r"Apache-2\.0": "a licence", r"ICCV 2023": "a year",
+    r"over 1, 2, 4, 8 and 16 shots": "the published shots", r"from 8 shots on": "the table of settings", r"Apache-2\.0": "a licence", r"ICCV 2023": "a year",
 }
 
 
@@ -80,7 +105,8 @@ def vouched_lines():
 def values_in(file):
     "All numbers in a file, as floats"
     text = file.read_text(encoding="utf-8")
-    return [float(re.sub(r"[%,]", "", n)) for n in NUMBER.findall(text.replace(",", " ") if file.suffix == ".csv" else text)]
+    found = NUMBER.findall(text.replace(",", " ") if file.suffix == ".csv" else text)
+    return [float(re.sub(r"[%,]", "", n)) for n in found if n.count(".") < 2]  # a version is no number
 
 
 def occurs(number, files):
