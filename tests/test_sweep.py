@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 from PIL import Image
 
 from prograd_viz.pocket import Scene, render
@@ -52,16 +53,24 @@ def test_two_processes_give_the_same_bits_as_one(local, tmp_path):
 
 
 def test_a_driver_that_is_killed_goes_on_where_it_was(local, tmp_path):
-    code = f"from prograd_viz.sweep import sweep; sweep({GRID!r}, {str(tmp_path)!r}, workers=1, progress=False)"
-    driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    wait_for(lambda: len(list((tmp_path / "results").glob("*.json"))) >= 2, driver)
+    untouched = killed_driver(tmp_path, "workers=1")
+    same_bits(local, sweep(None, tmp_path, workers=1, progress=False))
+    untouched()
+
+
+def killed_driver(out, engine, before=""):
+    "SIGKILL to a sweep that has finished some jobs; what it returns asserts that those are not done again"
+    driver = subprocess.Popen([sys.executable, "-c", f"{before}from prograd_viz.sweep import sweep; sweep({GRID!r}, {str(out)!r}, {engine}, progress=False)"], cwd=ROOT)
+    written = lambda: {p: p.stat().st_mtime_ns for p in (out / "results").glob("*.json")}
+    wait_for(lambda: len(written()) >= 2, driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "results").glob("*.json")}
+    done = written()
     assert 2 <= len(done) < 8
-    result = sweep(None, tmp_path, workers=1, progress=False)
-    same_bits(local, result)
-    assert all((tmp_path / "results" / n).stat().st_mtime_ns == t for n, t in done.items())  # finished jobs were not touched
+
+    def untouched(): assert done.items() <= written().items()
+
+    return untouched
 
 
 def wait_for(condition, process=None, seconds=120):
@@ -155,9 +164,6 @@ def test_a_sweep_reads_like_its_calls(local):
 
 # ---- a real cluster: one head and two nodes that can be lost
 
-ray = pytest.importorskip("ray")
-
-
 @pytest.fixture(scope="module")
 def cluster():
     from ray.cluster_utils import Cluster
@@ -191,16 +197,9 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_bits(local, clu
 
 
 def test_a_driver_on_the_cluster_that_is_killed_goes_on(local, cluster, tmp_path):
-    cluster = cluster[0]
-    code = f"import ray; ray.init(address={cluster.address!r}, log_to_driver=False); from prograd_viz.sweep import sweep; sweep({GRID!r}, {str(tmp_path)!r}, engine='ray', progress=False)"
-    driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    wait_for(lambda: len(list((tmp_path / "results").glob("*.json"))) >= 2, driver)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "results").glob("*.json")}
-    result = sweep(None, tmp_path, engine="ray", progress=False)
-    same_bits(local, result)
-    assert len(done) >= 2 and all((tmp_path / "results" / n).stat().st_mtime_ns == t for n, t in done.items())
+    untouched = killed_driver(tmp_path, "engine='ray'", f"import ray; ray.init(address={cluster[0].address!r}, log_to_driver=False); ")
+    same_bits(local, sweep(None, tmp_path, engine="ray", progress=False))
+    untouched()
 
 
 def test_joblib_over_ray_gives_the_same_bits(local, cluster, tmp_path):
