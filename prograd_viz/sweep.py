@@ -157,12 +157,27 @@ def run_job(
             if runs.interrupted: return record | {"status": "to do"}
             record |= {"status": "done", "steps": int(runs.config["steps"]), "rows": plain(_rows(runs, measure).to_dict("records"))}
     except Exception as e:
-        record |= {"status": "failed", "error": f"{type(e).__name__}: {e}", "traceback": traceback.format_exc()}
+        record |= {"status": "failed", "error": f"{type(e).__name__}: {e}", "traceback": traceback.format_exc(), "rows": _rows_before(job, out, measure)}
     finally: torch.set_num_threads(before)
     return _write(job, out, record | {"seconds": round(time.time() - began, 3)})
 
 
 def _name_of(measure): return measure and f"{measure.__module__}.{getattr(measure, '__qualname__', type(measure).__name__)}"
+
+
+def _rows_before(job, out, measure):
+    "What was finished stays so, whatever fails when a job is taken up again"
+    before = _read(out, job)
+    return before.get("rows", []) if _measured(before, measure) else []
+
+
+def _measured(record, measure): return measure is None or record.get("measure") == _name_of(measure)
+
+
+def _read(out, job):
+    "What a job left, or nothing"
+    try: return json.loads((out / "results" / f"{job.name}.json").read_text())
+    except FileNotFoundError: return {}
 
 
 def _write(job, out, record):
@@ -294,8 +309,10 @@ class Sweep:
         rows = []
         for job in jobs_of(self.cells):
             record = _read(self.out, job)
-            about = {k: record.get(k) for k in ("seconds", "threads", "host", "error", "traceback")}
-            for lam in job.lambdas: rows.append({**job.options, "lam": lam, "status": _status(record, lam), **about, "folder": f"runs/{job.name}"})
+            about, wrong = ({k: record.get(k) for k in keys} for keys in (("seconds", "threads", "host"), ("error", "traceback")))
+            for lam in job.lambdas:
+                status = _status(record, lam)
+                rows.append({**job.options, "lam": lam, "status": status, **about, **(wrong if status == "failed" else dict.fromkeys(wrong)), "folder": f"runs/{job.name}"})
         return pd.DataFrame(rows)
 
     @property
@@ -326,15 +343,10 @@ class Sweep:
         return f"Sweep({self.out.name!r}: {len(self.cells)} cells in {len(jobs_of(self.cells))} jobs; {', '.join(f'{n} {s}' for s, n in counts.items())})"
 
 
-def _read(out, job):
-    "What a job left, or nothing"
-    try: return json.loads((out / "results" / f"{job.name}.json").read_text())
-    except FileNotFoundError: return {}
-
-
 def _status(record, lam):
-    if record.get("status") == "failed": return "failed"
-    return "done" if any(row["lam"] is not None and np.isclose(row["lam"], lam) for row in record.get("rows", [])) else "to do"
+    "Of one cell: what was done before a failure is done"
+    if any(row["lam"] is not None and np.isclose(row["lam"], lam) for row in record.get("rows", [])): return "done"
+    return "failed" if record.get("status") == "failed" else "to do"
 
 # %% ../nbs/10_sweep.ipynb #9cb47b57
 def sweep(
@@ -365,7 +377,7 @@ def sweep(
         with _Board(out, left, len(jobs) - len(left), progress) as board:
             try:
                 for record in ENGINES[engine](partial(run_job, out=out, threads=threads, measure=measure), left, workers, threads, gpus, retries):
-                    if record.pop("lost", False): _write(Job(record["options"], ()), out, record)
+                    if record.pop("lost", False): _write(job := Job(record["options"], ()), out, record | {"rows": _rows_before(job, out, measure)})
                     if record["status"] == "to do": raise KeyboardInterrupt  # it reached a worker first
                     board.ended_one(record)
             except KeyboardInterrupt: warnings.warn("interrupted: what is finished is kept; the same call goes on", stacklevel=2)
@@ -394,4 +406,4 @@ def _all_cells(grid, out):
 
 def _finished(record, job, measure):
     "Whether a job has all its cells and all its numbers"
-    return all(_status(record, lam) == "done" for lam in job.lambdas) and record.get("measure") == _name_of(measure)
+    return all(_status(record, lam) == "done" for lam in job.lambdas) and _measured(record, measure)

@@ -17,7 +17,7 @@ import ray
 from PIL import Image
 
 from prograd_viz.pocket import Scene, render
-from prograd_viz.sweep import cells_of, jobs_of, load_sweep, sweep
+from prograd_viz.sweep import cells_of, load_sweep, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"classes": 3, "test_per_class": 4, "views": 0, "batch_size": 4, "lr": 0.1}
@@ -142,6 +142,25 @@ def test_a_call_trains_what_it_asks_for_and_the_folder_remembers_the_rest(tmp_pa
 
 
 def last_norm(runs): return pd.DataFrame({"lam": runs.lambdas, "norm": [float(np.linalg.norm(c)) for c in runs.contexts[-1]]})
+
+
+def test_a_call_without_the_measure_keeps_its_numbers(tmp_path):
+    grid = {"shots": 2, "epochs": 2} | SMALL
+    first = sweep(grid, tmp_path, workers=1, progress=False, measure=last_norm)
+    pd.testing.assert_frame_equal(numbers(sweep(None, tmp_path, workers=1, progress=False)), numbers(first), check_exact=True)
+    assert first.results()["norm"].notna().sum() == 2
+
+
+def test_what_was_done_stays_done_when_more_of_it_fails(tmp_path, monkeypatch):
+    grid = {"shots": 2, "epochs": 2, "lam": [0, 1]} | SMALL
+    first = numbers(sweep(grid, tmp_path, workers=1, progress=False))
+    monkeypatch.setattr("prograd_viz.sweep.train", lambda *args, **options: 1 / 0)
+    with pytest.warns(UserWarning, match="1 of 3 cells failed, the first with ZeroDivisionError"): result = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False)
+    assert dict(zip(result.table["lam"], result.table["status"])) == {0: "done", 0.5: "failed", 1: "done"}
+    assert result.table.set_index("lam")["error"].notna().to_dict() == {0: False, 0.5: True, 1: False}
+    pd.testing.assert_frame_equal(numbers(result), first, check_exact=True)
+    monkeypatch.undo()
+    assert set(sweep(None, tmp_path, workers=1, progress=False).table["status"]) == {"done"}
 
 
 def test_a_measure_of_the_wrong_kind_is_named(tmp_path):

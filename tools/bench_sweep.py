@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -55,20 +56,23 @@ def main():
             if done.returncode: sys.exit(done.stderr[-3000:])
             taken[way].append(json.loads(done.stdout.splitlines()[-1]))
             print(turn, way, taken[way][-1], flush=True)
-    jobs = len(TASK["seed"])
     rows = [{"way": way, **{k: median(t[k] for t in times) for k in ("long", "short")}} for way, times in taken.items()]
-    table = pd.DataFrame(rows)
-    table["times faster"] = table["long"].iloc[0] / table["long"]
-    workers = table["way"].str.contains("two workers").map({True: 2, False: 1})
-    table["ms a job beside its work"] = 1000 * (table["short"] - table["short"].iloc[0] / workers).clip(lower=0) / jobs  # two workers do two jobs' work at a time
+    print(save(pd.DataFrame(rows), opt.turns))
+
+
+def save(table, turns):
+    "Medians as csv and as a page"
+    jobs, two = len(TASK["seed"]), table["way"].str.contains("two workers")
+    table["faster"] = table["long"].iloc[0] / table["long"]
+    table["beside"] = (1000 * (table["short"] - table["short"].iloc[0] / 2) / jobs).where(two)  # two workers do two jobs' work at a time
     OUT.mkdir(parents=True, exist_ok=True)
     table.round(4).to_csv(OUT / "sweep.csv", index=False)
-    from importlib.metadata import version
-    lines = ["# Sweeps", "", f"Written by `python tools/bench_sweep.py`: {jobs} jobs of {len(TASK['lam'])} lambdas on the pocket model, medians of {opt.turns} turns. {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch').split('+')[0]}, joblib {version('joblib')}, Ray {version('ray')}.", "",
-             "| | 8 long jobs, s | times faster | 8 jobs of one epoch, s | ms a job beside its work |", "|---|---:|---:|---:|---:|"]
-    lines += [f"| {r.way} | {r.long:.1f} | {r._4:.2f} | {r.short:.2f} | {r._5:.0f} |" for r in table.itertuples()]
-    (OUT / "sweep.md").write_text("\n".join([*lines, ""]))
-    print("\n".join(lines))
+    lines = ["# Sweeps", "", f"Written by `python tools/bench_sweep.py`: {jobs} jobs of {len(TASK['lam'])} lambdas on the pocket model, medians of {turns} turns. {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch').split('+')[0]}, joblib {version('joblib')}, Ray {version('ray')}.", "",
+             f"| | {jobs} long jobs, s | times faster | {jobs} jobs of one epoch, s | ms a job beside half of one worker's |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| {r.way} | {r.long:.1f} | {r.faster:.2f} | {r.short:.2f} | {'–' if pd.isna(r.beside) else f'{r.beside:.0f}'} |" for r in table.itertuples()]
+    page = "\n".join([*lines, ""])
+    (OUT / "sweep.md").write_text(page)
+    return page
 
 
 if __name__ == "__main__": sys.exit(main())

@@ -4,7 +4,7 @@
     python tools/evidence.py --quick    # shots 1, 4 and 8, rho 0.5 and 1, unified contexts: 600 trainings, half an hour
     python tools/evidence.py --fresh    # computes again also what a clone finds in figures/evidence/records.jsonl.gz
 
-Seeds 2000 to 2019 are used here and nowhere else. The run sets stay in evidence/ (3 GB); tables and pictures go to figures/evidence/.
+Seeds 2000 to 2019 are used here and nowhere else. The run sets stay in evidence/ (under 1 GB); tables and pictures go to figures/evidence/.
 """
 import argparse
 import gzip
