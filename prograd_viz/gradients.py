@@ -18,15 +18,15 @@ from .prompts import Prompts, has_fast_path, text_features
 # %% ../nbs/04_gradients.ipynb #383c686a
 def cross_entropy(
     logits: torch.Tensor,  # [R, B, C]
-    labels: torch.Tensor,  # Class indices, [B]
+    labels: torch.Tensor,  # Class indices, [B], or of each run, [R, B]
 ) -> torch.Tensor:  # Mean over the batch, [R]
     "L_ce of each run (ProGrad, eq. 2)"
-    return -logits.log_softmax(-1).gather(-1, labels[None, :, None].expand(len(logits), -1, 1)).mean((1, 2))
+    return -logits.log_softmax(-1).gather(-1, labels.expand(logits.shape[:2])[..., None]).mean((1, 2))
 
 
 def kl_to_teacher(
     logits: torch.Tensor,  # [R, B, C]
-    teacher_logits: torch.Tensor,  # Zero-shot CLIP's, [B, C]
+    teacher_logits: torch.Tensor,  # Zero-shot CLIP's, [B, C], or for each run, [R, B, C]
     temperature: float = 1.0,  # T
 ) -> torch.Tensor:  # Mean over the batch, [R]
     "L_kl of each run (ProGrad, eq. 3): T^2 KL(teacher || student)"
@@ -47,9 +47,9 @@ class Gradients:
 def prompt_gradients(
     prompts: Prompts,  # The frozen frame
     context: torch.Tensor,  # [R, M, D] or, class-specific, [R, C, M, D]
-    images: torch.Tensor,  # L2-normalised image features, [B, E]
-    labels: torch.Tensor,  # [B]
-    teacher_logits: torch.Tensor,  # Zero-shot CLIP's logits for the batch, [B, C]
+    images: torch.Tensor,  # L2-normalised image features, [B, E], or of each run, [R, B, E]
+    labels: torch.Tensor,  # [B] or [R, B]
+    teacher_logits: torch.Tensor,  # Zero-shot CLIP's logits for the batch, [B, C] or [R, B, C]
     temperature: float = 1.0,  # T of the divergence
     encode=text_features,  # The text encoder to use
     memory_gb: float = math.inf,  # What the text encoder may keep for the backward pass; classes go in parts that fit

@@ -17,11 +17,11 @@ import ray
 from PIL import Image
 
 from prograd_viz.pocket import Scene, render
-from prograd_viz.sweep import cells_of, load_sweep, sweep
+from prograd_viz.sweep import cells_of, jobs_of, load_sweep, stacks_of, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"classes": 3, "test_per_class": 4, "views": 0, "batch_size": 4, "lr": 0.1}
-GRID = {"shots": [2, 4], "seed": [1, 2], "rho": [0.5, 1.0], "lam": [0, 0.5, 1], "epochs": 4} | SMALL  # 24 cells in 8 jobs
+GRID = {"shots": [2, 4], "seed": [1, 2], "rho": [0.5, 1.0], "lam": [0, 0.5, 1], "epochs": 4} | SMALL | {"classes": [["dog", "bus", "eye"]]}  # 24 cells in 8 jobs, in stacks of two seeds
 
 
 def numbers(result):
@@ -46,6 +46,26 @@ def test_the_grid_is_24_cells_and_all_are_done(local):
     assert len(local.cells) == 24 and set(local.table["status"]) == {"done"} and set(local.table["threads"]) == {1}
     assert local.results()["method"].value_counts().to_dict() == {"zero-shot": 8, "CoOp": 8, "ProGrad 0.5": 8, "ProGrad 1": 8}
     assert local.results().query("method == 'CoOp'")["acc_same"].nunique() > 1  # something was learned
+
+
+def test_stacks_of_seeds_train_what_each_would_alone(local, tmp_path):
+    assert [[job.options["seed"] for job in stack] for stack in stacks_of(jobs_of(local.cells))] == [[1, 2]] * 4
+    alone = sweep(GRID, tmp_path, workers=1, stack=1, progress=False)
+    pd.testing.assert_frame_equal(numbers(alone), numbers(local), rtol=1e-3)
+    for a, b in zip(alone.runs(), local.runs(), strict=True): assert np.linalg.norm(a.contexts - b.contexts) < 1e-3 * np.linalg.norm(a.contexts[-1] - a.contexts[0])
+
+
+def test_a_part_of_a_stack_may_be_new(local, tmp_path):
+    "A seed, then three, then another lambda of all: whoever joins later finds the rest done"
+    grid = {"shots": 2, "seed": [1]} | {k: GRID[k] for k in ("lam", "epochs", *SMALL)}
+    sweep(grid, tmp_path, workers=1, progress=False)
+    first = {p: p.stat().st_mtime_ns for p in (tmp_path / "results").glob("*.json")}
+    sweep(grid | {"seed": [1, 2, 3]}, tmp_path, workers=1, progress=False)
+    assert first.items() <= {p: p.stat().st_mtime_ns for p in (tmp_path / "results").glob("*.json")}.items()
+    wider = sweep(grid | {"seed": [1, 2, 3], "lam": [0, 0.25, 0.5, 1]}, tmp_path, workers=1, progress=False)
+    assert set(wider.table["status"]) == {"done"} and [runs.lambdas for runs in wider.runs()] == [(0, 0.5, 1, 0.25)] * 3
+    one = local.results().query("seed == 2 and shots == 2 and rho == 1 and method == 'CoOp'")["loss_ce"].item()
+    assert np.isclose(wider.results().query("seed == 2 and method == 'CoOp'")["loss_ce"].item(), one, rtol=1e-3)
 
 
 def test_two_processes_give_the_same_bits_as_one(local, tmp_path):
@@ -154,7 +174,7 @@ def test_a_call_without_the_measure_keeps_its_numbers(tmp_path):
 def test_what_was_done_stays_done_when_more_of_it_fails(tmp_path, monkeypatch):
     grid = {"shots": 2, "epochs": 2, "lam": [0, 1]} | SMALL
     first = numbers(sweep(grid, tmp_path, workers=1, progress=False))
-    monkeypatch.setattr("prograd_viz.sweep.train", lambda *args, **options: 1 / 0)
+    monkeypatch.setattr("prograd_viz.sweep.train_together", lambda *args: 1 / 0)
     with pytest.warns(UserWarning, match="1 of 3 cells failed, the first with ZeroDivisionError"): result = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False)
     assert dict(zip(result.table["lam"], result.table["status"])) == {0: "done", 0.5: "failed", 1: "done"}
     assert result.table.set_index("lam")["error"].notna().to_dict() == {0: False, 0.5: True, 1: False}

@@ -84,7 +84,7 @@ class Setting:
 
     def gradients(self, **kwargs): return prompt_gradients(self.prompts, self.context, self.images, self.labels, self.teacher_logits, **kwargs)
 
-    def step(self): return step(self.prompts, self.context, self.optimiser, self.lambdas, self.images, self.labels, self.teacher_logits, memory_gb=MEMORY_GB)
+    def step(self): return step(self.gradients(memory_gb=MEMORY_GB), self.context, self.optimiser, self.lambdas)
 
 
 # -- the published trainers' way ----------------------------------------------

@@ -92,7 +92,7 @@ MUTANTS = [Mutant(*m) for m in (
     ('learning rate of the first epoch throughout', 'training', 'optimiser.param_groups[0]["lr"] = rate', 'optimiser.param_groups[0]["lr"] = warmup_lr', TRAIN),
     ('another start for each run', 'training', 'context = torch.nn.Parameter(runs_start.clone())',
      'context = torch.nn.Parameter(runs_start * (1 + 1e-2 * torch.arange(len(lams)).reshape(-1, *[1] * prompts.start.ndim).to(runs_start)))', SAME),
-    ('lambdas in reverse', 'training', 'step(prompts, context, optimiser, lams, images', 'step(prompts, context, optimiser, lams.flip(0), images', TRAIN),
+    ('lambdas in reverse', 'training', 'step(grads, context, optimiser, lams, eps_rel', 'step(grads, context, optimiser, lams.flip(0), eps_rel', TRAIN),
     ('step drawn against the gradient', 'training', 'moved = (before - context.detach())', 'moved = (context.detach() - before)', TRAIN),
     ('token cosines over the wrong axis', 'training', 'torch.cosine_similarity(d, g, dim=-1, eps=0)', 'torch.cosine_similarity(d, g, dim=-2, eps=0)[:, :d.shape[1]]', TRAIN),
     ('accuracy of the wrong split', 'training', 'out[name] = self._accuracy(text, split)', 'out[name] = self._accuracy(text, self.sets["train"])', TRAIN),
