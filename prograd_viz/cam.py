@@ -329,7 +329,7 @@ def shown_masks(
     return torch.stack([torch.from_numpy(np.asarray(shown_image(clip, as_image(i)))[..., 0] > 127) for i in rows])
 
 # %% ../nbs/07_cam.ipynb #58478b99
-EXPLAIN = ("true", "predicted", "contrast")
+EXPLAIN = ("true", "predicted", "contrast")  # Scores that a map may explain: the true class's, the predicted class's, true minus its strongest rival
 
 
 def explained_directions(

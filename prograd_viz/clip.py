@@ -145,8 +145,8 @@ def _near_tokens(clip, word):
     return f"near it knows {', '.join(map(repr, near))}" if near else f"it knows {len(known)} words, see prograd_viz.pocket.NOUNS"
 
 # %% ../nbs/00_clip.ipynb #9a3de810
-PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64, "fp16": torch.float16, "bf16": torch.bfloat16, "amp_bf16": torch.float32}
-ASSETS = Path(str(files("prograd_viz") / "assets"))
+PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64, "fp16": torch.float16, "bf16": torch.bfloat16, "amp_bf16": torch.float32}  # Name for `load_clip` -> how the model computes
+ASSETS = Path(str(files("prograd_viz") / "assets"))  # Where the pocket model lies
 
 
 def load_clip(

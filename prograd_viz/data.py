@@ -351,7 +351,7 @@ def few_shot_sample(
     return [i for items in groups.values() for i in (rng.sample(items, shots) if len(items) >= shots else items)]
 
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}  # Files that `folder_task` takes for images
 
 
 def folder_task(

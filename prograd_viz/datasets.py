@@ -165,7 +165,7 @@ _CUB_MASKS = {"../CUB_200_2011/segmentations": f"{_CUB_SITE} (segmentations.tgz)
 def _with_split(file, key, images, source): return {"read": _json_split(file, images), "files": {file: _drive(key), images or ".": source}}
 
 
-DATASETS = {
+DATASETS = {  # Name for `few_shot` -> where its files lie, and who published it
     "caltech101": Dataset("caltech-101", **_with_split("split_zhou_Caltech101.json", "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN", "101_ObjectCategories", "https://data.caltech.edu/records/mzrjq-6wc02"),
                           mask=_caltech_mask, masks_from="Caltech101's outlines (Annotations/*.mat)", mask_files={"Annotations": "https://data.caltech.edu/records/mzrjq-6wc02 (Annotations.tar)"}),
     "dtd": Dataset("dtd", **_with_split("split_zhou_DescribableTextures.json", "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x", "images", f"{_OXFORD}/dtd/download/dtd-r1.0.1.tar.gz"), template="a texture of {}."),
@@ -191,11 +191,11 @@ DATASETS = {
                           mask=_cub_mask, masks_from="CUB's segmentations, most of five annotators", mask_files=_CUB_MASKS),
 }
 DATASETS["flowers102"] = DATASETS["oxford_flowers"]
-COOP_BENCHMARK = ("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397", "dtd", "eurosat", "ucf101")  # In the papers' order
-IMAGENET_VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+COOP_BENCHMARK = ("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397", "dtd", "eurosat", "ucf101")  # CoOp's eleven data sets, in the papers' order
+IMAGENET_VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")  # Test sets of the papers' domain generalisation
 
 # %% ../nbs/02_datasets.ipynb #e167ef0e
-MASKS = ("auto", "own", "grabcut", "none")
+MASKS = ("auto", "own", "grabcut", "none")  # Where masks may come from: whatever there is, the data set's own, GrabCut, nowhere
 
 
 def box_mask(
@@ -469,7 +469,7 @@ TORCHVISION = {  # Name -> options of the part to learn from and of the one to t
 }
 _LIKE = {"OxfordIIITPet": "oxford_pets", "Flowers102": "oxford_flowers", "Food101": "food101", "DTD": "dtd", "FGVCAircraft": "fgvc_aircraft", "EuroSAT": "eurosat"}  # whose template to take
 
-EUROSAT_NAMES = {"AnnualCrop": "Annual Crop Land", "HerbaceousVegetation": "Herbaceous Vegetation Land", "Highway": "Highway or Road", "Industrial": "Industrial Buildings", "Pasture": "Pasture Land",
+EUROSAT_NAMES = {"AnnualCrop": "Annual Crop Land", "HerbaceousVegetation": "Herbaceous Vegetation Land", "Highway": "Highway or Road", "Industrial": "Industrial Buildings", "Pasture": "Pasture Land",  # Folder of EuroSAT -> class name, as CoOp writes it
                  "PermanentCrop": "Permanent Crop Land", "Residential": "Residential Buildings", "SeaLake": "Sea or Lake"}  # as CoOp's split file says them
 
 

@@ -23,7 +23,7 @@ from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 # %% ../nbs/10_faithful.ipynb #104520e8
-MEASURES = ("deletion", "insertion", "road")
+MEASURES = ("deletion", "insertion", "road")  # Ways to ask whether a map says what matters
 
 
 class _Probability(torch.nn.Module):
@@ -95,7 +95,7 @@ def faithfulness(
     return table[["prompt", "lam", "step", "image", *measures]]
 
 # %% ../nbs/10_faithful.ipynb #b6f27554
-CONDITIONS = ("as is", "background swapped", "object removed", "background removed")
+CONDITIONS = ("as is", "background swapped", "object removed", "background removed")  # Images as they are, and with parts exchanged
 
 
 def without_object(

@@ -25,7 +25,7 @@ from .rules import RULES, Signals
 from .runs import Runs, mean_interval, run_name
 
 # %% ../nbs/08_plots.ipynb #d1367af3
-ZERO_SHOT, COOP, PROGRAD = "#7a7a7a", "#D55E00", "#0072B2"
+ZERO_SHOT, COOP, PROGRAD = "#7a7a7a", "#D55E00", "#0072B2"  # Colours of the three methods, from Okabe and Ito's palette
 _BETWEEN = LinearSegmentedColormap.from_list("lambda", (COOP, "#E69F00", "#56B4E9", PROGRAD))
 _OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of the Okabe-Ito palette, for other rules than these two
 
@@ -234,7 +234,7 @@ def _maps_of(runs, test, rows, columns, step, explain, layer):
     return maps, masks, [measure(m, masks) for m in maps], verdicts
 
 # %% ../nbs/08_plots.ipynb #cb77309f
-SPLIT_TITLES = {"same": "same distribution", "shifted": "shifted backgrounds", "new": "new classes", "style": "other style", "train": "training images"}
+SPLIT_TITLES = {"same": "same distribution", "shifted": "shifted backgrounds", "new": "new classes", "style": "other style", "train": "training images"}  # Test set -> its title in pictures
 
 
 def _band(ax, x, table, c, name):

@@ -69,7 +69,7 @@ def _glyph_table() -> dict:
 
 
 GLYPHS = _glyph_table()  # noun -> glyph names
-NOUNS = tuple(GLYPHS)
+NOUNS = tuple(GLYPHS)  # The nouns that the pocket model knows, each with its sticker
 
 # %% ../nbs/01_pocket.ipynb #323b9a40
 def _noise(rng, px, cells, octaves=1):
@@ -194,7 +194,7 @@ def _circuit(rng, px):
 _PAINT = {"grass": _grass, "sand": _sand, "water": _water, "snow": _snow, "marble": _marble, "clouds": _clouds, "wood": _wood,
           "stripes": _stripes, "lava": _lava, "cobblestone": _cobblestone, "leaves": _leaves, "brick": _brick, "night sky": _night,
           "plaid": _plaid, "dots": _dots, "checkerboard": _checkerboard, "lattice": _lattice, "circuit": _circuit}
-TEXTURES = tuple(_PAINT)
+TEXTURES = tuple(_PAINT)  # The backgrounds that stickers lie on
 
 
 def _texture(name, seed, px):
@@ -204,9 +204,9 @@ def _texture(name, seed, px):
     return image * rng.uniform(0.85, 1.15) + rng.normal(0, 6, 3)
 
 # %% ../nbs/01_pocket.ipynb #9c320359
-COLOURS = {"red": (206, 34, 40), "orange": (240, 130, 20), "yellow": (246, 214, 40), "green": (36, 150, 60), "blue": (34, 86, 200),
+COLOURS = {"red": (206, 34, 40), "orange": (240, 130, 20), "yellow": (246, 214, 40), "green": (36, 150, 60), "blue": (34, 86, 200),  # Name -> colour of a sticker, RGB
            "purple": (130, 50, 170), "pink": (244, 130, 180), "brown": (120, 72, 36), "black": (28, 28, 30), "white": (246, 246, 246)}
-STYLES = ("filled", "outline")
+STYLES = ("filled", "outline")  # How a sticker is drawn
 _SIDE = 128  # side of the cached glyph drawings, pixels
 
 
@@ -276,7 +276,7 @@ def _stick(image, scene, px, size):
     return image * (1 - fill) + colour * fill, whole[..., 0] > 0.5
 
 # %% ../nbs/01_pocket.ipynb #4fc340ec
-TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "a sticker of a {}.", "this is a {}.", "a bright photo of the {}.",
+TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "a sticker of a {}.", "this is a {}.", "a bright photo of the {}.",  # Hand-written prompts that the pocket model was trained with
              "a photo of one {}.", "a photo of the small {}.", "a photo of a large {}.", "a good photo of a {}.", "the {}.", "a {}.")
 
 

@@ -20,7 +20,7 @@ from .clip import Clip
 from .data import check_classes
 
 # %% ../nbs/03_prompts.ipynb #b555ccf8
-POSITIONS = ("end", "middle", "front")
+POSITIONS = ("end", "middle", "front")  # Where the class name may stand among the context vectors
 
 
 @dataclass(frozen=True, eq=False)

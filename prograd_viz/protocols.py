@@ -24,7 +24,7 @@ from .runs import Runs
 from .training import train
 
 # %% ../nbs/10_protocols.ipynb #e49e7b27
-FRAMES = ("source", "target")
+FRAMES = ("source", "target")  # Whose template surrounds the context on another data set
 
 
 def accuracy_on(
@@ -75,7 +75,7 @@ def _last_features(runs, classes, template=None):
     return torch.cat([text_features(part, context) for _, part in prompts.parts(len(context), cfg["memory_gb"])], 1)
 
 # %% ../nbs/10_protocols.ipynb #48b38458
-SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3)
+SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3)  # As published
 _NEVER = 10**9  # steps between evaluations: only the last step matters here
 
 

@@ -53,7 +53,7 @@ def along(
     return ((a.flatten(1) * unit).sum(1, keepdim=True) * unit).view_as(a)
 
 # %% ../nbs/04_rules.ipynb #18125266
-RULES = {
+RULES = {  # Name -> rule, with the range of its strength and its source
     "coop": Rule(lambda x: x.g_d, 0, 0, 0, "G_d", "CoOp: Zhou et al., IJCV 2022"),
     "prograd": Rule(lambda x: torch.where(x.conflict, x.g_d - x.strength * along(x.g_d, x.g_g), x.g_d), 0, 1, 1, "G_d - s (<G_d, G_g> / |G_g|^2) G_g in conflict, else G_d", "ProGrad: Zhu et al., ICCV 2023, eq. 4"),
     "sum": Rule(lambda x: x.g_d + x.strength * x.g_g, 0, math.inf, 1, "G_d + s G_g", "multi-task: cross-entropy plus s times the divergence"),

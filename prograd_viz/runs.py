@@ -21,7 +21,7 @@ from scipy import stats
 from .store import DTYPES, FILES, MANIFESTS, Folder, Lazy, Writer, side_by_side, check_size, columns_of, file_problem, frame, in_parts, matrix, plain, read_manifest, read_rows, repair, verify
 
 # %% ../nbs/05_runs.ipynb #cfce4231
-STEP_COLUMNS = {
+STEP_COLUMNS = {  # Column of `Runs.steps` -> what it holds
     "run": "position of the run, 0..R-1", "rule": "name of the rule, see `RULES`", "lam": "lambda", "seed": "seed of start, batches and views",
     "step": "1..S", "epoch": "1..E", "lr": "learning rate of the step", "loss_ce": "cross-entropy on the batch, nats",
     "loss_kl": "T^2 KL(zero-shot || prompt) on the batch, nats", "cos": "cosine of G_d and G_g; NaN in agreement",

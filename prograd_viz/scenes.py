@@ -31,7 +31,7 @@ from .plots import gradient_arrows, plot_accuracy, plot_cosine, plot_token_cosin
 from .runs import Runs
 
 # %% ../nbs/09_scenes.ipynb #98727d51
-EXPLAINED = ("true class", "predicted class", "contrast")
+EXPLAINED = ("true class", "predicted class", "contrast")  # Scores that the explorer's maps explain
 
 
 @dataclass

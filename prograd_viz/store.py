@@ -33,7 +33,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-log = logging.getLogger("prograd_viz")
+log = logging.getLogger("prograd_viz")  # Warnings about folders go here
 log.addHandler(logging.NullHandler())  # a library is quiet until it is asked: logging.basicConfig(level="INFO") shows every checkpoint
 
 # %% ../nbs/04_store.ipynb #4ee6aec6
@@ -168,7 +168,7 @@ class Folder:
         return lambda start, count: os.pread(file.fileno(), count, start)
 
 # %% ../nbs/04_store.ipynb #10bf8c53
-DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}  # Number types of tables, by their names in safetensors
 HEADER = 512  # bytes before the first row
 MAX_ROW = 2**30  # bytes; what one row may claim
 MAX_MANIFEST = 2**26  # bytes
@@ -282,10 +282,10 @@ def side_by_side(
     return Lazy((left.shape[0], left.shape[1] + right.shape[1], *left.shape[2:]), left.dtype, lambda i: np.concatenate([left[i], right[i]]))
 
 # %% ../nbs/04_store.ipynb #408ccc26
-FORMAT = 1
-FILES = {"config": "config.json", "zero_shot": "zero_shot.safetensors", "state": "state.safetensors", "steps": "steps.parquet"}
-TABLES = ("record", "contexts", "text_features")
-MANIFESTS = ("manifest.json", "manifest.copy.json")
+FORMAT = 1  # Version of the layout; an older library refuses a newer one
+FILES = {"config": "config.json", "zero_shot": "zero_shot.safetensors", "state": "state.safetensors", "steps": "steps.parquet"}  # What a run set consists of -> its file
+TABLES = ("record", "contexts", "text_features")  # Tables that grow row by row while a training runs
+MANIFESTS = ("manifest.json", "manifest.copy.json")  # The manifest and its copy: one of them survives a damage
 KINDS = {"float32", "float64", "int64", "bool", "hash"}  # of columns; a hash is eight hexadecimal digits
 CONSTANT = ("run", "rule", "lam", "seed")  # columns that are the same at every step of a run
 _USUAL = (*FILES.values(), *(f"{name}.safetensors" for name in TABLES))

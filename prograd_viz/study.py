@@ -19,8 +19,8 @@ from .runs import Runs, mean_interval, run_name
 from .training import train
 
 # %% ../nbs/10_study.ipynb #4f0b7feb
-ACCURACIES = ("acc_same", "acc_shifted", "acc_new", "acc_style")
-SHARES = ("share_same", "share_shifted")
+ACCURACIES = ("acc_same", "acc_shifted", "acc_new", "acc_style")  # Columns of accuracy, by test set
+SHARES = ("share_same", "share_shifted")  # Columns of the map's share on the object, by test set
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from .runs import mean_interval
 from .sweep import COLUMNS, Sweep
 
 # %% ../nbs/10_summary.ipynb #19cdf44c
-INTERVALS = ("t", "bootstrap")
+INTERVALS = ("t", "bootstrap")  # Student's t, or a percentile bootstrap
 
 
 def interval_of(

@@ -43,8 +43,8 @@ from .training import planned_steps, train, train_together
 _OF_MODEL = ("pretrained", "precision", "quick_gelu", "device", "trust")
 _OF_TRAINING = tuple(k for k in inspect.signature(train).parameters if k not in ("clip", "task", "lambdas", "callbacks", "progress", "out", "resume"))
 _OF_DATA = tuple(dict.fromkeys(k for f in (pocket_task, datasets.dataset_task, datasets.torchvision_task, folder_task) for k in inspect.signature(f).parameters if k not in ("name", "seed") and (f, k) != (folder_task, "root")))
-COLUMNS = tuple(dict.fromkeys(("model", *_OF_MODEL, "data", *_OF_DATA, "seed", "lam", *_OF_TRAINING)))
-USUAL = {"model": "pocket", "data": "pocket", "shots": 8, "seed": 1, "lam": (0.0, 1.0)}
+COLUMNS = tuple(dict.fromkeys(("model", *_OF_MODEL, "data", *_OF_DATA, "seed", "lam", *_OF_TRAINING)))  # What may vary in a grid
+USUAL = {"model": "pocket", "data": "pocket", "shots": 8, "seed": 1, "lam": (0.0, 1.0)}  # Values of what a grid does not name
 
 
 def cells_of(
@@ -243,13 +243,14 @@ def _heartbeat(job, out, steps, every=0.5):
     path, last = out / "live" / f"{job.name}.json", [0.0]
     path.parent.mkdir(parents=True, exist_ok=True)
 
-    def beat(step, record):
-        if time.time() - last[0] < every: return
+    def beat(step, record=None):
+        if step and time.time() - last[0] < every: return
         last[0] = time.time()
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps({"step": step, "steps": steps, "host": socket.gethostname(), "pid": os.getpid()}))
         os.replace(temporary, path)
 
+    beat(0)
     try: yield beat
     finally: path.unlink(missing_ok=True)
 
@@ -292,14 +293,14 @@ def _on_ray(work, stacks, workers, threads, gpus, retries):
 def _lost(job, why): return {"options": job.options, "lambdas": job.lambdas, "status": "failed", "error": why, "traceback": "", "lost": True}
 
 
-ENGINES = {"local": _on_joblib, "ray": _on_ray}
+ENGINES = {"local": _on_joblib, "ray": _on_ray}  # Name -> who hands out the work
 
 # %% ../nbs/10_sweep.ipynb #e4ca098f
 class _Board:
     "A bar for the sweep and one for each training under way, read from the folder"
     def __init__(self, out, jobs, before, show):
         self.out, self.jobs, self.bars, self.ended = out, {job.name: job for job in jobs}, {}, threading.Event()
-        self.progress = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), disable=not show, transient=False)
+        self.progress = Progress(TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), disable=not show, transient=False)
         self.all = self.progress.add_task("jobs", total=len(jobs) + before, completed=before)
         self.failed = 0
 

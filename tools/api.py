@@ -2,6 +2,7 @@
 import ast
 import io
 import re
+import sys
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,9 +140,11 @@ def entry(
     where = f'Explained in [{Path(nb).stem}](#cell-{cell_id}).'
     if isinstance(node, ast.FunctionDef): return directive('function', name + signature(node), body_of(m, node, where))
     if isinstance(node, ast.ClassDef): return class_entry(m, node, where)
+    said = m.comments.get(node.lineno) or sys.exit(f'{m.name}.{name}: say what it is, behind its first line')
     value = source(node.value)
-    shown = code(value if len(value) < 200 else value[:200].rsplit(' ', 1)[0] + ' ...') if not isinstance(node.value, ast.Tuple) or len(names_of(node)) == 1 else ''
-    return directive('data', name, [prose(m.comments.get(node.lineno, '')), shown and f'= {shown}', where])
+    hidden = re.search(r'\b_[a-zA-Z]', value)  # how it is made from what is not public tells a reader nothing
+    shown = code(value if len(value) < 200 else value[:200].rsplit(' ', 1)[0] + ' ...') if not hidden and len(names_of(node)) == 1 else ''
+    return directive('data', name, [prose(said), shown and f'= {shown}', where])
 
 
 def body_of(m, f, where=''):

@@ -164,7 +164,7 @@ def alternative(
 def as_mathml(tex, block):
     "A formula as MathML, which browsers draw by themselves"
     tex = re.sub(r'\\([bB]ig{1,2})(?![a-zA-Z])', r'\\\1l', tex.strip()).replace('\\dots', '\\ldots').replace('\\lldots', '\\ldots')
-    return tex2mathml(tex, as_block=block).replace('<mo>‖</mo>', '<mo stretchy="false">‖</mo>')  # a bar between two, as tall as a letter
+    return re.sub(r'<mo([^>]*)>‖', r'<mo\1 stretchy="false">‖', tex2mathml(tex, as_block=block))  # a bar between two, as tall as a letter
 
 
 def visit_math(self, node):

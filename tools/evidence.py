@@ -86,7 +86,7 @@ def prepared(results):
     return results.assign(context=np.where(kind.eq(True), "class-specific", "unified"), drop=results["acc_as_is"] - results["acc_background_swapped"])
 
 
-def settings(table): return summarise(table, ["context", "rho", "shots"], [*MEASURES, *SHARES, *LEANS, "conflict"])
+def settings(table, against="CoOp"): return summarise(table, ["context", "rho", "shots"], [*MEASURES, *SHARES, *LEANS, "conflict"], against=against)
 
 
 def accuracy_md(table, summary):
@@ -106,10 +106,10 @@ def _gap(row):
     return f"{bold}{row['mean']:+.3f} ± {(row['high'] - row['low']) / 2:.3f}{bold}"
 
 
-def tally_md(summary, measures):
-    "In how many settings which rule is ahead for certain"
-    gaps = summary.differences[summary.differences["method"] == PAIR[1]]
-    lines = ["| ProGrad - CoOp | higher | lower | undecided | mean over settings |", "|---|---|---|---|---|"]
+def tally_md(differences, measures, method=PAIR[1], against=PAIR[0]):
+    "In how many settings one is clearly ahead of the other: the interval leaves out 0"
+    gaps = differences[(differences["method"] == method) & (differences["against"] == against)]
+    lines = [f"| {method} - {against} | higher | lower | undecided | mean over settings |", "|---|---|---|---|---|"]
     for m, name in measures.items():
         rows = gaps[gaps["measure"] == m]
         up, down = (rows["decided"] & (rows["mean"] > 0)).sum(), (rows["decided"] & (rows["mean"] < 0)).sum()
@@ -117,14 +117,37 @@ def tally_md(summary, measures):
     return lines
 
 
+def shares_md(table):
+    "Mean shares on the object over all settings, beside what a direction without meaning and a map without preference score"
+    by = table.groupby("method")[list(SHARES)].mean()
+    lines = ["| share on the object | zero-shot | CoOp | ProGrad | a random direction | area of the object |", "|---|---|---|---|---|---|"]
+    for share, name in SHARES.items():
+        split = share.split("_")[1]
+        lines.append(f"| {name} | {' | '.join(f'{by.loc[method, share]:.3f}' for method in ('zero-shot', *PAIR))} | {table[f'share_{split}_random'].mean():.3f} | {table[f'area_{split}'].mean():.3f} |")
+    return lines
+
+
+PLACES = {"pooled": "all", "unified": "unified", "class_specific": "class-specific", "within": "within a setting"}
+
+
 def correlations(table, pairs):
-    "Spearman's rank correlation: over all trainings of a seed (then over seeds), and over seeds within a setting and lambda (then over settings)"
+    "Spearman's rank correlation, mean and half the interval over seeds: over all trainings of a seed, those of a kind of context, and within settings"
     tuned, rows = table.dropna(subset="lam"), []
     for a, b in pairs:
-        over = lambda keys: mean_interval([_spearman(g[a], g[b]) for _, g in tuned.groupby(keys)])
-        across, within = over(["seed"]), over(["context", "rho", "shots", "lam"])
-        rows.append({"first": a, "second": b, "across": across[0], "across_half": across[1], "within": within[0], "within_half": within[1], "trainings": int(tuned[[a, b]].notna().all(axis=1).sum())})
+        over = lambda part: mean_interval([_spearman(g[a], g[b]) for _, g in part.groupby("seed")])
+        found = [over(tuned), *(over(tuned[tuned["context"] == kind]) for kind in CONTEXTS), mean_interval(_within(tuned, a, b))]
+        rows.append({"first": a, "second": b, **{key: value for place, pair in zip(PLACES, found) for key, value in zip((place, f"{place}_half"), pair)}, "trainings": int(tuned[[a, b]].notna().all(axis=1).sum())})
     return pd.DataFrame(rows)
+
+
+def _within(tuned, a, b):
+    "What each seed adds to the rank correlation between seeds, setting and lambda held: products of standardised ranks, averaged over settings"
+    held = ["context", "rho", "shots", "lam"]
+    both = tuned.dropna(subset=[a, b])
+    ranks = both.groupby(held)[[a, b]].rank()
+    grouped = ranks.groupby([both[c] for c in held])
+    scores = (ranks - grouped.transform("mean")) / grouped.transform("std", ddof=0)
+    return (scores[a] * scores[b]).replace([np.inf, -np.inf], np.nan).groupby(both["seed"]).mean().tolist()
 
 
 def _spearman(a, b):
@@ -133,8 +156,10 @@ def _spearman(a, b):
 
 
 def correlations_md(found):
-    lines = ["| | | over all trainings of a seed | between seeds, within a setting |", "|---|---|---|---|"]
-    for r in found.itertuples(): lines.append(f"| {_words(r.first)} | {_words(r.second)} | {r.across:+.2f} ± {r.across_half:.2f} | {r.within:+.2f} ± {r.within_half:.2f} |")
+    lines = [f"| | | {' | '.join(PLACES.values())} |", "|---" * (2 + len(PLACES)) + "|"]
+    for r in found.to_dict("records"):
+        cells = ["–" if np.isnan(r[place]) else f"{r[place]:+.2f} ± {r[f'{place}_half']:.2f}" for place in PLACES]
+        lines.append(f"| {_words(r['first'])} | {_words(r['second'])} | {' | '.join(cells)} |")
     return lines
 
 
@@ -142,15 +167,16 @@ def _words(column): return LEANS.get(column) or (f"share of the map on the objec
 
 
 @figure
-def plot_against(table, pairs):
-    "Trainings as points, one measure against another, a panel per pair; the colour is lambda"
-    tuned = table.dropna(subset="lam")
-    fig, axes = plt.subplots(1, len(pairs), figsize=(3.6 * len(pairs), 3.6), squeeze=False, sharey=len({b for _, b in pairs}) == 1)
-    for ax, (a, b) in zip(axes[0], pairs):
-        for lam, group in tuned.groupby("lam"):
-            ax.scatter(group[a], group[b], s=7, alpha=0.45, lw=0, color=colour(lam), label=label(lam))
-        ax.set_xlabel(textwrap.fill(_words(a), 34))
-        if ax is axes[0, 0] or not ax.get_shared_y_axes().joined(ax, axes[0, 0]): ax.set_ylabel(textwrap.fill(_words(b), 30))
+def plot_against(table, firsts, second):
+    "Trainings as points: a row for each kind of context, a column for each measure of `firsts`; the colour is lambda"
+    tuned, kinds = table.dropna(subset="lam"), list(table["context"].unique())
+    fig, axes = plt.subplots(len(kinds), len(firsts), figsize=(3.2 * len(firsts), 2.7 * len(kinds)), squeeze=False, sharey=True, sharex="col")
+    for kind, row in zip(kinds, axes):
+        for first, ax in zip(firsts, row):
+            for lam, group in tuned[tuned["context"] == kind].groupby("lam"): ax.scatter(group[first], group[second], s=7, alpha=0.45, lw=0, color=colour(lam), label=label(lam))
+            ax.set_title(f"{kind} contexts", fontsize=9)
+    for first, ax in zip(firsts, axes[-1]): ax.set_xlabel(textwrap.fill(_words(first), 34))
+    fig.supylabel(_words(second), fontsize=10)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, markerscale=2.5)
     return fig
 
@@ -163,14 +189,15 @@ def write(result, out, planned):
     out.mkdir(parents=True, exist_ok=True)
     table = prepared(result.results())
     summary, found = settings(table), correlations(table, PAIRS)
+    differences = pd.concat([summary.differences, settings(table, "zero-shot").differences])
     table.drop(columns=[c for c in ("model", "data", "checkpoint_every", "class_specific", "init", "n_ctx", "lr") if c in table]).round(5).to_csv(out / "trainings.csv", index=False)
-    summary.differences.round(5).to_csv(out / "differences.csv", index=False)
+    differences.round(5).to_csv(out / "differences.csv", index=False)
     found.round(4).to_csv(out / "correlations.csv", index=False)
     n = table["seed"].nunique()
-    lines = ["# Evidence", "", f"Written by `make evidence`: {len(result.cells):,} of {planned:,} planned trainings, {n} seeds ({table['seed'].min()} to {table['seed'].max()}), rho {', '.join(f'{r:g}' for r in sorted(table['rho'].unique()))}, shots {', '.join(f'{k:g}' for k in sorted(table['shots'].unique()))}, {' and '.join(table['context'].unique())} contexts. {summary.interval}. torch {torch.__version__.split('+')[0]}, one thread a training.", "",
-             "## Accuracy", "", "Zero-shot, CoOp and ProGrad (lambda 1): accuracy on same / shifted / new; then the difference seed by seed, bold where its interval leaves out 0.", "", *accuracy_md(table, summary), "", "Settings where one is ahead:", "", *tally_md(summary, MEASURES), "",
-             "## Where the maps lie", "", "Share of the Grad-CAM map on the object, for the class's own score (true), the predicted class's, and true minus its strongest rival (contrast).", "", *tally_md(summary, SHARES), "",
-             "## What conflict and maps have to do with the background", "", f"Spearman's rank correlation, mean and 95% interval, over {found['trainings'].max():,} tuned prompts. The first column lets settings and lambdas differ; in the second they are held, and only luck differs.", "", *correlations_md(found), ""]
+    lines = ["# Evidence", "", f"Written by `make evidence`: {len(result.cells):,} of {planned:,} planned trainings, {n} seeds ({table['seed'].min()} to {table['seed'].max()}), rho {', '.join(f'{r:g}' for r in sorted(table['rho'].unique()))}, shots {', '.join(f'{k:g}' for k in sorted(table['shots'].unique()))}, {' and '.join(table['context'].unique())} contexts. {summary.interval}. torch {torch.__version__.split('+')[0]}, one thread a training. All settings keep the noise, the size of the objects and the logit scale of the one that was chosen before, on other seeds, for its gap.", "",
+             "## Accuracy", "", "Zero-shot, CoOp and ProGrad (lambda 1): accuracy on same / shifted / new; then the difference seed by seed, bold where its interval leaves out 0.", "", *accuracy_md(table, summary), "", "In how many settings the interval of a difference leaves out 0 (not corrected for their number):", "", *(line for pair in (PAIR[::-1], (PAIR[1], "zero-shot"), (PAIR[0], "zero-shot")) for line in (*tally_md(differences, MEASURES, *pair), "")),
+             "## Where the maps lie", "", "Share of the Grad-CAM map on the object, for the class's own score (true), the predicted class's, and true minus its strongest rival (contrast); maps with no positive evidence are left out. Means over all settings:", "", *shares_md(table), "", *tally_md(differences, SHARES), "",
+             "## What conflict and maps have to do with the background", "", f"Spearman's rank correlation over {found['trainings'].max():,} tuned prompts, mean and 95% interval over seeds. First over all trainings of a seed, then over those of one kind of context: settings and lambdas differ. In the last column they are held, and only the seed differs.", "", *correlations_md(found), ""]
     (out / "evidence.md").write_text("\n".join(lines))
     for kind in table["context"].unique():
         for rho in (table["rho"].min(), table["rho"].max()):
@@ -179,7 +206,7 @@ def write(result, out, planned):
             plot_shots(mine, splits, title=f"{kind} contexts, rho = {rho:g}").savefig(out / f"shots-{kind}-rho{rho:g}.png")
     strongest = table[(table["context"] == "unified") & (table["rho"] == table["rho"].max()) & (table["shots"] == 8)]
     plot_lambda(strongest.dropna(subset="lam")).savefig(out / "lambda.png")
-    plot_against(table, [("conflict", "drop"), ("share_same_true", "drop"), ("share_same_contrast", "drop")]).savefig(out / "background.png")
+    plot_against(table, ["conflict", "share_same_true", "share_same_contrast"], "drop").savefig(out / "background.png")
 
 
 # ---- records: what is finished need not be computed again in a fresh clone
