@@ -109,7 +109,7 @@ def _gap(row):
 def tally_md(differences, measures, method=PAIR[1], against=PAIR[0]):
     "In how many settings one is clearly ahead of the other: the interval leaves out 0"
     gaps = differences[(differences["method"] == method) & (differences["against"] == against)]
-    lines = [f"| {method} - {against} | higher | lower | undecided | mean over settings |", "|---|---|---|---|---|"]
+    lines = [f"| {method.removesuffix(' 1')} - {against} | higher | lower | undecided | mean over settings |", "|---|---|---|---|---|"]
     for m, name in measures.items():
         rows = gaps[gaps["measure"] == m]
         up, down = (rows["decided"] & (rows["mean"] > 0)).sum(), (rows["decided"] & (rows["mean"] < 0)).sum()

@@ -64,13 +64,13 @@ def headline_md(result):
 
 
 def neighbours_md(rows):
-    "Accuracies of the neighbours, with the sign of the paired difference on shifted backgrounds"
-    lines = ["| setting | zero-shot same / shifted / new | CoOp same / shifted / new | ProGrad same / shifted / new | ProGrad - CoOp on shifted | on new |", "|---" * 6 + "|"]
+    "Accuracies of the neighbours, with the paired differences"
+    lines = ["| setting | zero-shot same / shifted / new | CoOp same / shifted / new | ProGrad same / shifted / new | ProGrad - CoOp on same | on shifted | on new |", "|---" * 7 + "|"]
     for name, group in rows.groupby("setting", sort=False):
         wide = group.pivot(index="seed", columns="prompt")
         triple = lambda p: " / ".join("–" if wide[f"acc_{s}", p].isna().all() else f"{wide[f'acc_{s}', p].mean():.2f}" for s in ("same", "shifted", "new"))
         gap = lambda s: "–" if wide[f"acc_{s}", "CoOp"].isna().all() else cell(*mean_interval(wide[f"acc_{s}", "ProGrad 1"] - wide[f"acc_{s}", "CoOp"]), signed=True)
-        lines.append(f"| {name} | {triple('zero-shot')} | {triple('CoOp')} | {triple('ProGrad 1')} | {gap('shifted')} | {gap('new')} |")
+        lines.append(f"| {name} | {triple('zero-shot')} | {triple('CoOp')} | {triple('ProGrad 1')} | {gap('same')} | {gap('shifted')} | {gap('new')} |")
     return "\n".join(lines) + "\n"
 
 
