@@ -89,13 +89,13 @@ CLAIMS = [
     (r"clearly ahead of CoOp in (\d+) of (\d+) settings and behind in (\d+):", lambda: ahead("acc_shifted")[::2] + ahead("acc_shifted")[1:2]),
     (r"contexts in all (\d+), with unified ones in all (\d+) of 8 and 16 shots and in none of fewer", where_ahead),
     (r"On \*new\* it is ahead in (\d+) of (\d+) and behind in (\d+)", lambda: ahead("acc_new")[::2] + ahead("acc_new")[1:2]),
-    (r"its gain on \*shifted\* is ([-+\d.]+) ± ([\d.]+)", same_setting),
+    (r"its gain on \*shifted\* is ([-+]?\d+\.\d+) ± (\d+\.\d+)", same_setting),
     (r"on \*same\*: behind in (\d+) settings, ahead in (\d+)\. On outlines it is behind in (\d+) and ahead in (\d+)", lambda: ahead("acc_same")[1::-1] + ahead("acc_style")[1::-1]),
     (r"clearly below it in (\d+) settings and above it in (\d+); on \*new\*, below in (\d+) and above in (\d+)", lambda: ahead("acc_shifted", "zero-shot")[1::-1] + ahead("acc_new", "zero-shot")[1::-1]),
-    (r"swapped backgrounds is ([-+\d.]+) ± ([\d.]+) with unified contexts and ([-+\d.]+) ± ([\d.]+) with class-specific ones; pooled, ([-+\d.]+) ± ([\d.]+)", lambda: ranks("conflict", "unified", "class_specific", "pooled")),
-    (r"nothing is decided: ([-+\d.]+) ± ([\d.]+)", lambda: undecided("conflict")),
-    (r"the larger that drop, ([-+\d.]+) ± ([\d.]+) and ([-+\d.]+) ± ([\d.]+); pooled, ([-+\d.]+) ± ([\d.]+)", lambda: ranks("share_same_true", "unified", "class_specific", "pooled")),
-    (r"decided here either: ([-+\d.]+) ± ([\d.]+)", lambda: undecided("share_same_true")),
+    (r"swapped backgrounds is ([-+]?\d+\.\d+) ± (\d+\.\d+) with unified contexts and ([-+]?\d+\.\d+) ± (\d+\.\d+) with class-specific ones; pooled, ([-+]?\d+\.\d+) ± (\d+\.\d+)", lambda: ranks("conflict", "unified", "class_specific", "pooled")),
+    (r"nothing is decided: ([-+]?\d+\.\d+) ± (\d+\.\d+)", lambda: undecided("conflict")),
+    (r"the larger that drop, ([-+]?\d+\.\d+) ± (\d+\.\d+) and ([-+]?\d+\.\d+) ± (\d+\.\d+); pooled, ([-+]?\d+\.\d+) ± (\d+\.\d+)", lambda: ranks("share_same_true", "unified", "class_specific", "pooled")),
+    (r"decided here either: ([-+]?\d+\.\d+) ± (\d+\.\d+)", lambda: undecided("share_same_true")),
     (r"under ProGrad than under CoOp in (\d+) settings, less in (\d+)", lambda: ahead("share_shifted_predicted")[:2]),
     (r"lies less on it in (\d+), more in (\d+)", lambda: ahead("share_shifted_contrast")[1::-1]),
     (r"the first picture ([\d.]+) s", lambda: (f"{explorer_ms('first picture') / 1000:.1f}",)),
@@ -103,7 +103,7 @@ CLAIMS = [
 # numbers that are no measurements
 KNOWN = {
     r"Intervals are 95%|a 95% interval": "a convention", r"77 tokens": "CLIP's context length", r"Python 3\.1[0-3]\b": "a version", r"resolve for 3\.12 and 3\.13": "versions", r"pandas 3": "a version",
-    r"over 1, 2, 4, 8 and 16 shots": "the published shots", r"from 8 shots on": "the table of settings", r"Apache-2\.0": "a licence", r"ICCV 2023": "a year",
+    r"IJCV 2022": "a year", r"over 1, 2, 4, 8 and 16 shots": "the published shots", r"from 8 shots on": "the table of settings", r"Apache-2\.0": "a licence", r"ICCV 2023": "a year",
 }
 
 
