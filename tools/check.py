@@ -1,5 +1,6 @@
 "Do nbs/, prograd_viz/ and README.md agree, and are the notebooks clean? Looks at a copy, never at git."
 import difflib
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root/'tools'))
 lib = 'prograd_viz'
-private = re.compile(r'/\S*/prograd_viz/\w+\.py:\d+|/(tmp|home|root)/[^"\\ ]+')
+private = re.compile(r'/(?:tmp|home|root)/\S{1,60}|\S{1,60}/prograd_viz/\w+\.py:\d+')
 
 
 def copy(
@@ -57,6 +58,14 @@ def diff(here, there, lines=6):
     return 'differs\n' + '\n'.join('      ' + l for l in found[:lines] + more)
 
 
+def printed(
+    notebook:Path, # With its outputs
+)->str: # Without its pictures
+    "What the cells of a notebook wrote."
+    outs = [o for c in json.loads(notebook.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', [])]
+    return '\n'.join(''.join(v) for o in outs for k, v in [('text', o.get('text', '')), *o.get('data', {}).items()] if k in ('text', 'text/plain'))
+
+
 def main():
     start, bad = time.time(), {}
     os.environ.pop('IN_TEST', None)  # nbdev exports nothing while it is set
@@ -80,7 +89,7 @@ def main():
             bad[f'{page} is not what {source} says: run `make readme`'] = compare(tree, page)
             bad[f'{page} points to what is not there'] = [(l, 'missing') for l in links(text) if not (root/l).exists()]
         os.chdir(root)
-    bad['outputs that name a place on this machine: catch the warning, or print less'] = [(f.relative_to(root).as_posix(), m[0][:60]) for f in sorted((root/'nbs').rglob('*.ipynb')) for m in private.finditer(f.read_text(encoding='utf-8'))]
+    bad['outputs that name a place on this machine: catch the warning, or print less'] = [(f.relative_to(root).as_posix(), m[0]) for f in sorted((root/'nbs').rglob('*.ipynb')) for m in private.finditer(printed(f))]
 
     for title, files in bad.items():
         if files: print(title, *(f'    {name}: {what}' for name, what in files), sep='\n', file=sys.stderr)
