@@ -207,7 +207,7 @@ def test_a_sweep_reads_like_its_calls(local):
 def cluster():
     from ray.cluster_utils import Cluster
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    nodes = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]  # Ray counts GPUs; whether there are any it does not ask
     ray.init(address=cluster.address, log_to_driver=False)
     cluster.wait_for_nodes()
     yield cluster, nodes
@@ -232,7 +232,17 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_bits(local, clu
     assert len(lost) == 2 and set(result.table["status"]) == {"done"} and len(result.table) == 24
     same_bits(local, result)
     wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)  # the head and one of two
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, num_gpus=1)
+
+
+def test_a_job_waits_for_its_share_of_a_gpu(cluster, tmp_path):
+    "Ray hands out the card: each worker sees one, and half of one is enough"
+    grid = {"shots": 1, "seed": [1, 2], "epochs": 1} | SMALL
+    result = sweep(grid, tmp_path, engine="ray", gpus=0.5, measure=visible_gpu, progress=False)
+    assert set(result.table["status"]) == {"done"} and set(result.results()["gpu"].dropna()) == {"0"}
+
+
+def visible_gpu(runs): return pd.DataFrame({"lam": runs.lambdas, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "none")})
 
 
 def test_a_driver_on_the_cluster_that_is_killed_goes_on(local, cluster, tmp_path):

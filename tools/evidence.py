@@ -3,6 +3,7 @@
     python tools/evidence.py            # 3,000 trainings, about two hours on two cores; resumable; writes figures/evidence/
     python tools/evidence.py --quick    # shots 1, 4 and 8, rho 0.5 and 1, unified contexts: 600 trainings, half an hour
     python tools/evidence.py --fresh    # computes again also what a clone finds in figures/evidence/records.jsonl.gz
+    python tools/evidence.py --again 24 # computes so many of its jobs, drawn at random, a second time, and compares the numbers
 
 Seeds 2000 to 2019 are used here and nowhere else. The run sets stay in evidence/ (under 1 GB); tables and pictures go to figures/evidence/.
 """
@@ -10,6 +11,7 @@ import argparse
 import gzip
 import json
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -229,6 +231,19 @@ def pack(sweep, archive):
     archive.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
 
 
+def again(archive, n):
+    "Jobs of the archive, computed a second time; how many give other numbers"
+    records = [json.loads(line) for line in gzip.open(archive, "rt")]
+    drawn = [records[i] for i in np.random.default_rng().permutation(len(records))[:n]]
+    with tempfile.TemporaryDirectory() as folder:
+        second = sweep(pd.DataFrame([r["options"] | {"lam": lam} for r in drawn for lam in r["lambdas"]]), folder, measure=looks_and_leans)
+        new = {job.name: json.loads((second.out / "results" / f"{job.name}.json").read_text()).get("rows") for job in jobs_of(second.cells)}
+    other = [r for r in drawn if new[Job(r["options"], ()).name] != r["rows"]]
+    print(f"{len(drawn)} jobs of {len(records)} a second time: {len(drawn) - len(other)} give the same numbers to the last digit, {len(other)} do not")
+    for r in other: print(" ", r["options"])
+    return len(other)
+
+
 def complete(sweep):
     "The cells of those seeds whose trainings are all done"
     done = sweep.table.groupby("seed")["status"].agg(lambda s: s.eq("done").all())
@@ -239,10 +254,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a part of the grid; writes figures/evidence/quick/")
     parser.add_argument("--fresh", action="store_true", help="compute all again, also what figures/evidence/records.jsonl.gz holds")
+    parser.add_argument("--again", type=int, metavar="N", help="compute N jobs a second time and compare")
     parser.add_argument("--draw", action="store_true", help="train nothing: tables and pictures of what is finished")
     parser.add_argument("--out", type=Path, default=ROOT / "evidence", help="folder of the run sets")
     opt = parser.parse_args()
     figures, grid = ROOT / "figures" / "evidence", cells(opt.quick)
+    if opt.again: return again(figures / "records.jsonl.gz", opt.again)
     if not opt.fresh: unpack(figures / "records.jsonl.gz", opt.out)
     result = Sweep(opt.out, cells_of(grid))
     if not opt.draw:

@@ -59,7 +59,7 @@ def run_all(page, cells):
 
 def executed(page, cells):
     "Wait for the last cell, and for the explorer's images"
-    page.locator(".jp-CodeCell .jp-InputPrompt").filter(has_text=re.compile(r"\[\d+\]")).nth(cells).wait_for(timeout=90_000)
+    page.locator(".jp-CodeCell .jp-InputPrompt").filter(has_text=re.compile(r"\[\d+\]")).nth(cells).wait_for(timeout=240_000)
     page.locator(".pv-thumbs button").nth(7).wait_for(timeout=60_000)
 
 
