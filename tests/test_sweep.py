@@ -237,12 +237,12 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_bits(local, clu
 
 def test_a_job_waits_for_its_share_of_a_gpu(cluster, tmp_path):
     "Ray hands out the card: each worker sees one, and half of one is enough"
+    def visible_gpu(runs): return pd.DataFrame({"lam": runs.lambdas, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "none")})
+
     grid = {"shots": 1, "seed": [1, 2], "epochs": 1} | SMALL
     result = sweep(grid, tmp_path, engine="ray", gpus=0.5, measure=visible_gpu, progress=False)
-    assert set(result.table["status"]) == {"done"} and set(result.results()["gpu"].dropna()) == {"0"}
-
-
-def visible_gpu(runs): return pd.DataFrame({"lam": runs.lambdas, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "none")})
+    assert set(result.table["status"]) == {"done"}, result.failures["traceback"].tolist()
+    assert set(result.results()["gpu"].dropna()) == {"0"}
 
 
 def test_a_driver_on_the_cluster_that_is_killed_goes_on(local, cluster, tmp_path):
