@@ -54,7 +54,7 @@ test: env ## all that guards the project: drift, clean notebooks, every notebook
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ -n 2 --dist loadfile $(ARGS)
 
 lab: env ## open JupyterLab on the front page
-	@$(RUN) $(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb $(ARGS)
+	@$(RUN) $(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)" nbs/index.ipynb $(ARGS)
 
 app: env ## serve the explorer as a web page on this machine alone; prints its address with a fresh token
 	@$(RUN) JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(BIN)/python -m voila nbs/app.ipynb --template=local "--VoilaConfiguration.extension_denylist=['jupyterlab-jupytext','@voila-dashboards/jupyterlab-preview']" --Voila.ip=127.0.0.1 --no-browser --token $(ARGS)
