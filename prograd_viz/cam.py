@@ -8,6 +8,7 @@ __all__ = ['EXPLAIN', 'target_layer', 'package_maps', 'CamOperator', 'cam_operat
 
 # %% ../nbs/07_cam.ipynb #2762c0e5
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +49,7 @@ def _deepest_grid(clip, trunk, cells=6):
     "The deepest stage of a trunk of feature maps with an output of at least cells x cells"
     found, hooks, rows = [], [], (torch.nn.Sequential, torch.nn.ModuleList)
     for child in (m for top in trunk.children() for m in ((*top, top) if isinstance(top, rows) else (top,))):
-        hooks.append(child.register_forward_hook(lambda module, args, out: found.append((module, _as_grid(clip, module, out).shape)) if torch.is_tensor(out) and out.ndim == 4 else None))
+        hooks.append(child.register_forward_hook(_mine(lambda module, args, out: found.append((module, _as_grid(clip, module, out).shape)) if torch.is_tensor(out) and out.ndim == 4 else None)))
     try: clip.model.encode_image(torch.zeros(1, 3, clip.image_size, clip.image_size, device=clip.device, dtype=clip.dtype))
     finally:
         for hook in hooks: hook.remove()
@@ -174,6 +175,12 @@ class _Trace:
         return torch.cat(out).to(self.features.dtype)
 
 
+def _mine(hook):
+    "A hook that acts in this thread alone; the explorer prepares maps in another, with the same model"
+    owner = threading.get_ident()
+    return lambda *args: hook(*args) if threading.get_ident() == owner else None
+
+
 def _trace(clip, images, module):
     "Run B images through the tower, cut at the target layer"
     kept, entered, block = [], [], _last_block(clip, module)
@@ -182,8 +189,8 @@ def _trace(clip, images, module):
         kept.append(out.detach().requires_grad_())
         return kept[-1]
 
-    hooks = [module.register_forward_hook(cut)]
-    if block is not None: hooks.append(block.register_forward_pre_hook(lambda module, args, kwargs: entered.append(kwargs.get("q_x", args[0] if args else None)), with_kwargs=True))
+    hooks = [module.register_forward_hook(_mine(cut))]
+    if block is not None: hooks.append(block.register_forward_pre_hook(_mine(lambda module, args, kwargs: entered.append(kwargs.get("q_x", args[0] if args else None))), with_kwargs=True))
     try:
         with torch.enable_grad(), clip.arithmetic(): features = clip.model.encode_image(images.to(clip.device, clip.dtype)).to(clip.wide)
     finally:
