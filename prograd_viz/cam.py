@@ -8,7 +8,6 @@ __all__ = ['EXPLAIN', 'target_layer', 'package_maps', 'CamOperator', 'cam_operat
 
 # %% ../nbs/07_cam.ipynb #2762c0e5
 import math
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from . import torchvision_ops  # noqa: F401  before anything that imports torchv
 import pytorch_grad_cam
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from .checks import check_in_range, check_known, check_whole
-from .clip import Clip
+from .clip import Clip, in_this_thread
 from .data import Split
 from .runs import Runs
 
@@ -49,7 +48,7 @@ def _deepest_grid(clip, trunk, cells=6):
     "The deepest stage of a trunk of feature maps with an output of at least cells x cells"
     found, hooks, rows = [], [], (torch.nn.Sequential, torch.nn.ModuleList)
     for child in (m for top in trunk.children() for m in ((*top, top) if isinstance(top, rows) else (top,))):
-        hooks.append(child.register_forward_hook(_mine(lambda module, args, out: found.append((module, _as_grid(clip, module, out).shape)) if torch.is_tensor(out) and out.ndim == 4 else None)))
+        hooks.append(child.register_forward_hook(in_this_thread(lambda module, args, out: found.append((module, _as_grid(clip, module, out).shape)) if torch.is_tensor(out) and out.ndim == 4 else None)))
     try: clip.model.encode_image(torch.zeros(1, 3, clip.image_size, clip.image_size, device=clip.device, dtype=clip.dtype))
     finally:
         for hook in hooks: hook.remove()
@@ -175,12 +174,6 @@ class _Trace:
         return torch.cat(out).to(self.features.dtype)
 
 
-def _mine(hook):
-    "A hook that acts in this thread alone; the explorer prepares maps in another, with the same model"
-    owner = threading.get_ident()
-    return lambda *args: hook(*args) if threading.get_ident() == owner else None
-
-
 def _trace(clip, images, module):
     "Run B images through the tower, cut at the target layer"
     kept, entered, block = [], [], _last_block(clip, module)
@@ -189,8 +182,8 @@ def _trace(clip, images, module):
         kept.append(out.detach().requires_grad_())
         return kept[-1]
 
-    hooks = [module.register_forward_hook(_mine(cut))]
-    if block is not None: hooks.append(block.register_forward_pre_hook(_mine(lambda module, args, kwargs: entered.append(kwargs.get("q_x", args[0] if args else None))), with_kwargs=True))
+    hooks = [module.register_forward_hook(in_this_thread(cut))]
+    if block is not None: hooks.append(block.register_forward_pre_hook(in_this_thread(lambda module, args, kwargs: entered.append(kwargs.get("q_x", args[0] if args else None))), with_kwargs=True))
     try:
         with torch.enable_grad(), clip.arithmetic(): features = clip.model.encode_image(images.to(clip.device, clip.dtype)).to(clip.wide)
     finally:
@@ -387,13 +380,13 @@ def foreground(
 
 def pick_images(
     runs: Runs,  # With its task in memory
-    split: str,  # Which test set, or "train"
+    split: str | None,  # Which test set, or "train"; None: `Task.usual_split`
     images: int | list,  # How many, spread over the classes, or which
 ) -> tuple:  # The split and the rows
     "Images of a split: an even spread, or the given ones"
-    if runs.task is None or runs.clip is None: raise ValueError("these runs have no model and task in memory; train them here, or pass operators")
+    if runs.task is None or runs.clip is None: raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, task)")
     sets = {"train": runs.task.train, **runs.task.tests}
-    test = sets[check_known("split", split, sets)]
+    test = sets[check_known("split", runs.task.usual_split if split is None else split, sets)]
     if test.classes != runs.classes: raise ValueError(f"the split {split!r} has classes of its own; maps of {runs.classes[:2]}... need a split with these classes")
     if not isinstance(images, (int, np.integer)):
         for i in images: check_whole("image", i, 0, len(test) - 1)

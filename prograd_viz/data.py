@@ -9,6 +9,7 @@ __all__ = ['IMAGE_SUFFIXES', 'about_masks', 'Split', 'without_bars', 'open_image
 # %% ../nbs/02_data.ipynb #90bbacc6
 import contextlib
 import hashlib
+import inspect
 import os
 import random
 import warnings
@@ -254,6 +255,12 @@ class Task:
     @property
     def shots(self) -> int: return int(np.bincount(self.train.labels).max())
 
+    @property
+    def usual_split(self) -> str:
+        "What pictures show unless told: shifted backgrounds where there are any, else the first test set of the same classes, else the training images"
+        known = [name for name, split in self.tests.items() if split.classes == self.classes and len(split)]
+        return "shifted" if "shifted" in known else next(iter(known), "train")
+
     def __repr__(self):
         tests = ", ".join(f"{k} {len(v)}" for k, v in self.tests.items())
         return f"Task({self.name!r}: {len(self.classes)} classes, {len(self.train)} training images; tests: {tests})"
@@ -269,12 +276,15 @@ def few_shot(
     from prograd_viz import datasets  # here and not above: that module builds on this one
 
     check_whole("seed", seed, 0)
-    if not isinstance(name, (str, Path)): return datasets.frame_task(name, shots, seed, **options)
-    if name == "pocket": return pocket_task(shots, seed, **options)
-    if name in datasets.DATASETS: return datasets.dataset_task(name, shots, seed, **options)
-    if str(name).startswith("torchvision:"): return datasets.torchvision_task(name, shots, seed, **options)
-    if Path(name).is_dir(): return folder_task(Path(name), shots, seed, **options)
-    check_known("data set or folder of images", name, ["pocket", *datasets.DATASETS])
+    given = (name,)
+    if not isinstance(name, (str, Path)): make = datasets.frame_task
+    elif name == "pocket": make, given = pocket_task, ()
+    elif name in datasets.DATASETS: make = datasets.dataset_task
+    elif str(name).startswith("torchvision:"): make = datasets.torchvision_task
+    elif Path(name).is_dir(): make = folder_task
+    else: check_known("data set or folder of images", name, ["pocket", *datasets.DATASETS])
+    for option in options: check_known(f"option of {make.__name__}", option, list(inspect.signature(make).parameters)[len(given):])
+    return make(*given, shots, seed, **options)
 
 
 def pocket_task(
@@ -355,20 +365,22 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".ti
 
 
 def folder_task(
-    root: Path,  # Holds one folder of images per class, and perhaps `masks/`
+    root: str | Path,  # Holds one folder of images per class, and perhaps `masks/`
     shots: int,  # Training images per class
     seed: int = 1,  # Of the draw
     template: str = "a photo of a {}.",  # The hand-written prompt
 ) -> Task:
     "A few-shot task from a folder of images; class names are the folders' names"
+    root = Path(root)
     folders = sorted(p for p in root.iterdir() if p.is_dir() and p.name != "masks")
     classes = check_classes(p.name.replace("_", " ") for p in folders)
     found = [[f for f in sorted(p.iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES] for p in folders]
     empty = [p for p, files in zip(folders, found) if not files]
     if empty: raise ValueError(f"no images in {empty[0]}; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     paths, labels = zip(*((f, i) for i, files in enumerate(found) for f in files))
-    drawn = few_shot_sample(labels, shots, seed)
+    drawn = few_shot_sample([classes[i] for i in labels], shots, seed)
     left = sorted(set(range(len(labels))) - set(drawn))
+    if not left: warnings.warn(f"all {len(labels)} images in {root} are training images: nothing is left to test on; fewer shots leave some", stacklevel=3)
 
     def split(rows):
         masks = [root / "masks" / paths[i].parent.name / f"{paths[i].stem}.png" for i in rows]

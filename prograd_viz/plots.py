@@ -191,14 +191,14 @@ def _in_plane(row, cos):
 def plot_maps(
     runs: Runs,  # With its model and task in memory
     images: int | list = 4,  # How many, spread over the classes, or which
-    split: str = "shifted",  # Which test set
+    split: str | None = None,  # Which test set, or "train"; None: `Task.usual_split`
     lam: float | None = None,  # Which run; None for the largest lambda or strength
     step: int | None = None,  # A step with a snapshot; None for the last
     explain: str = "true",  # See `cam.explained_directions`
     layer: str | torch.nn.Module | None = None,  # See `cam.target_layer`
     normalise: bool = False,  # Scale each map to its own maximum instead of the row's
 ) -> Figure:
-    "Images with mask outline, and their maps under zero-shot CLIP, CoOp (or strength 0) and ProGrad (or another rule); a line says where masks come from that are not exact"
+    "Images with mask outline, and their maps under zero-shot CLIP, CoOp (or strength 0) and ProGrad (or another rule); a line says where masks come from that are not exact, and a split without masks is drawn without outlines and shares"
     test, rows = pick_images(runs, split, images)
     columns = [None, *([0.0] if 0.0 in runs.lambdas else []), max(runs.lambdas) if lam is None else lam]
     columns = list(dict.fromkeys(columns))
@@ -207,31 +207,39 @@ def plot_maps(
     for r, i in enumerate(rows):
         picture, own = shown_image(runs.clip, test.image(i)), maps[:, r]
         axes[r, 0].imshow(picture)
-        axes[r, 0].contour(masks[r], [0.5], colors=["white"], linewidths=2.4)
-        axes[r, 0].contour(masks[r], [0.5], colors=["black"], linewidths=1.0)
-        axes[r, 0].set_xlabel(f"{test.classes[test.labels[i]]}\nobject: {masks[r].float().mean():.0%} of the image")
+        if masks is not None: _outline(axes[r], masks[r])
+        axes[r, 0].set_xlabel(test.classes[test.labels[i]] + ("" if masks is None else f"\nobject: {masks[r].float().mean():.0%} of the image"))
         for c, one in enumerate(own):
             top = float(one.max() if normalise else own.max()) or 1.0
             axes[r, c + 1].imshow(picture.convert("L"), cmap="gray", alpha=0.7)
             axes[r, c + 1].imshow(one, cmap="inferno", alpha=(one / top).numpy() ** 0.5 * 0.85, vmin=0, vmax=top)
-            axes[r, c + 1].contour(masks[r], [0.5], colors=["white"], linewidths=0.9)
-            share, (name, probability) = tables[c]["share"].iloc[r], verdicts[c][r]
-            axes[r, c + 1].set_xlabel((("empty map" if masks[r].any() else "empty mask") if np.isnan(share) else f"{share:.0%} on the object") + f"\n{name} ({probability:.0%})")
+            name, probability = verdicts[c][r]
+            axes[r, c + 1].set_xlabel(("" if masks is None else _share_words(tables[c]["share"].iloc[r], masks[r]) + "\n") + f"{name} ({probability:.0%})")
     for ax in axes.flat: ax.set(xticks=[], yticks=[]); ax.grid(False)
-    for ax, title in zip(axes[0], ["image, object outlined", *(runs.name(lam, "math") for lam in columns)]): ax.set_title(title)
-    if about_masks(test.masks_from): fig.supxlabel(about_masks(test.masks_from), fontsize=8, color="#444444")
+    for ax, title in zip(axes[0], ["image" if masks is None else "image, object outlined", *(runs.name(lam, "math") for lam in columns)]): ax.set_title(title)
+    says = "no masks: what lies on the object is not known; see with_masks" if masks is None else about_masks(test.masks_from)
+    if says: fig.supxlabel(says, fontsize=8, color="#444444")
     return fig
 
 
+def _outline(row, mask):
+    "The object's outline on the image, twice for contrast, and on its maps"
+    for ax, looks in ((row[0], ("white", 2.4)), (row[0], ("black", 1.0)), *((ax, ("white", 0.9)) for ax in row[1:])): ax.contour(mask, [0.5], colors=[looks[0]], linewidths=looks[1])
+
+
+def _share_words(share, mask): return f"{share:.0%} on the object" if not np.isnan(share) else "empty map" if mask.any() else "empty mask"
+
+
 def _maps_of(runs, test, rows, columns, step, explain, layer):
-    "Maps [T, B, H, W], masks, measures and verdicts (name, probability) of a few prompts on a few images"
-    operator, masks = cam_operator(runs.clip, test.tensor(runs.clip, rows), layer), shown_masks(runs.clip, test, rows)
+    "Maps [T, B, H, W], masks, measures and verdicts (name, probability) of a few prompts on a few images; masks and measures None where there are none"
+    operator = cam_operator(runs.clip, test.tensor(runs.clip, rows), layer)
+    masks = None if test.masks is None else shown_masks(runs.clip, test, rows)
     text = torch.as_tensor(np.stack([runs.text(lam, step) for lam in columns])).to(operator.features)
     directions = explained_directions(text, operator.features, torch.as_tensor(test.labels[rows], device=text.device), explain)
-    maps = resize_maps(operator.maps(directions.transpose(0, 1)), masks.shape[1:]).cpu()
+    maps = resize_maps(operator.maps(directions.transpose(0, 1)), shown_image(runs.clip, test.image(rows[0])).size[::-1]).cpu()
     probabilities = (runs.clip.logit_scale * torch.nn.functional.normalize(operator.features, dim=-1) @ text.mT).softmax(-1).cpu()
     verdicts = [[(test.classes[p.argmax()], float(p.max())) for p in per_prompt] for per_prompt in probabilities]
-    return maps, masks, [measure(m, masks) for m in maps], verdicts
+    return maps, masks, None if masks is None else [measure(m, masks) for m in maps], verdicts
 
 # %% ../nbs/08_plots.ipynb #cb77309f
 SPLIT_TITLES = {"same": "same distribution", "shifted": "shifted backgrounds", "new": "new classes", "style": "other style", "train": "training images"}  # Test set -> its title in pictures
@@ -247,15 +255,17 @@ def _band(ax, x, table, c, name):
 @figure
 def plot_accuracy(
     many: list,  # One run set per seed, trained with the same steps
-    splits: list = ("same", "shifted", "new"),  # One panel each
+    splits: list | None = None,  # One panel each; None: those of same, shifted and new that were tested
     lambdas: list | None = None,  # Which runs; None for the first and the last
 ) -> Figure:
     "Accuracy over steps, a panel per test set; mean and 95% interval over seeds"
     many = [many] if isinstance(many, Runs) else list(many)
     lambdas = sorted({min(many[0].lambdas), max(many[0].lambdas)}) if lambdas is None else [many[0].lambdas[many[0].run(x)] for x in lambdas]
+    tested = many[0].tested
+    splits = [s for s in tested if s != "style"] if splits is None else [check_known("split", s, SPLIT_TITLES) for s in splits]
+    if absent := set(splits) - {*tested, "train"} or not splits: raise ValueError(f"no accuracy on {', '.join(sorted(absent)) if splits else 'any test set'} was recorded; these runs were tested on {', '.join(tested) or 'nothing'}")
     fig, axes = plt.subplots(1, len(splits), figsize=(3.1 * len(splits), 2.9), sharey=True, squeeze=False)
     for ax, split in zip(axes[0], splits):
-        check_known("split", split, SPLIT_TITLES)
         level = mean_interval([r.zero_shot_accuracy.get(split, np.nan) for r in many])[0]
         ax.axhline(level, color=ZERO_SHOT, lw=1.4, ls="--", label=label(None))
         for lam in lambdas:
@@ -264,7 +274,7 @@ def plot_accuracy(
         ax.set(title=SPLIT_TITLES[split], xlabel="step", ylim=(0, 1))
     axes[0, 0].set_ylabel("accuracy")
     handles = axes[0, 0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside lower center", ncols=4)
+    fig.legend(*handles, loc="outside lower center", ncols=4 if len(splits) > 1 else 1)
     return fig
 
 

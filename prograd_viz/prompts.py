@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from .checks import check_in_range, check_known, check_whole
-from .clip import Clip
+from .clip import Clip, in_this_thread
 from .data import check_classes
 
 # %% ../nbs/03_prompts.ipynb #b555ccf8
@@ -163,7 +163,7 @@ def plain_text_features(
 
     def write_context(module, args, output): return output.scatter(1, slots.expand(-1, -1, output.shape[-1]), full.flatten(0, 1).to(output.dtype))
 
-    hook = clip.token_embedding.register_forward_hook(write_context)
+    hook = clip.token_embedding.register_forward_hook(in_this_thread(write_context))
     try:
         with clip.arithmetic(): features = clip.model.encode_text(prompts.tokens.repeat(runs, 1))
     finally: hook.remove()

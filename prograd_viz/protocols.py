@@ -54,7 +54,7 @@ def group_accuracy(
 @torch.no_grad()
 def _right(runs, split, template, frame="source"):
     "The methods, and which images each of them gets right, [1 + R, N]"
-    if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; train them here")
+    if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, task)")
     check_known("frame", frame, FRAMES)
     if not len(split): raise ValueError("the split has no images to test on")
     clip = runs.clip

@@ -105,7 +105,7 @@ def run_prompts(
     classes: list | None = None,  # Class names; None: those of the training
 ) -> Prompts:
     "The frozen frame of a run set's prompts, for its own classes or for others"
-    if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; open them with both")
+    if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, task)")
     options = {k: runs.config[k] for k in ("n_ctx", "init", "class_specific", "position")}
     if options["class_specific"] and classes is not None and tuple(classes) != runs.classes: raise ValueError(f"class-specific contexts say nothing about other classes than {runs.classes[:3]}...; train a unified context")
     return make_prompts(runs.clip, runs.classes if classes is None else classes, template=runs.task.template, **options)
@@ -134,7 +134,7 @@ def predict(
     classes: list | None = None,  # Class names; None: those of the training
 ) -> pd.DataFrame:  # Probabilities, a row per image, a column per class
     "What a prompt says about images; `.idxmax(axis=1)` is its choice"
-    if runs.clip is None: raise ValueError("these runs have no model in memory; open them with it")
+    if runs.clip is None: raise ValueError("these runs have no model in memory; open them with it: load_runs(path, clip)")
     images = [images] if isinstance(images, (str, Path)) or not isinstance(images, (list, tuple)) else images
     if not images: raise ValueError("no images to predict; give a list of files, arrays or PIL images")
     features = runs.clip.encode_image(torch.stack([runs.clip.preprocess(open_image(i)) for i in images]))
@@ -149,7 +149,7 @@ def predictions(
     step: int | None = None,  # A step with a snapshot; None: the last
 ) -> pd.DataFrame:  # A row per prompt and image: prompt, lam, image, label, predicted, right, confidence
     "What every prompt says about every image of a split"
-    if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; open them with both")
+    if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, task)")
     sets = {"train": runs.task.train, **runs.task.tests}
     test, frames = sets[check_known("split", split, sets)], []
     names, features = np.array(test.classes), test.features(runs.clip)

@@ -43,7 +43,7 @@ def report_data(
     says = lambda v: [runs.classes.index(v.predicted), number(v.probability), number(v.share), number(v.preference)]
     cosines = [[number(c) for c in runs.steps.loc[runs.steps["run"] == r, "cos"]] for r in order]
     of = lambda r, split: runs.steps.loc[runs.steps["run"] == r, ["step", f"acc_{split}"]].dropna()
-    tested = [s for s in ("same", "shifted", "new") if runs.steps[f"acc_{s}"].notna().any()]
+    tested = [s for s in runs.tested if s != "style"]
     accuracies = {s: [[[int(step), number(acc)] for step, acc in of(r, s).to_numpy()] for r in order] for s in tested}
     return {"accuracies": accuracies, "teacher": {s: number(runs.zero_shot_accuracy.get(s, np.nan)) for s in tested}, "shape": maps.shape, "grids": _text(grids.tobytes()), "heat": _text(HEAT.astype(np.uint8).tobytes()), "steps": runs.snapshot_steps[kept].tolist(), "cosines": cosines,
             "labels": [runs.name(lam, "words") for lam in lambdas], "colours": [run_colour(runs, lam) for lam in lambdas], "grey": ZERO_SHOT, "classes": list(runs.classes), "size": scenes.pictures.shape[1],
@@ -64,7 +64,7 @@ def _image_source(image):
 def save_report(
     runs: Runs,  # With its model and task in memory, or with `scenes`
     path: str | Path,  # Where to write the HTML file
-    split: str = "shifted",  # Which test set, or "train"
+    split: str | None = None,  # Which test set, or "train"; None: `Task.usual_split`
     images: int | list = 8,  # How many, spread over the classes, or which
     scenes: Scenes | None = None,  # Prepared before; None: from `split` and `images`
     title: str | None = None,  # Of the page; None: the names of the rules
@@ -112,7 +112,7 @@ def _still(runs, scenes):
         says = "; ".join(f"{n}: {v.predicted} ({v.probability:.0%}), " + ("no share" if np.isnan(v.share) else f"{v.share:.0%} on the object") for (n, _, _), v in zip(prompts, views))
         figures.append(f"<figure><img src='{_image_source(sheet)}' alt='{html.escape(f'{name}. {says}', quote=True)}'><figcaption>{html.escape(f'{name}. {says}')}</figcaption></figure>")
     curves = [(plot_cosine(runs), "Cosine of the two gradients over the steps of training")]
-    tested = [s for s in ("same", "shifted", "new") if runs.steps[f"acc_{s}"].notna().any()]
+    tested = [s for s in runs.tested if s != "style"]
     if tested: curves.append((plot_accuracy([runs], tested), f"Accuracy over the steps of training: {', '.join(tested)}"))
     return "".join(figures + [f"<figure><img src='{_figure_source(figure)}' alt='{says}'></figure>" for figure, says in curves])
 

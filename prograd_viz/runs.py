@@ -109,6 +109,11 @@ class Runs:
         "Text features of a run at a step"
         return self.zero_shot if lam is None else self.text_features[self.snapshot(step), self.run(lam)]
 
+    @property
+    def tested(self) -> list:
+        "Test sets whose accuracy was recorded, in the order of the record"
+        return [s for s in ("same", "shifted", "new", "style") if self.steps[f"acc_{s}"].notna().any()]
+
     def final(self) -> pd.DataFrame:
         "The last row of every run"
         return self.steps.groupby("run").tail(1).set_index("lam")
@@ -210,16 +215,31 @@ def _save_elsewhere(runs, folder, path):
 
 def load_runs(
     path: str | Path,  # Folder of a run set, or an address such as memory://name
+    clip: object = None,  # The `Clip` of the training, for maps, the explorer and further lambdas
+    task: object = None,  # The `Task` of the training, likewise
 ) -> Runs:
-    "Open a run set; a file that is damaged, or that nobody could have written, is an error that names it"
+    "Open a run set; a file that is damaged, or that nobody could have written, is an error that names it; so is another model or task"
     folder = Folder.of(path)
     manifest = read_manifest(folder)
     if not manifest.snapshot_steps: raise ValueError(f"{folder.path!r} holds no complete step yet; go on with resume=True")
     for role in ("config", "zero_shot"):
         problem = file_problem(folder, manifest.files[role])
         if problem: raise ValueError(f"{manifest.files[role]['name']} in {folder.path!r} is damaged: {problem}; prograd_verify {folder.path} --repair puts it back")
-    try: return _runs_of(folder, manifest)
+    try: runs = _runs_of(folder, manifest)
     except (KeyError, TypeError, AttributeError, OverflowError, IndexError, SafetensorError) as e: raise ValueError(f"{folder.path!r} holds no run set that prograd_viz has written: {type(e).__name__}, {str(e)[:300]}") from None
+    return replace(_checked_against(runs, clip, task), clip=clip, task=task)
+
+
+def _checked_against(runs, clip, task):
+    "The runs, if they are of this model and task; the model must give the teacher's text features again"
+    if task is not None and tuple(task.classes) != runs.classes: raise ValueError(f"the runs are about {len(runs.classes)} classes from {runs.classes[0]!r}, the task about {len(task.classes)} from {task.classes[0]!r}; give the task they were trained on")
+    if clip is None or "teacher" not in runs.config: return runs
+    from prograd_viz.prompts import teacher_features  # here and not above: a run set opens without torch
+
+    width = clip.token_embedding.weight.shape[1]
+    text = teacher_features(clip, list(runs.classes), runs.config["teacher"]).cpu().numpy() if width == runs.contexts.shape[-1] else None
+    if text is None or text.shape != runs.zero_shot.shape or (text * runs.zero_shot).sum(-1).min() < 0.99: raise ValueError(f"{clip} is not the model of these runs, {' '.join(map(str, runs.config.get('model', ['unknown'])))}: it gives other text features; load that one")
+    return runs
 
 
 def _runs_of(folder, manifest):

@@ -162,12 +162,12 @@ def join_scenes(
 
 def scene_parts(
     runs: Runs,  # With its model and task in memory
-    split: str = "shifted",  # Which test set, or "train"
+    split: str | None = None,  # Which test set, or "train"; None: `Task.usual_split`
     images: int | list = 8,  # How many, spread over the classes, or which; or photos: paths or PIL images
     layer: str | torch.nn.Module | None = None,  # See `cam.target_layer`
 ) -> list:  # Functions without arguments, each of which returns the `Scenes` of one image
     "What there is to prepare, an image at a time, for whoever shows progress; wrong names raise here"
-    if runs.clip is None: raise ValueError("these runs have no model and task in memory; train them here, or load scenes that were saved")
+    if runs.clip is None: raise ValueError("these runs have no model and task in memory; open them with both, load_runs(path, clip, task), or with scenes that were saved")
     module, whole = target_layer(runs.clip, layer), lambda i: isinstance(i, (int, np.integer))
     if not whole(images) and not len(images): raise ValueError("no images to look at; name at least one")
     if not whole(images) and not all(map(whole, images)): return [lambda photo=photo: _photo_scene(runs, photo, module) for photo in images]
@@ -177,7 +177,7 @@ def scene_parts(
 
 def prepare(
     runs: Runs,  # With its model and task in memory
-    split: str = "shifted",  # Which test set, or "train"
+    split: str | None = None,  # Which test set, or "train"; None: `Task.usual_split`
     images: int | list = 8,  # How many, spread over the classes, or which; or photos: paths or PIL images
     layer: str | torch.nn.Module | None = None,  # See `cam.target_layer`
     progress: bool = False,  # Show a progress bar
@@ -316,9 +316,8 @@ def strips(
 ) -> dict:  # Name -> Strip
     "What happens over the steps: cosine, cosine within each context vector, accuracies"
     both = lambda lam: list(dict.fromkeys([*([0.0] if 0.0 in runs.lambdas else []), lam]))
-    tested = [s for s in ("same", "shifted", "new", "style") if runs.steps[f"acc_{s}"].notna().any()]
     drawings = {"cosine": lambda lam: plot_cosine(runs, both(lam)), "tokens": lambda lam: plot_token_cosines(runs, lam)}
-    if tested: drawings["accuracy"] = lambda lam: plot_accuracy([runs], tested, both(lam))
+    if runs.tested: drawings["accuracy"] = lambda lam: plot_accuracy([runs], runs.tested, both(lam))
     return {name: Strip(draw, dpi) for name, draw in drawings.items()}
 
 # %% ../nbs/09_scenes.ipynb #a37beb1f

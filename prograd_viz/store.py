@@ -364,6 +364,7 @@ def read_manifest(
 ) -> Manifest:
     "The manifest of a folder"
     found = [name for name in MANIFESTS if folder.size(name) is not None]
+    if not found and folder.size("sweep.json") is not None: raise FileNotFoundError(f"{folder.path!r} is a sweep, not a run set; load_sweep({folder.path!r}) opens it")
     if not found: raise FileNotFoundError(f"no run set in {folder.path!r}; train(..., out={folder.path!r}) or runs.save({folder.path!r}) writes one")
     return _one_manifest(folder, found[0])  # a kill at the very first writing leaves the copy alone
 

@@ -208,6 +208,7 @@ def train(
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
     config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress", "out", "resume", "checkpoint_every")} | {"rule": find_rule(rule)[0]}
+    if not isinstance(task, Task): raise TypeError(f"train wants a model and a task, train(clip, task); got a {type(clip).__name__} and a {type(task).__name__}")
     free = [k for k in ("evaluate_every", "snapshot_every") if config[k] is None]  # what is there may say
     if out is None and (resume or checkpoint_every is not None): raise ValueError(f"resume={resume} and checkpoint_every={checkpoint_every} are about a folder; name it: out=")
     lams = _check_runs(lambdas, rule).to(clip.device)
@@ -282,7 +283,7 @@ def _show(bar, record, lams):
     "Losses and cosines in the bar, read off the tensors only when the bar redraws"
     if bar.disable: return
     if bar.n + 1 >= bar.total or time.time() - bar.last_print_t > bar.mininterval:
-        every = [f"{lam:g}: ce {ce:.2f} kl {kl:.2f} cos {cos:+.2f}" for lam, ce, kl, cos in zip(lams.tolist(), *(record[k].tolist() for k in ("loss_ce", "loss_kl", "cos")))]
+        every = [f"{lam:g}: ce {ce:.2f} kl {kl:.2f} " + ("agree" if math.isnan(cos) else f"cos {cos:+.2f}") for lam, ce, kl, cos in zip(lams.tolist(), *(record[k].tolist() for k in ("loss_ce", "loss_kl", "cos")))]
         bar.set_postfix_str(" | ".join(every[:3]) + (" ..." if len(every) > 3 else ""), refresh=False)
     bar.update()
 
@@ -380,7 +381,7 @@ class _Keeper:
         "Everything as a `Runs`"
         if self.disk and self.done:
             self._write(last=True)
-            return replace(load_runs(self.disk.path), clip=clip, task=task)
+            return load_runs(self.disk.path, clip, task)
         steps, token_cos, at, contexts, texts = self._so_far(self.log, last=True)
         return Runs(steps, at, contexts, texts, token_cos, _to_numpy(self.judge.text), self.judge.zero_shot, tuple(self.lambdas), task.classes, config, interrupted, clip, task)
 
@@ -497,7 +498,7 @@ def train_more(
     rule=None,  # The function that the runs followed, if it is none of `rules.RULES`: a record keeps its name alone
 ) -> Runs:  # The runs and the new ones
     "Train further lambdas exactly as the others were; interrupted, it returns the runs as they were"
-    if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; train the lambda from the start: train(clip, task, [...])")
+    if runs.clip is None or runs.task is None: raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, task)")
     rule = _same_rule(runs.config["rule"], rule)
     values, steps = _check_runs(lambdas, rule).tolist(), int(runs.steps["step"].max())
     known = [f"{v:g}" for v in values if np.isclose(v, runs.lambdas).any()]
@@ -536,7 +537,7 @@ def _train_missing(clip, task, config, rule, out, checkpoint_every, callbacks, p
         if new.interrupted: return replace(there, clip=clip, task=task)
         save_runs(there.join(new), out, replaces=True)
     shutil.rmtree(inside, ignore_errors=True)
-    return replace(load_runs(out), clip=clip, task=task)
+    return load_runs(out, clip, task)
 
 # %% ../nbs/06_training.ipynb #19c1df4e
 def train_together(

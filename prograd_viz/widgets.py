@@ -361,7 +361,7 @@ def _share(view):
 def show_maps(
     runs: Runs,  # With its model and task in memory, or with `scenes`
     images: int | list = 8,  # See `prepare`
-    split: str = "shifted",  # Which test set, or "train"
+    split: str | None = None,  # Which test set, or "train"; None: `Task.usual_split`
     layer: str | torch.nn.Module | None = None,  # See `cam.target_layer`
     scenes: Scenes | None = None,  # Prepared before; None: from the three above
 ) -> Screen:
@@ -381,7 +381,7 @@ def compare(
     runs_a: Runs,  # The one that leads
     runs_b: Runs,  # The one that follows
     images: int | list = 4,  # See `prepare`
-    split: str = "shifted",  # Which test set, or "train"
+    split: str | None = None,  # Which test set, or "train"; None: `Task.usual_split`
     scenes: tuple | None = None,  # Of both, prepared before
 ) -> widgets.HBox:
     "Two run sets side by side: what moves in the first moves to the nearest place in the second, which can also be moved alone"
@@ -493,7 +493,7 @@ class Explorer:
         self,
         runs: Runs,  # One run set
         scenes: Scenes | None = None,  # Prepared before, see `prepare`; None: from the three below, in the background
-        split: str = "shifted",  # Which test set, or "train"
+        split: str | None = None,  # Which test set, or "train"; None: `Task.usual_split`
         images: int | list = 8,  # How many, spread over the classes, or which; or photos: paths or PIL images
         layer: str | None = None,  # See `cam.target_layer`
     ):
@@ -501,7 +501,7 @@ class Explorer:
         if scenes is None: scene_parts(runs, split, photos or images, layer)  # wrong names raise here, not in the background
         self.dial, self.work, self._known, self._images, self._photos = Dial(runs), Work(self._working), {}, 8 if photos else images, photos
         self.gallery, self.panels = Gallery(self.dial, scenes), {"plane": plane_panel(self.dial), **step_panels(self.dial)}
-        self._make_controls(_PHOTOS if photos else split, layer)
+        self._make_controls(_PHOTOS if photos else split or (runs.task.usual_split if runs.task else "shifted"), layer)
         self.ui = self._laid_out()
         self.dial.observe(self.refresh)
         self.refresh()
@@ -645,7 +645,7 @@ class Explorer:
 
 def explore(
     runs: Runs,  # With its model and task in memory, or with `scenes`
-    split: str = "shifted",  # Which test set, or "train"
+    split: str | None = None,  # Which test set, or "train"; None: `Task.usual_split`
     images: int | list = 8,  # How many, spread over the classes, or which; or photos: paths or PIL images
     layer: str | None = None,  # See `cam.target_layer`
     scenes: Scenes | None = None,  # Prepared or loaded before: runs open without model and data

@@ -51,7 +51,7 @@ def read_context_words(
     name: str | None = None,  # A class, whose own context to read; None for a unified context
 ) -> pd.DataFrame:  # step, vector (from 1), rank (from 1), token, distance, norm, drift
     "Nearest tokens, length and drift of every context vector over the steps"
-    if runs.clip is None: raise ValueError("these runs have no model in memory; open them with it")
+    if runs.clip is None: raise ValueError("these runs have no model in memory; open them with it: load_runs(path, clip)")
     contexts, rows = _contexts_of(runs, lam, name), []
     for k in _snapshots(runs, steps):
         distances, ids = nearest_tokens(runs.clip, torch.from_numpy(contexts[k]), top)

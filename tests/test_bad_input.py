@@ -71,6 +71,7 @@ def w(clip, tiny, task, bare, tmp_path_factory):
     for name, file, spoil in (("torn", "record.safetensors", lambda b: b[:-1]), ("flipped", "contexts.safetensors", lambda b: b[:600] + bytes([b[600] ^ 1]) + b[601:]), ("headless", "manifest.json", lambda b: b"{}")):
         (tmp / name / file).write_bytes(spoil((tmp / name / file).read_bytes()))
     (tmp / "bare" / "zero_shot.safetensors").unlink()
+    (tmp / "swept").mkdir(), (tmp / "swept" / "sweep.json").write_text("{}")
     (tmp / "begun").mkdir(), (tmp / "others").mkdir()
     (tmp / "others" / "config.json").write_text("mine")
     (tmp / "linked").mkdir()
@@ -104,6 +105,12 @@ def block(**changed):
 def sealed(text): return b'{"sha256":"%s","manifest":%s}\n' % (hashlib.sha256(text).hexdigest().encode(), text)
 
 
+def own_task(w): return replace(w.bare, train=replace(w.bare.train, labels=[0, 1], images=w.bare.train.images[:2], classes=("cat", "dog"), masks=None), tests={})
+
+
+def own_runs(w): return replace(w.runs, steps=w.runs.steps.assign(acc_shifted=nan, acc_new=nan, acc_style=nan))
+
+
 def results(): return pd.DataFrame([{"shots": k, "seed": s, "method": m, "lam": lam, "acc_new": 0.5} for k in (1, 2) for s in (1, 2) for m, lam in (("zero-shot", nan), ("CoOp", 0.0), ("ProGrad 1", 1.0))])
 
 
@@ -135,7 +142,8 @@ BAD = {
     "render": [(lambda w: render(Scene("dog", "sand"), noise=-1), "got -1"), (lambda w: render(Scene("dog", "sand"), noise=nan), "nan"), (lambda w: render(Scene("dog", "sand"), size=3), "got 3")],
     "caption": [(lambda w: caption(Scene("dog", "sand"), detail="all"), "'all'")],
     "few_shot": [(lambda w: few_shot("pockt"), "'pockt'"), (lambda w: few_shot(shots=0), "shots must be at least 1, got 0"), (lambda w: few_shot(shots=-1), "-1"), (lambda w: few_shot(shots=2.5), "2.5"),
-                 (lambda w: few_shot(shots=nan), "nan"), (lambda w: few_shot(seed=-1), "-1"), (lambda w: few_shot(w.pets, shots=0), "got 0")],
+                 (lambda w: few_shot(shots=nan), "nan"), (lambda w: few_shot(seed=-1), "-1"), (lambda w: few_shot(w.pets, shots=0), "got 0"),
+                 (lambda w: few_shot(shot=4), "unknown option of pocket_task 'shot'"), (lambda w: few_shot(w.pets, root="x"), "unknown option of folder_task 'root'")],
     "pocket_task": [(lambda w: pocket_task(classes=[]), "[]"), (lambda w: pocket_task(classes=["dog"]), "['dog']"), (lambda w: pocket_task(classes=["dog", "dgo"]), "unknown noun 'dgo'; did you mean"),
                     (lambda w: pocket_task(classes=["dog", "dog"]), "['dog']"), (lambda w: pocket_task(classes=1), "got 1"), (lambda w: pocket_task(classes=1000), "got 1000"), (lambda w: pocket_task(rho=1.5), "1.5"),
                     (lambda w: pocket_task(rho=nan), "nan"), (lambda w: pocket_task(noise=5), "got 5"), (lambda w: pocket_task(size=0), "got 0"), (lambda w: pocket_task(test_per_class=0), "got 0"),
@@ -170,7 +178,7 @@ BAD = {
                 (lambda w: project(w.g, w.g, -0.1), "-0.1"), (lambda w: project(w.g, w.g, []), "no lambda"), (lambda w: project(w.g, w.g, 1, eps_rel=-1), "-1")],
     "check_lambdas": [(lambda w: check_lambdas([0, 1.5]), "1.5"), (lambda w: check_lambdas([nan]), "nan"), (lambda w: check_lambdas([]), "no lambda"), (lambda w: check_lambdas("much"), "lambda"),
                       (lambda w: check_lambdas(None), "None"), (lambda w: check_lambdas([inf]), "inf")],
-    "train": [(lambda w: train(w.clip, w.bare, [1.5]), "1.5"), (lambda w: train(w.clip, w.bare, [nan]), "nan"), (lambda w: train(w.clip, w.bare, []), "no lambda"), (lambda w: train(w.clip, w.bare, -0.5), "-0.5"),
+    "train": [(lambda w: train(w.task, w.clip), "train(clip, task); got a Task and a Clip"), (lambda w: train(w.clip, w.bare, [1.5]), "1.5"), (lambda w: train(w.clip, w.bare, [nan]), "nan"), (lambda w: train(w.clip, w.bare, []), "no lambda"), (lambda w: train(w.clip, w.bare, -0.5), "-0.5"),
               (lambda w: train(w.clip, w.bare, [0, 0.7, 0.7], epochs=1, views=0), "0.7"),
               (lambda w: train(w.clip, w.bare, epochs=0), "epochs must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, epochs=1.5), "1.5"), (lambda w: train(w.clip, w.bare, batch_size=0), "batch_size must be at least 1, got 0"),
               (lambda w: train(w.clip, w.bare, lr=-1), "lr must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, lr=nan), "nan"), (lambda w: train(w.clip, w.bare, momentum=-1), "momentum must be at least 0, got -1"),
@@ -194,7 +202,9 @@ BAD = {
                   (lambda w: w.runs.save(w.tmp / "weights.pt" / "below"), "weights.pt/below"), (lambda w: w.runs.save(w.tmp / "others"), "is not of a run set; name an empty folder")],
     "save_runs": [(lambda w: save_runs(replace(w.runs, steps=w.runs.steps.drop(columns="cos")), w.tmp / "none"), "no column 'cos'"), (lambda w: save_runs(replace(w.runs, contexts=w.runs.contexts * nan), w.tmp / "none"), "contexts hold NaN"),
                   (lambda w: save_runs(replace(w.runs, contexts=w.runs.contexts * inf), w.tmp / "nil"), "infinity"), (lambda w: save_runs(replace(w.runs, contexts=w.runs.contexts.astype(np.float16)), w.tmp / "void-16"), "float16")],
-    "load_runs": [(lambda w: load_runs(w.tmp / "absent"), "no run set in"), (lambda w: load_runs(w.tmp / "weightless"), "weightless"), (lambda w: load_runs(w.tmp / "weights.pt"), "weights.pt"), (lambda w: load_runs("memory://nothing"), "nothing"),
+    "load_runs": [(lambda w: load_runs(w.tmp / "stored", w.vit), "is not the model of these runs, pocket"), (lambda w: load_runs(w.tmp / "stored", w.clip, own_task(w)), "the task about 2 from 'cat'"),
+                  (lambda w: load_runs(w.tmp / "swept"), "is a sweep, not a run set; load_sweep("),
+                  (lambda w: load_runs(w.tmp / "absent"), "no run set in"), (lambda w: load_runs(w.tmp / "weightless"), "weightless"), (lambda w: load_runs(w.tmp / "weights.pt"), "weights.pt"), (lambda w: load_runs("memory://nothing"), "nothing"),
                   (lambda w: load_runs("zzz://there"), "'zzz://there'"), (lambda w: load_runs(w.tmp / "torn"), "record.safetensors in"), (lambda w: load_runs(w.tmp / "headless"), "does not match its own hash"), (lambda w: load_runs(w.tmp / "bare"), "zero_shot.safetensors in"),
                   (lambda w: np.asarray(load_runs(w.tmp / "flipped").contexts), "row 0 does not match its hash"), (lambda w: load_runs(w.tmp / "linked"), "is a link")],
     "verify": [(lambda w: verify(w.tmp / "absent"), "absent"), (lambda w: verify("zzz://there"), "'zzz://there'")],
@@ -251,7 +261,9 @@ BAD = {
     "plot_token_cosines": [(lambda w: plot_token_cosines(w.runs, 0.3), "0.3")],
     "plot_gradient_plane": [(lambda w: plot_gradient_plane(w.runs, 0.3, 1), "0.3"), (lambda w: plot_gradient_plane(w.runs, 1, 99), "99")],
     "plot_maps": [(lambda w: plot_maps(w.runs, lam=0.3), "0.3"), (lambda w: plot_maps(w.runs, split="shfted"), "'shfted'"), (lambda w: plot_maps(w.runs, step=99), "99")],
-    "plot_accuracy": [(lambda w: plot_accuracy([w.runs], splits=["sane"]), "'sane'"), (lambda w: plot_accuracy([w.runs], lambdas=[0.3]), "0.3")],
+    "plot_accuracy": [(lambda w: plot_accuracy(own_runs(w), splits=["same", "new"]), "no accuracy on new was recorded; these runs were tested on same"),
+                      (lambda w: plot_accuracy(replace(w.runs, steps=w.runs.steps.assign(**{f"acc_{s}": nan for s in ("same", "shifted", "new", "style")}))), "any test set was recorded"),
+                      (lambda w: plot_accuracy([w.runs], splits=["sane"]), "'sane'"), (lambda w: plot_accuracy([w.runs], lambdas=[0.3]), "0.3")],
     "plot_foreground": [(lambda w: plot_foreground(pd.DataFrame(), "shares"), "'shares'")],
     "plot_shots": [(lambda w: plot_shots(results()), "'acc_same'"), (lambda w: plot_shots(results().drop(columns="shots"), ["acc_new"]), "'shots'")],
     "cells_of": [(lambda w: cells_of({"shot": [1]}), "unknown column of a grid 'shot'; did you mean 'shots'"), (lambda w: cells_of({"shots": []}), "shots has 0 values"), (lambda w: cells_of({"lam": [0, 1.5]}), "lambda must be in [0, 1], got 1.5"),
@@ -332,7 +344,7 @@ def test_the_table_of_bad_calls_is_long_and_every_row_is_another(): assert len({
 # -- bad input with a stated, sensible result ---------------------------------
 
 def test_more_shots_than_there_are_takes_all_with_a_warning(w):
-    with pytest.warns(UserWarning, match="fewer than 5 images for 0, 1: taking all"): task = few_shot(w.pets, shots=5)
+    with pytest.warns(UserWarning, match="fewer than 5 images for cat, dog: taking all"): task = few_shot(w.pets, shots=5)
     assert len(task.train) == 6 and task.tests == {}
     with pytest.warns(UserWarning, match="fewer than 3 images for b"): drawn = few_shot_sample(["a", "b", "a", "a", "a"], 3, 1)
     assert len(drawn) == 4 and drawn[-1] == 1 and set(drawn) <= {0, 1, 2, 3, 4}
@@ -416,7 +428,7 @@ def test_the_library_was_there_to_be_read():
 
 def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_person_types():
     "What is not in the table takes tensors, tables or paths that the library made itself, or nothing that can be wrong"
-    inner = {"Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Prompts.packing", "Scenes.view", "Gallery.views", "Gallery.prompts", "Gallery.refresh", "Gallery.shown", "Gallery.sheet", "Gallery.table", "Gallery.turn_pin", "Dial.observe", "Dial.still", "Dial.where", "Panel.refresh", "Screen.refresh", "plane_panel", "step_panels", "show_cosine", "show_gradient_plane",
+    inner = {"in_this_thread", "Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Prompts.packing", "Scenes.view", "Gallery.views", "Gallery.prompts", "Gallery.refresh", "Gallery.shown", "Gallery.sheet", "Gallery.table", "Gallery.turn_pin", "Dial.observe", "Dial.still", "Dial.where", "Panel.refresh", "Screen.refresh", "plane_panel", "step_panels", "show_cosine", "show_gradient_plane",
              "Work.say", "Work.start", "Work.soon", "Work.stop", "Work.wait", "Explorer.refresh", "Explorer.save", "Strip.at", "strips", "paint_plane", "gradient_arrows", "join_scenes", "layer_names", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "planned_steps", "step", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
