@@ -57,9 +57,9 @@ def headline_md(result):
     for p in keep: lines.append(f"| {p.replace(' 1', '')} | " + " | ".join("" if pd.isna(table.loc[p, (m, "mean")]) else cell(table.loc[p, (m, "mean")], table.loc[p, (m, "half")]) for m in names) + " |")
     paired, gaps = result.paired(1.0), {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "share_same": "on object, same", "share_shifted": "on object, shifted"}
     area = result.rows["area_shifted"].mean()
-    tried = len(pd.read_csv(OUT / "screened.csv"))
+    screened = pd.read_csv(OUT / "screened.csv")
     lines += ["", "ProGrad minus CoOp, seed by seed: " + "; ".join(f"{name} {cell(*paired.loc[m, ['mean', 'half']], signed=True)}" for m, name in gaps.items()) + ".", "",
-              f"The object covers {area:.0%} of an image on average: a map without preference scores that. {len(result.runs)} seeds ({SEEDS[0]} to {SEEDS[-1]}), 8 shots; {tried} settings were tried before, on seeds 0 to 5 (`screened.csv`)."]
+              f"The object covers {area:.0%} of an image on average: a map without preference scores that. {len(result.runs)} seeds ({SEEDS[0]} to {SEEDS[-1]}), 8 shots; {len(screened)} settings were tried before, on seeds {' or '.join(sorted(set(screened['seeds'])))} (`screened.csv`)."]
     return "\n".join(lines) + "\n"
 
 
