@@ -35,6 +35,7 @@ def test_pictures_and_explorer_take_the_test_set_there_is(folder, clip, stored, 
     assert [ax.get_title() for ax in plot_accuracy(runs).axes] == ["same distribution"]
     assert len(plot_maps(runs, 2).axes) == 2 * 4
     explorer = explore(runs, images=2)
+    explorer.work.wait()
     assert explorer.split.value == "same" and explorer.split.options == ("train", "same")
     assert save_report(runs, tmp_path / "report.html", images=2).read_text(encoding="utf-8").count("<figure><img") == 2 + 2, "two images, cosine and accuracy"
 
