@@ -129,11 +129,13 @@ def stacks_of(
 ) -> list:  # Of lists of `Job`
     "Jobs by what one worker trains at once"
     groups = {}
-    for job in jobs: groups.setdefault(_canonical({k: v for k, v in job.options.items() if k != "seed" or not _keeps_classes(job)}), []).append(job)
+    for job in jobs: groups.setdefault(_canonical({k: v for k, v in job.options.items() if k != _differs(job)}), []).append(job)
     return [group[i:i + stack] for group in groups.values() for i in range(0, len(group), stack)]
 
 
-def _keeps_classes(job): return job.options["data"] != "pocket" or isinstance(job.options.get("classes"), list)
+def _differs(job):
+    "What the jobs of a stack differ in: the column that leaves their class names alone"
+    return "rho" if job.options["data"] == "pocket" and not isinstance(job.options.get("classes"), list) else "seed"
 
 # %% ../nbs/10_sweep.ipynb #12126467
 @lru_cache(1)
@@ -391,7 +393,7 @@ def sweep(
     engine: str = "local",  # "local" or "ray"
     workers: int | None = None,  # Local processes; None: as many as there are processors for their threads
     threads: int = 1,  # Of each worker
-    stack: int = 4,  # Seeds that a worker trains at once where their classes are the same; 1: none
+    stack: int = 4,  # Jobs that a worker trains at once where they may share a pass, see `stacks_of`; 1: none
     gpus: float = 0,  # Of each worker on Ray; fractions share a GPU
     retries: int = 3,  # When a worker or a machine is lost
     measure: Callable | None = None,  # Further numbers: a function of the runs, see above
