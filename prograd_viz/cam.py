@@ -169,7 +169,8 @@ class _Trace:
         (images, width), out = self.features.shape, []
         if slopes is None: slopes = torch.eye(width).to(self.features)[:, None].expand(-1, images, -1)
         for some in slopes.split(max(1, 16 // images)):
-            grads = torch.autograd.grad(self.features, self.activations, some, retain_graph=True, is_grads_batched=True)[0]
+            many = len(some) > 1  # one alone goes faster without a batch around it
+            grads = torch.autograd.grad(self.features, self.activations, some if many else some[0], retain_graph=True, is_grads_batched=many)[0].reshape(len(some), *self.activations.shape)
             out.append(self.as_grid(grads.flatten(0, 1)).mean((-1, -2)).unflatten(0, (-1, images)))
         return torch.cat(out).to(self.features.dtype)
 

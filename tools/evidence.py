@@ -38,7 +38,7 @@ MAPS, CHANGED = 24, 48  # images whose maps are measured, and which are changed
 def cells(quick):
     "The grid, a row per training"
     shots, rhos, contexts = ((1, 4, 8), (0.5, 1.0), ["unified"]) if quick else ((1, 2, 4, 8, 16), (0.5, 0.8, 1.0), list(CONTEXTS))
-    return pd.DataFrame([{"shots": k, "seed": seed, "rho": rho, "lam": lam, "test_per_class": 12, "checkpoint_every": 200, **CONTEXTS[c]} for seed in SEEDS for rho in rhos for k in shots for c in contexts for lam in LAMBDAS])
+    return pd.DataFrame([{"shots": k, "seed": seed, "rho": rho, "lam": lam, "test_per_class": 12, "checkpoint_every": 200, **CONTEXTS[c]} for seed in SEEDS for c in contexts for k in shots for rho in rhos for lam in LAMBDAS])
 
 
 def looks_and_leans(runs):
@@ -258,19 +258,20 @@ def main():
     parser.add_argument("--fresh", action="store_true", help="compute all again, also what figures/evidence/records.jsonl.gz holds")
     parser.add_argument("--again", type=int, metavar="N", help="compute N stacks of jobs a second time and compare")
     parser.add_argument("--draw", action="store_true", help="train nothing: tables and pictures of what is finished")
-    parser.add_argument("--out", type=Path, default=ROOT / "evidence", help="folder of the run sets")
+    parser.add_argument("--out", type=Path, help="folder of the run sets; evidence/, or evidence/quick/")
     opt = parser.parse_args()
     figures, grid = ROOT / "figures" / "evidence", cells(opt.quick)
+    out = opt.out or ROOT / "evidence" / ("quick" if opt.quick else "")
     if opt.again: return again(figures / "records.jsonl.gz", opt.again)
-    if not opt.fresh: unpack(figures / "records.jsonl.gz", opt.out)
-    result = Sweep(opt.out, cells_of(grid))
+    if not opt.fresh: unpack(figures / "records.jsonl.gz", out)
+    result = Sweep(out, cells_of(grid))
     if not opt.draw:
-        sweep(grid, opt.out, measure=looks_and_leans)
+        sweep(grid, out, measure=looks_and_leans)
         if len(result.failures): sys.exit(f"{len(result.failures)} trainings failed:\n{result.failures['traceback'].iloc[0]}")
         if not opt.quick: pack(result, figures / "records.jsonl.gz")
     ready = complete(result)
     if ready.empty: sys.exit("no seed is complete yet; call again to go on")
-    write(Sweep(opt.out, ready), figures / ("quick" if opt.quick else ""), len(grid))
+    write(Sweep(out, ready), figures / ("quick" if opt.quick else ""), len(grid))
 
 
 if __name__ == "__main__": sys.exit(main())
