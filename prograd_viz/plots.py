@@ -9,6 +9,7 @@ __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'colour', 'label', 'r
 
 # %% ../nbs/08_plots.ipynb #6c6af4e9
 from functools import wraps
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -85,7 +86,7 @@ def plot_cosine(
         ax.plot(run["step"], run["cos"], ".", ms=2.5, alpha=0.35, color=run_colour(runs, lam))
         ax.plot(run["step"], run["cos"].rolling(window, center=True, min_periods=1).mean(), color=run_colour(runs, lam), label=f"{runs.name(lam, 'math')}: " + ("no gradients recorded" if np.isnan(rates[lam]) else f"{rates[lam]:.0%} of steps in conflict"))
     ax.axhline(0, color="#333333", lw=0.8)
-    ax.text(0.995, 0.03, "conflict", transform=ax.transAxes, ha="right", va="bottom", color="#444444", style="italic", bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1.5})
+    ax.text(1.008, 0.25, "conflict", transform=ax.transAxes, rotation=-90, ha="left", va="center", color="#444444", style="italic")
     ax.set(xlabel="step", ylabel="cosine of $G_d$ and $G_g$", ylim=(-1, 1), xlim=(0, runs.steps["step"].max()))
     fig.legend(loc="outside upper left", ncols=3)
     return fig
@@ -245,10 +246,10 @@ def _maps_of(runs, test, rows, columns, step, explain, layer):
 SPLIT_TITLES = {"same": "same distribution", "shifted": "shifted backgrounds", "new": "new classes", "style": "other style", "train": "training images"}  # Test set -> its title in pictures
 
 
-def _band(ax, x, table, c, name):
+def _band(ax, x, table, c, name, marker=None):
     "Mean over seeds (columns) with its 95% interval"
     mean, half = zip(*(mean_interval(row) for row in table))
-    ax.plot(x, mean, color=c, label=name)
+    ax.plot(x, mean, color=c, label=name, marker=marker, ms=5)
     ax.fill_between(x, np.subtract(mean, half), np.add(mean, half), color=c, alpha=0.18, lw=0)
 
 
@@ -305,6 +306,7 @@ def plot_lambda(
     table: pd.DataFrame,  # A row per seed and lambda, with the measures as columns, and perhaps the rule
     columns: list = ("acc_same", "acc_shifted", "acc_new"),  # What to draw, a line each
     ylabel: str = "accuracy",  # Name of the quantity
+    title: str = "",  # What the table is about
 ) -> Figure:
     "Final measures against lambda; mean and 95% interval over seeds"
     missing = [c for c in columns if c not in table]
@@ -317,6 +319,7 @@ def plot_lambda(
     others = set(table["rule"].dropna()) - {"coop", "prograd"} if "rule" in table else ()
     ax.set(xlabel=f"strength of {', '.join(sorted(others))}" if others else "$\\lambda$   (0 = CoOp, 1 = full projection)", ylabel=ylabel)
     ax.set_ylim(bottom=0)
+    if title: fig.suptitle(title)
     fig.legend(loc="outside lower center", ncols=2)
     return fig
 
@@ -333,9 +336,9 @@ def plot_shots(
     if missing: raise ValueError(f"no column {missing[0]!r} to draw; there are {', '.join(table.columns)}")
     fig, axes = plt.subplots(1, len(columns), figsize=(3.1 * len(columns) + 0.6 * (len(columns) == 1), 2.9), sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):
-        for (method, lam), group in table.groupby(["method", "lam"], dropna=False, sort=False):
+        for ((method, lam), group), marker in zip(table.groupby(["method", "lam"], dropna=False, sort=False), cycle("os^Dv")):
             wide, rule = group.pivot(index="shots", columns="seed", values=column).sort_index(), _rule_of(method)
-            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), colour(lam, rule, table.loc[table["method"].map(_rule_of) == rule, "lam"].unique()), label(lam, rule))
+            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), colour(lam, rule, table.loc[table["method"].map(_rule_of) == rule, "lam"].unique()), label(lam, rule), marker)
         ax.set(title=SPLIT_TITLES.get(column.removeprefix("acc_"), column.replace("_", " ")), xlabel="shots", xscale="log")
         ax.set_xticks(sorted(table["shots"].unique()), [f"{x:g}" for x in sorted(table["shots"].unique())])
         ax.minorticks_off()

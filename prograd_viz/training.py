@@ -381,7 +381,7 @@ class _Keeper:
         "Everything as a `Runs`"
         if self.disk and self.done:
             self._write(last=True)
-            return load_runs(self.disk.path, clip, task)
+            return replace(load_runs(self.disk.path), clip=clip, task=task)
         steps, token_cos, at, contexts, texts = self._so_far(self.log, last=True)
         return Runs(steps, at, contexts, texts, token_cos, _to_numpy(self.judge.text), self.judge.zero_shot, tuple(self.lambdas), task.classes, config, interrupted, clip, task)
 
@@ -537,7 +537,7 @@ def _train_missing(clip, task, config, rule, out, checkpoint_every, callbacks, p
         if new.interrupted: return replace(there, clip=clip, task=task)
         save_runs(there.join(new), out, replaces=True)
     shutil.rmtree(inside, ignore_errors=True)
-    return load_runs(out, clip, task)
+    return replace(load_runs(out), clip=clip, task=task)
 
 # %% ../nbs/06_training.ipynb #19c1df4e
 def train_together(

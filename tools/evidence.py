@@ -207,7 +207,7 @@ def write(result, out, planned):
             splits = [c for c in ("acc_same", "acc_shifted", "acc_new") if mine.loc[mine["lam"] == 0, c].notna().any()]
             plot_shots(mine, splits, title=f"{kind} contexts, rho = {rho:g}").savefig(out / f"shots-{kind}-rho{rho:g}.png")
     strongest = table[(table["context"] == "unified") & (table["rho"] == table["rho"].max()) & (table["shots"] == 8)]
-    plot_lambda(strongest.dropna(subset="lam")).savefig(out / "lambda.png")
+    plot_lambda(strongest.dropna(subset="lam"), title=f"unified contexts, rho = {table['rho'].max():g}, 8 shots").savefig(out / "lambda.png")
     plot_against(table, ["conflict", "share_same_true", "share_same_contrast"], "drop").savefig(out / "background.png")
 
 
