@@ -3,7 +3,7 @@
     python tools/evidence.py            # 3,000 trainings, about two hours on two cores; resumable; writes figures/evidence/
     python tools/evidence.py --quick    # shots 1, 4 and 8, rho 0.5 and 1, unified contexts: 600 trainings, half an hour
     python tools/evidence.py --fresh    # computes again also what a clone finds in figures/evidence/records.jsonl.gz
-    python tools/evidence.py --again 8  # computes so many of its stacks, drawn at random, a second time, and compares the numbers
+    python tools/evidence.py --again 24 # computes so many of its jobs, drawn at random, a second time, and compares the numbers
 
 Seeds 2000 to 2019 are used here and nowhere else. The run sets stay in evidence/ (under 1 GB); tables and pictures go to figures/evidence/.
 """
@@ -27,7 +27,7 @@ from prograd_viz.faithful import composites
 from prograd_viz.plots import colour, figure, label, plot_lambda, plot_shots
 from prograd_viz.runs import mean_interval
 from prograd_viz.summary import summarise
-from prograd_viz.sweep import Job, Sweep, cells_of, jobs_of, stacks_of, sweep
+from prograd_viz.sweep import Job, Sweep, cells_of, jobs_of, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS, LAMBDAS = range(2000, 2020), (0, 0.25, 0.5, 0.75, 1)
@@ -39,6 +39,11 @@ def cells(quick):
     "The grid, a row per training"
     shots, rhos, contexts = ((1, 4, 8), (0.5, 1.0), ["unified"]) if quick else ((1, 2, 4, 8, 16), (0.5, 0.8, 1.0), list(CONTEXTS))
     return pd.DataFrame([{"shots": k, "seed": seed, "rho": rho, "lam": lam, "test_per_class": 12, "checkpoint_every": 200, **CONTEXTS[c]} for seed in SEEDS for c in contexts for k in shots for rho in rhos for lam in LAMBDAS])
+
+
+def trained(grid, out):
+    "The sweep of a grid; no job shares a pass with others, so that its digits do not depend on what else was asked for"
+    return sweep(grid, out, measure=looks_and_leans, stack=1)
 
 
 def looks_and_leans(runs):
@@ -232,17 +237,15 @@ def pack(sweep, archive):
 
 
 def again(archive, n):
-    "Stacks of the archive, computed a second time; how many of their jobs give other numbers"
+    "Jobs of the archive, computed a second time; how many give other numbers"
     records = [json.loads(line) for line in gzip.open(archive, "rt")]
-    jobs = [Job(r["options"], tuple(r["lambdas"])) for r in records]
-    stacks, before = stacks_of(jobs), {job.name: r["rows"] for job, r in zip(jobs, records)}
-    drawn = [job for i in np.random.default_rng().permutation(len(stacks))[:n] for job in stacks[i]]
+    drawn = [records[i] for i in np.random.default_rng().permutation(len(records))[:n]]
     with tempfile.TemporaryDirectory() as folder:
-        second = sweep(pd.DataFrame([job.options | {"lam": lam} for job in drawn for lam in job.lambdas]), folder, measure=looks_and_leans)
+        second = trained(pd.DataFrame([r["options"] | {"lam": lam} for r in drawn for lam in r["lambdas"]]), folder)
         new = {job.name: json.loads((second.out / "results" / f"{job.name}.json").read_text()).get("rows") for job in jobs_of(second.cells)}
-    other = [job for job in drawn if new[job.name] != before[job.name]]
+    other = [r for r in drawn if new[Job(r["options"], ()).name] != r["rows"]]
     print(f"{len(drawn)} jobs of {len(records)} a second time: {len(drawn) - len(other)} give the same numbers to the last digit, {len(other)} do not")
-    for job in other: print(" ", job.options)
+    for r in other: print(" ", r["options"])
     return len(other)
 
 
@@ -256,22 +259,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a part of the grid; writes figures/evidence/quick/")
     parser.add_argument("--fresh", action="store_true", help="compute all again, also what figures/evidence/records.jsonl.gz holds")
-    parser.add_argument("--again", type=int, metavar="N", help="compute N stacks of jobs a second time and compare")
+    parser.add_argument("--again", type=int, metavar="N", help="compute N jobs a second time and compare")
     parser.add_argument("--draw", action="store_true", help="train nothing: tables and pictures of what is finished")
-    parser.add_argument("--out", type=Path, help="folder of the run sets; evidence/, or evidence/quick/")
+    parser.add_argument("--out", type=Path, default=ROOT / "evidence", help="folder of the run sets")
     opt = parser.parse_args()
     figures, grid = ROOT / "figures" / "evidence", cells(opt.quick)
-    out = opt.out or ROOT / "evidence" / ("quick" if opt.quick else "")
     if opt.again: return again(figures / "records.jsonl.gz", opt.again)
-    if not opt.fresh: unpack(figures / "records.jsonl.gz", out)
-    result = Sweep(out, cells_of(grid))
+    if not opt.fresh: unpack(figures / "records.jsonl.gz", opt.out)
+    result = Sweep(opt.out, cells_of(grid))
     if not opt.draw:
-        sweep(grid, out, measure=looks_and_leans)
+        trained(grid, opt.out)
         if len(result.failures): sys.exit(f"{len(result.failures)} trainings failed:\n{result.failures['traceback'].iloc[0]}")
         if not opt.quick: pack(result, figures / "records.jsonl.gz")
     ready = complete(result)
     if ready.empty: sys.exit("no seed is complete yet; call again to go on")
-    write(Sweep(out, ready), figures / ("quick" if opt.quick else ""), len(grid))
+    write(Sweep(opt.out, ready), figures / ("quick" if opt.quick else ""), len(grid))
 
 
 if __name__ == "__main__": sys.exit(main())
