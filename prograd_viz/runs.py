@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -302,4 +303,8 @@ def mean_interval(
     v = np.asarray(values, dtype=float)
     v = v[~np.isnan(v)]
     if len(v) < 2: return (v.mean() if len(v) else np.nan), np.nan
-    return v.mean(), stats.t.ppf(0.5 + confidence / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v))
+    return v.mean(), _quantile(0.5 + confidence / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v))
+
+
+@lru_cache
+def _quantile(share, freedom): return stats.t.ppf(share, freedom)

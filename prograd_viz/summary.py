@@ -118,9 +118,9 @@ def _long(table, keys, measures, how):
     "A row per group and measure"
     rows = []
     for key, group in table.groupby(keys, dropna=False, sort=False):
-        for m in measures:
-            values = group[m].astype(float)
-            if values.notna().any(): rows.append((*key, m, *how(values), int(values.notna().sum())))
+        for m, values in zip(measures, group[measures].to_numpy(float).T):
+            seeds = int((~np.isnan(values)).sum())
+            if seeds: rows.append((*key, m, *how(values), seeds))
     return pd.DataFrame(rows, columns=[*keys, "measure", "mean", "low", "high", "seeds"])
 
 

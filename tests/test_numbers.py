@@ -25,6 +25,7 @@ from prograd_viz.study import Study
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import compare_evidence
 import evidence
 import headline
 
@@ -107,6 +108,7 @@ CLAIMS = [
     (r"lies less on it in (\d+), more in (\d+)", lambda: ahead("share_shifted_contrast")[1::-1]),
     (r"the first picture ([\d.]+) s", lambda: (f"{explorer_ms('first picture') / 1000:.1f}",)),
 ]
+CLAIMS = [(said, cache(expected)) for said, expected in CLAIMS]
 # numbers that are no measurements
 KNOWN = {
     r"Intervals are 95%|a 95% interval": "a convention", r"77 tokens": "CLIP's context length", r"Python 3\.1[0-3]\b": "a version", r"resolve for 3\.12 and 3\.13": "versions", r"pandas 3": "a version",
@@ -214,6 +216,16 @@ def test_the_table_of_results_follows_from_its_csv():
 
 def test_the_table_of_neighbours_follows_from_its_csv():
     assert headline.neighbours_md(rows("headline/neighbours")) == (FIGURES / "headline/neighbours.md").read_text(encoding="utf-8")
+
+
+def test_two_computations_of_the_evidence_are_compared(monkeypatch):
+    "An archive beside itself differs nowhere; beside another processor's, everywhere in the last digits, and the verdicts are compared"
+    monkeypatch.setattr(evidence, "SEEDS", range(2000, 2002))
+    archive, other = (FIGURES / "evidence" / name for name in ("records.jsonl.gz", "records-avx2.jsonl.gz"))
+    itself, beside = ("\n".join(compare_evidence.report(archive, b)) for b in (archive, other))
+    assert "- 60 of 60 jobs" in itself and "mean over seeds is 0.0000" in itself and "- 0 of" in itself and "differ by 0.0000 at most" in itself
+    assert "- 0 of 60 jobs" in beside and "mean over seeds is 0.0000" not in beside and "over the 2 seeds" in beside
+    assert re.search(r"(?m)^\| accuracy, new \| (\d+ / ){2}\d+ \| (\d+ / ){2}\d+ \|$", beside) and re.search(r"(?m)^\| accuracy, new \| [1-9]\d* of 210 \| 0\.\d{3} \|$", beside)
 
 
 def test_the_model_card_follows_from_its_json():
