@@ -88,9 +88,11 @@ LEANS = {"drop": "drop of accuracy when backgrounds are swapped", "follows_backg
 
 
 def prepared(results):
-    "Results with the context's kind, and what is derived from columns"
+    "Results with the context's kind, and what is derived from columns, in an order of their own"
     kind = results["class_specific"] if "class_specific" in results else pd.Series(False, results.index)
-    return results.assign(context=np.where(kind.eq(True), "class-specific", "unified"), drop=results["acc_as_is"] - results["acc_background_swapped"])
+    table = results.assign(context=np.where(kind.eq(True), "class-specific", "unified"), drop=results["acc_as_is"] - results["acc_background_swapped"])
+    table = table[[*(first := ["context", "rho", "shots", "seed", "method", "lam"]), *sorted({*table} - {*first})]]
+    return table.sort_values(["context", "rho", "shots", "seed", "lam"], ascending=[False, True, True, True, True], na_position="first", ignore_index=True)
 
 
 def settings(table, against="CoOp"): return summarise(table, ["context", "rho", "shots"], [*MEASURES, *SHARES, *LEANS, "conflict"], against=against)
