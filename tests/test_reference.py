@@ -175,17 +175,17 @@ def test_a_random_start_is_a_normal_draw_that_follows_the_seed(tiny):
 
 # -- the fast encoder ---------------------------------------------------------
 
-@pytest.fixture(params=(0, math.inf), ids=("packed", "padded"))
+@pytest.fixture(params=(0, math.inf), ids=("grouped", "dense"))
 def packing(request, monkeypatch):
-    "Classes of each length in a group of their own, or all padded to the longest"
-    monkeypatch.setattr(prompts_module, "PACK_FROM", request.param)
+    "Attention group by group, or one with a mask over the whole row"
+    monkeypatch.setattr(prompts_module, "DENSE_TO", request.param)
     return request.param
 
 
 def assert_same_encoder(clip, reference, rtol=1e-9, packing=None, **options):
     "Features and gradients of the fast encoder are those of `reference`, for several runs and random cotangents"
     prompts = make_prompts(clip, [*CLASSES, "x"], **options)
-    if packing is not None: assert len(prompts.packing().groups) == (3 if packing == 0 else 1), "x and dog are of one length"
+    if packing is not None: assert len(prompts.packing.groups) == 3 and (prompts.packing.sees is None) == (packing == 0), "x and dog are of one length"
     contexts = prompts.start + 0.3 * normal(4, 2, *prompts.start.shape)
     out = []
     for encode in (text_features, reference):

@@ -489,7 +489,7 @@ def test_a_step_reads_nothing_back_from_the_device(clip, bare):
             return func(*args, **(kwargs or {}))
 
     prompts = make_prompts(clip, bare.classes)
-    prompts.packing(2)  # decided once
+    prompts.packing  # decided once
     context = torch.nn.Parameter(prompts.start.repeat(2, 1, 1) + 0.01)
     optimiser = torch.optim.SGD([context], lr=0.002, momentum=0.9)
     images, teacher = bare.train.features(clip), teacher_features(clip, bare.classes)

@@ -8,7 +8,6 @@ Weights are random, so nothing is downloaded. Ways that are compared run in turn
 import argparse
 import inspect
 import json
-import math
 import os
 import platform
 import subprocess
@@ -19,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from unittest.mock import patch
 
 import matplotlib
 import pandas as pd
@@ -27,7 +25,6 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from prograd_viz import prompts as prompts_module
 from prograd_viz.cam import cam_operator, package_maps, target_layer
 from prograd_viz.clip import ASSETS, load_clip
 from prograd_viz.gradients import prompt_gradients
@@ -102,11 +99,6 @@ def cut_text(prompts, context): return peers_text(prompts, context, int(prompts.
 
 
 def shared_text(prompts, context): return text_features(prompts, context[None])[0]
-
-
-def padded_text(prompts, context):
-    "The library's encoder with every class padded to the longest"
-    with patch.object(prompts_module, "PACK_FROM", math.inf): return shared_text(prompts, context)
 
 
 def peers_step(setting, context, optimiser, text=peers_text, images=None, lam=1.0):
@@ -204,8 +196,7 @@ def text_ladder(bench, what, model, classes, m, at_least):
     "The text step, each speed-up switched on after the other"
     s = Setting(model, classes, m, device=bench.device)
     rungs = {"peers: 77 tokens, two backward passes": peers_way(s, images=s.images), "+ padding cut": peers_way(s, cut_text, s.images),
-             "+ prefix shared, only end tokens last": peers_way(s, padded_text, s.images),
-             "+ classes packed": peers_way(s, shared_text, s.images), "+ both gradients in one backward pass": s.step}
+             "+ prefix shared, classes packed, only end tokens last": peers_way(s, shared_text, s.images), "+ both gradients in one backward pass": s.step}
     times = beside(bench.size.rounds, *rungs.values())
     bench.ladder += [{"what": what, "rung": rung, "seconds": t, "ratio": times[0] / t} for rung, t in zip(rungs, times)]
     theirs, ours = (gflop(rungs[r]) for r in (next(iter(rungs)), list(rungs)[-1]))
@@ -262,7 +253,7 @@ def share_of_peak(bench, setting, took):
     rate = work / took
     bench.rates["our step, float32"] = rate
     bench.bar(f"share of the float32 matrix-product rate, {bench.size.text_classes}-class step", rate / bench.rates["float32 product"], "", note=f"{work:.0f} GFLOP at {rate:.0f} GFLOP/s, product {bench.rates['float32 product']:.0f}")
-    lower = replace(setting.prompts, clip=replace(setting.clip, autocast=torch.bfloat16), _parts={}, _packings={})
+    lower = replace(setting.prompts, clip=replace(setting.clip, autocast=torch.bfloat16), _parts={})
     half = lambda: prompt_gradients(lower, setting.context, setting.images, setting.labels, setting.teacher_logits)
     full_time, half_time = beside(bench.size.rounds, setting.gradients, half)
     bench.rates["our step, bfloat16"] = work / half_time
