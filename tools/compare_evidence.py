@@ -6,7 +6,7 @@
 On one kind of processor, two computations give the same digits. Another kind adds up the same numbers in another order: float32 is
 rounded elsewhere, and in a few trainings an image near the boundary falls to the other side. What counts then is whether the
 sentences stay: this says how far single prompts, means, verdicts and rank correlations move. The archive was computed on processors
-with AVX-512; records-avx2.jsonl.gz, which lies beside it, on an AMD EPYC of the third generation, which has AVX2 alone: 17 of the 20
+with AVX-512, with one attention per group of classes; records-avx2.jsonl.gz, which lies beside it, on an AMD EPYC of the third generation, which has AVX2 alone: 17 of the 20
 seeds are complete there.
 """
 import argparse
