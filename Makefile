@@ -22,7 +22,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
-	@echo '  ARGS="--seeds 5" goes to what demo, lab, docs, figures, evidence, pocket, mutants, soak, bench, models or published start, and to pytest for test.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, app, docs, figures, evidence, pocket, mutants, soak, bench, models or published start, and to pytest for test.'
 	@echo '  NB=nbs/04_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
@@ -74,7 +74,7 @@ evidence: env ## 3,000 trainings behind what README claims (two to three hours, 
 mutants: env ## break the library one line at a time and count what the tests catch
 	@$(RUN) MPLBACKEND=Agg $(BIN)/python tools/mutants.py $(ARGS)
 
-soak: env ## kill, damage, fill, interrupt and fuzz real trainings (an hour; resumable); writes figures/soak/
+soak: env ## kill, damage, fill, interrupt and fuzz real trainings (half an hour to an hour; resumable); writes figures/soak/
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/soak.py $(ARGS)
 
 bench: env ## time the published trainers' way and ours side by side, then the explorer in a browser, then sweeps (20 minutes); writes figures/bench/
@@ -109,6 +109,6 @@ pins: env ## write constraints.txt and environment.yml from what .venv has
 	@$(BIN)/python tools/pins.py
 	@touch $(VENV)/.ready
 
-clean: ## remove what can be made again, except .venv and the pretraining cache
+clean: ## remove what can be made again quickly
 	rm -rf build dist demo _docs *.egg-info .pytest_cache .hypothesis
 	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

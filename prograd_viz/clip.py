@@ -130,7 +130,7 @@ def _check_text(clip, text, allow_unknown):
     if not hasattr(clip.tokenizer, "encode"): return _check_length(clip, text)
     ids = clip.tokenizer.encode(text)
     if len(ids) + 2 > clip.context_length:
-        raise ValueError(f"text has {len(ids)} tokens, but only {clip.context_length - 2} fit between start and end: {text[:60]!r}")
+        raise ValueError(f"text has {len(ids)} tokens, but only {clip.context_length - 2} fit between start and end; shorten {text[:60]!r}")
     unknown = [] if clip.trained_ids is None else [i for i in ids if i not in clip.trained_ids]
     if not unknown: return
     pieces = [clip.tokenizer.decoder[i].removesuffix("</w>") for i in unknown]
@@ -143,7 +143,7 @@ def _check_text(clip, text, allow_unknown):
 def _check_length(clip, text):
     "Raise where a Hugging Face tokenizer would silently cut a text off"
     n = len(clip.tokenizer.tokenizer(text)["input_ids"])
-    if n > clip.context_length: raise ValueError(f"text has {n} tokens, but only {clip.context_length} fit: {text[:60]!r}")
+    if n > clip.context_length: raise ValueError(f"text has {n} tokens, but only {clip.context_length} fit; shorten {text[:60]!r}")
 
 
 def _near_tokens(clip, word):

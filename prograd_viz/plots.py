@@ -132,7 +132,7 @@ def plot_gradient_plane(
     lam: float,  # Which run
     step: int,  # Which step
 ) -> Figure:
-    "G_d, G_g, the rule's G and the real step in the plane of the two gradients, to scale"
+    "G_d, G_g and the rule's G in the plane of the two gradients, to scale; the real step, turned round and as long as G"
     arrows, reach, row = gradient_arrows(runs, lam, step)
     fig, ax = plt.subplots(figsize=(4.6, 4.2))
     ax.axhspan(-reach, 0, color="#000000", alpha=0.06, lw=0)

@@ -56,6 +56,7 @@ class Summary:
     ) -> pd.DataFrame:  # Text: mean ± half the width of the interval
         "One measure in the shape of the papers' tables: a row per method, a column per setting"
         source = self.differences if differences else self.means
+        if source.empty: raise ValueError(f"nothing to compare with: summarise found no method that its against= names, only {', '.join(self.means['method'].unique())}")
         check_known("measure", measure, dict.fromkeys(source["measure"]))
         if across is None: across = self.by[-1] if self.by else None
         else: check_known("column", across, self.by)
@@ -97,13 +98,14 @@ def summarise(
     options = [c for c in table if c in COLUMNS or c in _ALSO]
     by = [c for c in options if c not in ("seed", "lam") and table[c].astype(str).nunique() > 1] if by is None else [check_known("column", c, table) for c in by]
     measures = [c for c in table.select_dtypes(["number", "bool"]) if c not in (*options, *by)] if measures is None else [check_known("measure", c, table) for c in measures]
+    table = table.assign(**{c: table[c].map(lambda v: ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v) for c in by})  # lists cannot be grouped by
     _check_once(table, by)
     keys, how = [*by, "method", "lam"], lambda v: interval_of(v, interval, confidence)
     means = _long(table, keys, measures, how)
     gaps = _gaps(table, by, measures, against)
     differences = _long(gaps, keys, measures, how).assign(against=against) if len(gaps) else pd.DataFrame(columns=[*means, "against"])
     differences["decided"] = (differences["low"] > 0) | (differences["high"] < 0)
-    words = f"{confidence:.0%} intervals over seeds, {'Student t' if interval == 't' else 'percentile bootstrap of 9,999 draws'}"
+    words = f"{100 * confidence:.4g}% intervals over seeds, {'Student t' if interval == 't' else 'percentile bootstrap of 9,999 draws'}"
     return Summary(means, differences, tuple(by), words)
 
 

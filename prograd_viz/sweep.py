@@ -27,6 +27,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from joblib.externals import cloudpickle
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -34,7 +35,7 @@ from . import datasets
 from .checks import check_known, check_whole
 from .clip import load_clip
 from .data import few_shot, folder_task, pocket_task, without_bars
-from .rules import check_strengths
+from .rules import RULES, check_strengths
 from .runs import Runs, load_runs, run_name
 from .store import Lock, plain, write_whole
 from .training import planned_steps, train, train_together
@@ -57,9 +58,14 @@ def cells_of(
         rows = [dict(zip(columns, values)) for values in itertools.product(*each)]
     for c in columns: check_known("column of a grid", c, COLUMNS)
     rows = [{k: v for k, v in row.items() if not _missing(v)} for row in rows]
-    rows = [row | {"lam": lam} for row in rows for lam in ([row["lam"]] if "lam" in row else USUAL["lam"])]
+    rows = [row | {"lam": lam} for row in rows for lam in ([row["lam"]] if "lam" in row else _usual_strengths(row.get("rule", "prograd")))]
     if not rows: raise ValueError(f"this grid has no cells: {', '.join(f'{k} has {len(list(v))} values' for k, v in zip(columns, each)) if isinstance(grid, dict) and grid else 'the table is empty'}")
     return _frame([_in_order(USUAL | row) for row in rows])
+
+
+def _usual_strengths(rule):
+    "CoOp and ProGrad; for another rule, the strength of its source"
+    return USUAL["lam"] if rule == "prograd" or callable(rule) else [RULES[check_known("rule", rule, RULES)].usual]
 
 
 def _frame(rows):
@@ -85,7 +91,8 @@ def _checked_cell(key, row):
     if callable(value) or isinstance(value, pd.DataFrame): raise ValueError(f"{key}={value!r:.60} cannot be part of a sweep, which keeps its cells as text; give a name (for data of your own, a folder)")
     if key == "lam": return check_strengths(row.get("rule", "prograd"), [value]).item()
     if isinstance(value, float) and value.is_integer(): value = int(value)  # 1.0 and 1 are one cell
-    return plain(str(Path(value).expanduser().resolve()) if key == "root" or key == "data" and Path(str(value)).is_dir() else value)
+    folder = key == "root" or key == "data" and value not in ("pocket", *datasets.DATASETS) and Path(str(value)).is_dir()  # the order of `few_shot`
+    return plain(str(Path(value).expanduser().resolve()) if folder else value)
 
 
 def _canonical(options): return json.dumps(plain(options), sort_keys=True)
@@ -161,6 +168,7 @@ def run_jobs(
     threads: int = 1,  # Of torch
     measure: Callable | None = None,  # Runs -> DataFrame with a column lam
     rows: int = 0,  # See `train_together`
+    known_as: str | None = None,  # How records name the measure
 ) -> list:  # What was written, a record for each
     "Train jobs side by side, or go on with them; whatever goes wrong is part of the record"
     began, before = time.time(), torch.get_num_threads()
@@ -171,8 +179,8 @@ def run_jobs(
             ended = _attempt(train_together, whole := [p for p in prepared if isinstance(p, dict)], rows)
             ended = iter(ended if isinstance(ended, list) else [ended] * len(whole))
             ended = [next(ended) if isinstance(p, dict) else p for p in prepared]
-            about = lambda: {"threads": threads, "host": socket.gethostname(), "pid": os.getpid(), "measure": _name_of(measure), "seconds": round((time.time() - began) / len(jobs), 3)}
-            return [_write(job, out, _outcome(job, runs, out, measure) | about()) for job, runs in zip(jobs, ended)]
+            about = lambda: {"threads": threads, "host": socket.gethostname(), "pid": os.getpid(), "measure": known_as, "seconds": round((time.time() - began) / len(jobs), 3)}
+            return [_write(job, out, _outcome(job, runs, out, measure, known_as) | about()) for job, runs in zip(jobs, ended)]
     finally: torch.set_num_threads(before)
 
 
@@ -189,25 +197,51 @@ def _prepared(job, out, live):
     return {"clip": clip, "task": task, "lambdas": job.lambdas, **_FINAL_ONLY, **job.part(_OF_TRAINING), "out": out / "runs" / job.name, "resume": True, "progress": False, "callbacks": [beat]}
 
 
-def _outcome(job, runs, out, measure):
+def _outcome(job, runs, out, measure, known_as):
     "A record of how a job ended: with runs, or with an exception"
     record = {"options": job.options, "lambdas": job.lambdas}
     if isinstance(runs, Runs) and runs.interrupted: return record | {"status": "to do"}
     rows = _attempt(_rows, runs, measure) if isinstance(runs, Runs) else runs
-    if isinstance(rows, Exception): return record | {"status": "failed", "error": f"{type(rows).__name__}: {rows}", "traceback": "".join(traceback.format_exception(rows)), "rows": _rows_before(job, out, measure)}
-    return record | {"status": "done", "steps": int(runs.config["steps"]), "rows": plain(rows.to_dict("records"))}
+    if isinstance(rows, Exception): return record | {"status": "failed", "error": f"{type(rows).__name__}: {rows}", "traceback": "".join(traceback.format_exception(rows)), "rows": _rows_before(job, out, known_as)}
+    rows = plain(rows.to_dict("records"))
+    return record | {"status": "done", "steps": int(runs.config["steps"]), "rows": rows if measure else _beside(rows, _read(out, job).get("rows", []))}
 
 
-def _name_of(measure): return measure and f"{measure.__module__}.{getattr(measure, '__qualname__', type(measure).__name__)}"
+def _beside(rows, before):
+    "Rows of a call without a measure, and what an earlier one measured on the same prompts"
+    measured = {(r["method"], r["lam"]): r for r in before}
+    return [measured.get((r["method"], r["lam"]), {}) | r for r in rows]
 
 
-def _rows_before(job, out, measure):
+def _known_as(measure):
+    "How a record names a measure: by its name, and by a digest of its code and of what is bound to it"
+    if measure is None: return None
+    bound = []
+    while isinstance(measure, partial):
+        bound.append((measure.args, measure.keywords))
+        measure = measure.func
+    bound.append((_code(measure.__code__), measure.__defaults__, measure.__kwdefaults__, inspect.getclosurevars(measure).nonlocals) if inspect.isfunction(measure) else measure)
+    try: said = cloudpickle.dumps(bound)
+    except Exception: said = repr(bound).encode()  # something that cannot leave this process; the next one measures again
+    return f"{_name_of(measure)} {hashlib.sha256(said).hexdigest()[:10]}"
+
+
+def _code(code):
+    "What a function does, without where it stands"
+    plainly = lambda c: _code(c) if inspect.iscode(c) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c)
+    return [code.co_code.hex(), code.co_names, *map(plainly, code.co_consts)]
+
+
+def _name_of(measure): return f"{measure.__module__}.{getattr(measure, '__qualname__', type(measure).__name__)}"
+
+
+def _rows_before(job, out, known_as):
     "What was finished stays so, whatever fails when a job is taken up again"
     before = _read(out, job)
-    return before.get("rows", []) if _measured(before, measure) else []
+    return before.get("rows", []) if _measured(before, known_as) else []
 
 
-def _measured(record, measure): return measure is None or record.get("measure") == _name_of(measure)
+def _measured(record, known_as): return known_as is None or record.get("measure") in (known_as, known_as.split()[0])  # records of old have the name alone
 
 
 def _read(out, job):
@@ -236,6 +270,8 @@ def _rows(runs, measure):
     if measure is None: return rows
     more = measure(runs)
     if not isinstance(more, pd.DataFrame) or "lam" not in more: raise ValueError(f"measure {_name_of(measure)!r} must return a DataFrame with a column 'lam', got {type(more).__name__}")
+    taken = [c for c in more if c != "lam" and (c in rows or c in COLUMNS)]
+    if taken: raise ValueError(f"measure {_name_of(measure)!r} returns {', '.join(map(repr, taken))}, which the table has already; choose other names")
     return rows.merge(more, on="lam", how="left", validate="one_to_one")
 
 
@@ -270,8 +306,8 @@ def _on_joblib(work, stacks, workers, threads, gpus, retries):
                 yield from records
             return
         except TerminatedWorkerError as e:  # all workers go when one is killed; what they had done is on disk
-            warnings.warn(f"a worker was lost ({str(e)[:80]}...); starting its jobs again, {retries - attempt} times more at most", stacklevel=3)
-    for job in [job for jobs, _ in left.values() for job in jobs]: yield _lost(job, f"its worker was lost {retries + 1} times; is there enough memory?")
+            warnings.warn(f"a worker was lost ({str(e)[:80]}...); " + (f"starting its jobs again, {left_over} more times at most" if (left_over := retries - attempt) else "its jobs have failed"), stacklevel=3)
+    for job in [job for jobs, _ in left.values() for job in jobs]: yield _lost(job, f"its worker was lost {retries + 1} time{'s' * (retries > 0)}; is there enough memory?")
 
 
 def _on_ray(work, stacks, workers, threads, gpus, retries):
@@ -369,11 +405,13 @@ class Sweep:
 
     def runs(
         self,
-        **where,  # Column = value, such as seed=3
+        **where,  # Column = value, such as seed=3; lam=0.5: those that hold such a run
     ) -> list:  # Of `Runs`
         "The run sets of some jobs, opened lazily"
         for c in where: check_known("column", c, self.cells)
-        chosen = [job for job in jobs_of(self.cells) if all(job.options.get(k) == plain(v) for k, v in where.items())]
+        where = {k: _checked_cell(k, where) for k in where}
+        holds = lambda job, k, v: np.isclose(v, job.lambdas).any() if k == "lam" else job.options.get(k) == v
+        chosen = [job for job in jobs_of(self.cells) if all(holds(job, k, v) for k, v in where.items())]
         return [load_runs(self.out / "runs" / job.name) for job in chosen if _read(self.out, job).get("rows")]
 
     def __repr__(self):
@@ -406,19 +444,19 @@ def sweep(
     check_whole("stack", stack)
     check_whole("retries", retries, 0)
     if workers is not None: check_whole("workers", workers)
-    cells = _all_cells(grid, out)
+    cells, known_as = _all_cells(grid, out), _known_as(measure)
     out.mkdir(parents=True, exist_ok=True)
     lock = Lock(out)
     try:
         write_whole(out / "sweep.json", (json.dumps({"cells": plain(cells.to_dict("records"))}, indent=1) + "\n").encode())
         asked = {job.name for job in jobs_of(cells if grid is None else cells_of(grid))}
         result, jobs = Sweep(out, cells), [job for job in jobs_of(cells) if job.name in asked]
-        left = {job.name: job for job in jobs if not _finished(_read(out, job), job, measure)}
+        left = {job.name: job for job in jobs if not _finished(_read(out, job), job, known_as)}
         stacks = [_to_do(jobs, left, out) for jobs in stacks_of(jobs_of(cells), stack) if any(job.name in left for job in jobs)]
         with _Board(out, left.values(), len(jobs) - len(left), progress) as board:
             try:
-                for record in ENGINES[engine](partial(run_jobs, out=out, threads=threads, measure=measure), stacks, workers, threads, gpus, retries):
-                    if record.pop("lost", False): _write(job := Job(record["options"], ()), out, record | {"rows": _rows_before(job, out, measure)})
+                for record in ENGINES[engine](partial(run_jobs, out=out, threads=threads, measure=measure, known_as=known_as), stacks, workers, threads, gpus, retries):
+                    if record.pop("lost", False): _write(job := Job(record["options"], ()), out, record | {"rows": _rows_before(job, out, known_as)})
                     if record["status"] == "to do": raise KeyboardInterrupt  # it reached a worker first
                     board.ended_one(record)
             except KeyboardInterrupt: warnings.warn("interrupted: what is finished is kept; the same call goes on", stacklevel=2)
@@ -451,6 +489,6 @@ def _all_cells(grid, out):
     return _frame([*({k: v for k, v in row.items() if v is not None} for row in before), *new])
 
 
-def _finished(record, job, measure):
+def _finished(record, job, known_as):
     "Whether a job has all its cells and all its numbers"
-    return all(_status(record, lam) == "done" for lam in job.lambdas) and _measured(record, measure)
+    return all(_status(record, lam) == "done" for lam in job.lambdas) and _measured(record, known_as)

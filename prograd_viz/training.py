@@ -208,7 +208,7 @@ def train(
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
     config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress", "out", "resume", "checkpoint_every")} | {"rule": find_rule(rule)[0]}
-    if not isinstance(task, Task): raise TypeError(f"train wants a model and a task, train(clip, task); got a {type(clip).__name__} and a {type(task).__name__}")
+    if isinstance(clip, str) or not isinstance(task, Task): raise TypeError(f"train wants a model and a task, train(clip, task); got a {type(clip).__name__} and a {type(task).__name__}")
     free = [k for k in ("evaluate_every", "snapshot_every") if config[k] is None]  # what is there may say
     if out is None and (resume or checkpoint_every is not None): raise ValueError(f"resume={resume} and checkpoint_every={checkpoint_every} are about a folder; name it: out=")
     lams = _check_runs(lambdas, rule).to(clip.device)
@@ -262,7 +262,8 @@ def _check_recipe(task, epochs, batch_size, views, seed, temperature, **rates):
     if views != "fresh": check_whole("views", views, 0, fix="or 'fresh'")
     check_whole("seed", seed, 0)
     check_in_range("temperature", temperature, 1e-3)
-    check_in_range("memory_gb", min(rates.pop("memory_gb"), 1e9), 1e-3)
+    memory_gb = rates.pop("memory_gb")
+    check_in_range("memory_gb", 1e9 if memory_gb == math.inf else memory_gb, 1e-3)
     for name, value in rates.items(): check_in_range(name, value, 0)
     return published_epochs(task.shots) if epochs is None else check_whole("epochs", epochs)
 

@@ -21,6 +21,7 @@ from prograd_viz.data import pocket_task
 from prograd_viz.pocket import NOUNS, TEXTURES
 from prograd_viz.pretrain import _CARD, vocabulary
 from prograd_viz.study import Study
+from prograd_viz.training import train
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -106,6 +107,7 @@ CLAIMS = [
     (r"decided here either: ([-+]?\d+\.\d+) ± (\d+\.\d+)", lambda: undecided("share_same_true")),
     (r"under ProGrad than under CoOp in (\d+) settings, less in (\d+)", lambda: ahead("share_shifted_predicted")[:2]),
     (r"lies less on it in (\d+), more in (\d+)", lambda: ahead("share_shifted_contrast")[1::-1]),
+    (r"learn at a rate of ([\d.]+); unified ones start at the words of the template and learn at ([\d.]+)\.", lambda: (f"{evidence.CONTEXTS['class-specific']['lr']:g}", f"{inspect.signature(train).parameters['lr'].default:g}")),
     (r"the first picture ([\d.]+) s", lambda: (f"{explorer_ms('first picture') / 1000:.1f}",)),
 ]
 CLAIMS = [(said, cache(expected)) for said, expected in CLAIMS]
@@ -219,7 +221,7 @@ def test_the_table_of_neighbours_follows_from_its_csv():
 
 
 def test_two_computations_of_the_evidence_are_compared(monkeypatch):
-    "An archive beside itself differs nowhere; beside another processor's, everywhere in the last digits, and the verdicts are compared"
+    "An archive beside itself differs nowhere; beside another processor's and an earlier version's, everywhere in the last digits, and the verdicts are compared"
     monkeypatch.setattr(evidence, "SEEDS", range(2000, 2002))
     archive, other = (FIGURES / "evidence" / name for name in ("records.jsonl.gz", "records-avx2.jsonl.gz"))
     itself, beside = ("\n".join(compare_evidence.report(archive, b)) for b in (archive, other))

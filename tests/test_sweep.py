@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -134,10 +135,10 @@ def test_a_broken_image_fails_its_own_cell_alone(tmp_path):
             for i in range(4): Image.fromarray(render(Scene(noun, "sand", seed=10 * k + i))[0]).save(tmp_path / f"world-{k}" / noun / f"{i}.png")
         worlds.append(str(tmp_path / f"world-{k}"))
     Path(worlds[2], "dog", "1.png").write_bytes(b"\x89PNG broken")
-    grid = {"data": worlds, "seed": range(1, 7), "shots": 2, "lam": 1.0, "epochs": 2, "views": 0}
-    bad = pd.concat([cells_of(grid | {"data": worlds[:2] + worlds[3:]}), cells_of(grid | {"data": worlds[2], "seed": 1})])
-    with pytest.warns(UserWarning, match="1 of 19 cells failed"): result = sweep(bad, tmp_path / "out", workers=1, progress=False)
-    assert result.table["status"].value_counts().to_dict() == {"done": 18, "failed": 1}
+    grid = {"shots": 2, "lam": 1.0, "epochs": 2, "views": 0}
+    cells = pd.concat([cells_of(grid | {"data": world, "seed": range(1, n + 1)}) for world, n in zip(worlds, (8, 8, 1, 7))])
+    with pytest.warns(UserWarning, match="1 of 24 cells failed"): result = sweep(cells, tmp_path / "out", workers=1, progress=False)
+    assert result.table["status"].value_counts().to_dict() == {"done": 23, "failed": 1}
     failed = result.failures.iloc[0]
     assert failed["data"] == worlds[2] and "1.png" in failed["error"] and "cannot read image" in failed["traceback"]
 
@@ -148,9 +149,16 @@ def test_a_measure_that_comes_later_trains_nothing_again(local, tmp_path):
     first = sweep(grid, out, workers=1, progress=False)
     written = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*.safetensors")}
     again = sweep(grid, out, workers=1, progress=False, measure=last_norm)
-    assert written == {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*.safetensors")}
     table = again.results().dropna(subset="lam")
     assert np.allclose(table["norm"], [np.linalg.norm(runs.contexts[-1, runs.run(lam)]) for runs in first.runs() for lam in (0, 1)])
+    seen = lambda measure: sweep(grid, out, workers=1, progress=False, measure=measure).results().dropna(subset="lam")["norm"]
+    for factor in (2, 3): assert np.allclose(seen(partial(times_norm, factor)), factor * table["norm"])  # another argument is another measure
+    for edited in (lambda runs: times_norm(4, runs), lambda runs: times_norm(5, runs)): assert np.allclose(seen(edited), edited(first.runs()[0])["norm"].iloc[0] / table["norm"].iloc[0] * table["norm"])
+    results = lambda: {p: p.stat().st_mtime_ns for p in (out / "results").glob("*.json")}
+    before = results()
+    seen(edited)
+    assert results() == before  # the same one measures nothing again
+    assert written == {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*.safetensors")}
 
 
 def test_a_call_trains_what_it_asks_for_and_the_folder_remembers_the_rest(tmp_path):
@@ -161,6 +169,9 @@ def test_a_call_trains_what_it_asks_for_and_the_folder_remembers_the_rest(tmp_pa
     assert set(sweep(None, tmp_path, workers=1, progress=False).table["status"]) == {"done"}
 
 
+def times_norm(factor, runs): return last_norm(runs).assign(norm=lambda t: factor * t["norm"])
+
+
 def last_norm(runs): return pd.DataFrame({"lam": runs.lambdas, "norm": [float(np.linalg.norm(c)) for c in runs.contexts[-1]]})
 
 
@@ -169,6 +180,26 @@ def test_a_call_without_the_measure_keeps_its_numbers(tmp_path):
     first = sweep(grid, tmp_path, workers=1, progress=False, measure=last_norm)
     pd.testing.assert_frame_equal(numbers(sweep(None, tmp_path, workers=1, progress=False)), numbers(first), check_exact=True)
     assert first.results()["norm"].notna().sum() == 2
+    wider = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False).results()
+    assert wider.set_index("method")["norm"].notna().to_dict() == {"zero-shot": False, "CoOp": True, "ProGrad 0.5": False, "ProGrad 1": True}
+    whole = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False, measure=last_norm).results()
+    assert whole["norm"].notna().sum() == 3
+
+
+def test_a_measure_may_not_hide_a_column(tmp_path):
+    with pytest.warns(UserWarning, match="returns 'acc_same', 'seed', which the table has already"):
+        sweep({"shots": 1, "epochs": 1} | SMALL, tmp_path, workers=1, progress=False, measure=lambda runs: pd.DataFrame({"lam": runs.lambdas, "acc_same": 0.5, "seed": 3}))
+
+
+def test_a_folder_that_is_called_like_a_data_set_is_not_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pocket", "oxford_pets", "mine"): Path(name).mkdir()
+    assert [cells_of({"data": name})["data"].iloc[0] for name in ("pocket", "oxford_pets", "mine")] == ["pocket", "oxford_pets", str(tmp_path / "mine")]
+
+
+def test_runs_are_chosen_by_lambda_and_a_rule_has_its_own_strength(local):
+    assert len(local.runs(lam=0.5)) == 8 and local.runs(lam=0.25) == []
+    assert cells_of({"rule": ["coop", "kgcoop", "prograd"]}).groupby("rule")["lam"].agg(list).to_dict() == {"coop": [0.0], "kgcoop": [8.0], "prograd": [0.0, 1.0]}
 
 
 def test_what_was_done_stays_done_when_more_of_it_fails(tmp_path, monkeypatch):

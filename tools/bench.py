@@ -1,7 +1,7 @@
 """What every speed-up is worth and what a step costs as work grows: the published trainers' way and the library's, side by side.
 
     python tools/bench.py            # some ten minutes on two idle cores; writes figures/bench/
-    python tools/bench.py --quick    # the same code on the pocket model, in seconds; its times mean nothing
+    python tools/bench.py --quick    # the same code on the pocket model, in seconds; its times mean nothing; writes figures/bench/quick/
 
 Weights are random, so nothing is downloaded. Ways that are compared run in turns in one process; a time is the median of its turns.
 """
@@ -416,7 +416,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="small and meaningless, to see that it runs")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, help="of torch; all cores by default")
-    parser.add_argument("--out", type=Path, default=ROOT / "figures" / "bench", help="where to write")
+    parser.add_argument("--out", type=Path, help="where to write; figures/bench, with --quick a folder quick in it")
     parser.add_argument("--memory-of", type=int, metavar="CLASSES", help="only measure the memory of a step with so many classes")
     args = parser.parse_args()
     if args.threads: torch.set_num_threads(args.threads)
@@ -435,7 +435,7 @@ def main():
     side_by_side(bench)
     maps(bench)
     growth(bench)
-    out = save(bench, args.out)
+    out = save(bench, args.out or ROOT / "figures" / "bench" / ("quick" * args.quick))
     print(f"\n{table(bench, machine(args.device))}\n{time.time() - started:.0f} s; written to {out}")
 
 

@@ -67,7 +67,7 @@ def save(table, turns):
     table["beside"] = (1000 * (table["short"] - table["short"].iloc[0] / 2) / jobs).where(two)  # two workers do two jobs' work at a time
     OUT.mkdir(parents=True, exist_ok=True)
     table.round(4).to_csv(OUT / "sweep.csv", index=False)
-    lines = ["# Sweeps", "", f"Written by `python tools/bench_sweep.py`: {jobs} jobs of {len(TASK['lam'])} lambdas on the pocket model, medians of {turns} turns. {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch').split('+')[0]}, joblib {version('joblib')}, Ray {version('ray')}.", "",
+    lines = ["# Sweeps", "", f"Written by `python tools/bench_sweep.py --turns {turns}`: {jobs} jobs of {len(TASK['lam'])} lambdas on the pocket model, medians of {turns} turns. {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch').split('+')[0]}, joblib {version('joblib')}, Ray {version('ray')}.", "",
              f"| | {jobs} long jobs, s | fastest to slowest | times faster | {jobs} jobs of one epoch, s | overhead a job, ms |", "|---|---:|---:|---:|---:|---:|"]
     lines += [f"| {r.way} | {r.long:.1f} | {r.fastest:.1f} to {r.slowest:.1f} | {r.faster:.2f} | {r.short:.2f} | {'–' if pd.isna(r.beside) else f'{r.beside:.0f}'} |" for r in table.itertuples()]
     page = "\n".join([*lines, "", "The overhead is what two workers take beside half of what one takes for the jobs of one epoch. Only the last way stacks seeds.", ""])

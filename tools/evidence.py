@@ -193,6 +193,12 @@ def plot_against(table, firsts, second):
 PAIRS = [("conflict", "drop"), ("conflict", "follows_background"), *((share, "drop") for share in SHARES if "same" in share)]
 
 
+def _apart():
+    "How the contexts differ, apart from what they share"
+    own = ", ".join(f"{k} {v}" for k, v in CONTEXTS["class-specific"].items() if k != "class_specific")
+    return f"Class-specific contexts have {own}; unified ones what `train` does unless told."
+
+
 def write(result, out, planned):
     "Tables and pictures"
     out.mkdir(parents=True, exist_ok=True)
@@ -203,7 +209,7 @@ def write(result, out, planned):
     differences.round(5).to_csv(out / "differences.csv", index=False)
     found.round(4).to_csv(out / "correlations.csv", index=False)
     n = table["seed"].nunique()
-    lines = ["# Evidence", "", f"Written by `make evidence`: {len(result.cells):,} of {planned:,} planned trainings, {n} seeds ({table['seed'].min()} to {table['seed'].max()}), rho {', '.join(f'{r:g}' for r in sorted(table['rho'].unique()))}, shots {', '.join(f'{k:g}' for k in sorted(table['shots'].unique()))}, {' and '.join(table['context'].unique())} contexts. {summary.interval}. torch {torch.__version__.split('+')[0]}, one thread a training. All settings keep the noise, the size of the objects and the logit scale of the one that was chosen before, on other seeds, for its gap.", "",
+    lines = ["# Evidence", "", f"Written by `make evidence`: {len(result.cells):,} of {planned:,} planned trainings, {n} seeds ({table['seed'].min()} to {table['seed'].max()}), rho {', '.join(f'{r:g}' for r in sorted(table['rho'].unique()))}, shots {', '.join(f'{k:g}' for k in sorted(table['shots'].unique()))}, {' and '.join(table['context'].unique())} contexts. {_apart()} {summary.interval}. torch {torch.__version__.split('+')[0]}, one thread a training. All settings keep the noise, the size of the objects and the logit scale of the one that was chosen before, on other seeds, for its gap.", "",
              "## Accuracy", "", "Zero-shot, CoOp and ProGrad (lambda 1): accuracy on same / shifted / new; then the difference seed by seed, bold where its interval leaves out 0.", "", *accuracy_md(table, summary), "", "In how many settings the interval of a difference leaves out 0 (not corrected for their number):", "", *(line for pair in (PAIR[::-1], (PAIR[1], "zero-shot"), (PAIR[0], "zero-shot")) for line in (*tally_md(differences, MEASURES, *pair), "")),
              "## Where the maps lie", "", "Share of the Grad-CAM map on the object, for the class's own score (true), the predicted class's, and true minus its strongest rival (contrast); maps with no positive evidence are left out. Means over all settings:", "", *shares_md(table), "", *tally_md(differences, SHARES), "",
              "## What conflict and maps have to do with the background", "", f"Spearman's rank correlation over {found['trainings'].max():,} tuned prompts, mean and 95% interval over seeds. First over all trainings of a seed, then over those of one kind of context: settings and lambdas differ. In the last column they are held, and only the seed differs.", "", *correlations_md(found), ""]
@@ -233,7 +239,8 @@ def unpack(archive, out):
 def pack(sweep, archive):
     "All records of finished trainings, one a line, in an order of their own"
     records = [json.loads(path.read_text()) for job in jobs_of(sweep.cells) if (path := sweep.out / "results" / f"{job.name}.json").is_file()]
-    lines = sorted(json.dumps({k: v for k, v in r.items() if k not in ("host", "pid")}, sort_keys=True) for r in records if r["status"] == "done")
+    kept = lambda r: {k: v.split()[0] if k == "measure" else v for k, v in r.items() if k not in ("host", "pid")}  # the measure by its name: another Python has other byte code
+    lines = sorted(json.dumps(kept(r), sort_keys=True) for r in records if r["status"] == "done")
     archive.parent.mkdir(parents=True, exist_ok=True)
     archive.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
 

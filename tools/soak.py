@@ -1,6 +1,6 @@
 """Runs that survive, tried with real processes: kills, damage, full disks, two writers, hostile files, Ctrl-C, long trainings.
 
-    make soak                              # all rows in full, half an hour on 2 cores; stopped, it goes on where it was
+    make soak                              # all rows in full, half an hour to an hour on 2 cores; stopped, it goes on where it was
     make soak ARGS="--only kills damage"   # some of them
     make soak ARGS=--fresh                 # from the start, with a new seed
 
