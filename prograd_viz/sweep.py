@@ -27,7 +27,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from joblib.externals import cloudpickle
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -221,9 +220,9 @@ def _known_as(measure):
         bound.append((measure.args, measure.keywords))
         measure = measure.func
     bound.append((_code(measure.__code__), measure.__defaults__, measure.__kwdefaults__, inspect.getclosurevars(measure).nonlocals) if inspect.isfunction(measure) else measure)
-    try: said = cloudpickle.dumps(bound)
-    except Exception: said = repr(bound).encode()  # something that cannot leave this process; the next one measures again
-    return f"{_name_of(measure)} {hashlib.sha256(said).hexdigest()[:10]}"
+    try: digest = joblib.hash(bound)
+    except Exception: digest = joblib.hash(repr(bound))  # something that cannot leave this process; the next one measures again
+    return f"{_name_of(measure)} {digest}"
 
 
 def _code(code):
