@@ -1,13 +1,13 @@
 """Two computations of the evidence side by side: the archive in figures/evidence/, and one from another machine or version.
 
-    python tools/evidence.py --fresh --out elsewhere            # on the other machine, which rewrites its records.jsonl.gz
-    python tools/compare_evidence.py records-avx2.jsonl.gz      # compares such a file with the archive; writes figures/evidence/compared.md
+    python tools/evidence.py --fresh --out elsewhere            # on another machine, or by another version, which rewrites its records.jsonl.gz
+    python tools/compare_evidence.py records-avx512.jsonl.gz    # compares such a file with the archive; writes figures/evidence/compared.md
 
-On one kind of processor, two computations give the same digits. Another kind adds up the same numbers in another order: float32 is
-rounded elsewhere, and in a few trainings an image near the boundary falls to the other side. What counts then is whether the
-sentences stay: this says how far single prompts, means, verdicts and rank correlations move. The archive was computed on processors
-with AVX-512, with one attention per group of classes; records-avx2.jsonl.gz, which lies beside it, on an AMD EPYC of the third generation, which has AVX2 alone: 17 of the 20
-seeds are complete there.
+On one kind of processor, two computations by one version give the same digits. Another kind adds up the same numbers in another order:
+float32 is rounded elsewhere, and in a few trainings an image near the boundary falls to the other side. What counts then is whether the
+sentences stay: this says how far single prompts, means, verdicts and rank correlations move. The archive was computed on an AMD EPYC of
+the third generation, which has AVX2 alone; records-avx512.jsonl.gz, which lies beside it, on processors with AVX-512 by version 0.1,
+whose attention went group by group of classes.
 """
 import argparse
 import tempfile
