@@ -68,7 +68,7 @@ figures: env ## draw the pictures of README and tutorials again (trains ten seed
 pocket: env ## train the pocket model again, from nothing (resumable; half an hour on 2 cores)
 	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)
 
-evidence: env ## 3,000 trainings behind what README claims (two to three hours, by the machine; resumable; ARGS=--quick: half an hour); writes figures/evidence/
+evidence: env ## 3,000 trainings behind what README claims (two and a half hours on 2 cores; resumable; ARGS=--quick: half an hour); writes figures/evidence/
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/evidence.py $(ARGS)
 
 mutants: env ## break the library one line at a time and count what the tests catch

@@ -1,6 +1,6 @@
 """What the README says about ProGrad, CoOp and where they look, over seeds, shots, lambdas, contexts and backgrounds.
 
-    python tools/evidence.py            # 3,000 trainings, two to three hours on two cores, by the machine; resumable; writes figures/evidence/
+    python tools/evidence.py            # 3,000 trainings, two and a half hours on two cores; resumable; writes figures/evidence/
     python tools/evidence.py --quick    # shots 1, 4 and 8, rho 0.5 and 1, unified contexts: 600 trainings, half an hour
     python tools/evidence.py --fresh    # computes again also what a clone finds in figures/evidence/records.jsonl.gz
     python tools/evidence.py --again 24 # computes so many of its jobs, drawn at random, a second time, and compares the numbers
