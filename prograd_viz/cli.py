@@ -99,7 +99,7 @@ def report(
 
 def _sentence(split, mean, half, seeds):
     "Who wins, or that one cannot tell"
-    if seeds < 2: return f"ProGrad - CoOp on {split}: {mean:+.3f} with one seed, which has no interval"
+    if seeds < 2: return f"ProGrad - CoOp on {split}: {mean:+.3f}: undecided, one seed has no interval"
     gap = f"ProGrad - CoOp on {split}: {mean:+.3f} ± {half:.3f}"
     if not abs(mean) > half: return f"{gap}: undecided with {seeds:.0f} seeds"
     return f"{gap}: {'ProGrad' if mean > 0 else 'CoOp'} is better"
