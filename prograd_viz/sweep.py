@@ -240,7 +240,7 @@ def _rows_before(job, out, known_as):
     return before.get("rows", []) if _measured(before, known_as) else []
 
 
-def _measured(record, known_as): return known_as is None or record.get("measure") in (known_as, known_as.split()[0])  # records of old have the name alone
+def _measured(record, known_as): return known_as is None or record.get("measure") in (known_as, known_as.split()[0])  # an archive has the name alone
 
 
 def _read(out, job):

@@ -208,7 +208,7 @@ def train(
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
     config = {k: v for k, v in locals().items() if k not in ("clip", "task", "callbacks", "progress", "out", "resume", "checkpoint_every")} | {"rule": find_rule(rule)[0]}
-    if isinstance(clip, str) or not isinstance(task, Task): raise TypeError(f"train wants a model and a task, train(clip, task); got a {type(clip).__name__} and a {type(task).__name__}")
+    if not (isinstance(clip, Clip) and isinstance(task, Task)): raise TypeError(f"train wants a model and a task, from load_clip and few_shot: train(clip, task); got a {type(clip).__name__} and a {type(task).__name__}")
     free = [k for k in ("evaluate_every", "snapshot_every") if config[k] is None]  # what is there may say
     if out is None and (resume or checkpoint_every is not None): raise ValueError(f"resume={resume} and checkpoint_every={checkpoint_every} are about a folder; name it: out=")
     lams = _check_runs(lambdas, rule).to(clip.device)

@@ -108,6 +108,7 @@ CLAIMS = [
     (r"under ProGrad than under CoOp in (\d+) settings, less in (\d+)", lambda: ahead("share_shifted_predicted")[:2]),
     (r"lies less on it in (\d+), more in (\d+)", lambda: ahead("share_shifted_contrast")[1::-1]),
     (r"learn at a rate of ([\d.]+); unified ones start at the words of the template and learn at ([\d.]+)\.", lambda: (f"{evidence.CONTEXTS['class-specific']['lr']:g}", f"{inspect.signature(train).parameters['lr'].default:g}")),
+    (r"the same sentences: (\d+) of ([\d,]+) verdicts", lambda: re.search(r"- (\d+) of ([\d,]+) verdicts", (FIGURES / "evidence/compared.md").read_text(encoding="utf-8")).groups()),
     (r"the first picture ([\d.]+) s", lambda: (f"{explorer_ms('first picture') / 1000:.1f}",)),
 ]
 CLAIMS = [(said, cache(expected)) for said, expected in CLAIMS]

@@ -6,8 +6,8 @@
 On one kind of processor, two computations by one version give the same digits. Another kind adds up the same numbers in another order:
 float32 is rounded elsewhere, and in a few trainings an image near the boundary falls to the other side. What counts then is whether the
 sentences stay: this says how far single prompts, means, verdicts and rank correlations move. The archive was computed on an AMD EPYC of
-the third generation, which has AVX2 alone; records-avx512.jsonl.gz, which lies beside it, on processors with AVX-512 by version 0.1,
-whose attention went group by group of classes.
+the third generation, which has AVX2 alone; records-avx512.jsonl.gz, which lies beside it, on processors with AVX-512, before
+the attention of short rows went over all classes at once.
 """
 import argparse
 import tempfile
