@@ -8,12 +8,13 @@ import sys
 import tarfile
 import zipfile
 from configparser import ConfigParser
-from importlib.metadata import packages_distributions
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 root = Path(__file__).resolve().parent.parent
@@ -55,6 +56,11 @@ def test_constraints_carry_public_versions_and_not_ourselves():
 def test_constraints_satisfy_settings_ini(req):
     found = {canonicalize_name(k): v for k, v in constraints().items()}
     assert req.specifier.contains(found[canonicalize_name(req.name)])
+
+def test_every_pin_admits_the_first_release_of_the_oldest_python():
+    "Debian 12 has Python 3.11.2: what needs a later patch cannot be installed there"
+    wants = {name: distribution(name).metadata['Requires-Python'] or '' for name, _ in closure(requirements()).values()}
+    assert not {name: spec for name, spec in wants.items() if not SpecifierSet(spec).contains(f"{cfg()['min_python']}.0")}
 
 def test_constraints_pin_everything_below_the_requirements():
     needed = {name for name, _ in closure(requirements()).values()}
