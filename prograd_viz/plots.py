@@ -113,7 +113,7 @@ def gradient_arrows(
     lam: float,  # Which run
     step: int,  # Which step, from 1
 ) -> tuple:  # Arrows as (end [2], colour, name), the reach of the longest, and the step's row
-    "G_d, G_g, the rule's G and the real step as vectors (across, along) G_g; the step is drawn as long as G"
+    "G_d, G_g, the rule's G and the real step as vectors (across, along) G_g; the step is turned round and brought to the length of G, and what of it leaves the plane is not seen"
     row = runs.steps[(runs.steps["run"] == runs.run(lam)) & (runs.steps["step"] == step)]
     if row.empty: raise ValueError(f"no step {step}; there are steps 1 to {runs.steps['step'].max()}")
     row = row.iloc[0]
@@ -132,7 +132,7 @@ def plot_gradient_plane(
     lam: float,  # Which run
     step: int,  # Which step
 ) -> Figure:
-    "G_d, G_g and the rule's G in the plane of the two gradients, to scale; the real step, turned round and as long as G"
+    "G_d, G_g and the rule's G in the plane of the two gradients, to scale; what of the real step lies in it, see `gradient_arrows`"
     arrows, reach, row = gradient_arrows(runs, lam, step)
     fig, ax = plt.subplots(figsize=(4.6, 4.2))
     ax.axhspan(-reach, 0, color="#000000", alpha=0.06, lw=0)

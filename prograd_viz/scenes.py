@@ -327,7 +327,7 @@ def paint_plane(
     step: int,  # Which step; 0 has no gradients yet
     side: int = 250,  # Of the result, pixels
 ) -> Image.Image:
-    "G_d, G_g and the rule's G, to scale; the real step, turned round and as long as G"
+    "G_d, G_g and the rule's G, to scale; what of the real step lies in their plane, see `gradient_arrows`"
     big, head = 2 * side, side // 5
     sheet = Image.new("RGB", (big, big + 2 * head), "white")
     draw, middle, write = ImageDraw.Draw(sheet), big / 2, _font(side // 9)

@@ -233,7 +233,7 @@ def show_cosine(
 def show_gradient_plane(
     runs: Runs,  # One run set
 ) -> Screen:
-    "The plane of the two gradients at each step, to scale; the real step is turned round and as long as G"
+    "The plane of the two gradients at each step, to scale, see `plot_gradient_plane`"
     dial = Dial(runs)
     return Screen(dial, {"plane": plane_panel(dial)})
 
