@@ -29,8 +29,9 @@ from tqdm.auto import tqdm
 from .checks import check_in_range, check_whole
 from .clip import Clip
 from .data import Task
+from .evaluate import Evaluator
 from .gradients import Gradients, project, prompt_gradients
-from .prompts import Prompts, make_prompts, teacher_features, text_features
+from .prompts import Prompts, make_prompts, text_features
 from .rules import RULES, check_strengths, find_rule, steering
 from .runs import STEP_COLUMNS, Runs, about_runs, load_runs, save_runs
 from .store import MANIFESTS, TABLES, Folder, Writer, columns_of, log, matrix, plain, read_manifest
@@ -214,7 +215,7 @@ def train(
     lams = _check_runs(lambdas, rule).to(clip.device)
     epochs = _check_recipe(task, epochs, batch_size, views, seed, temperature, lr=lr, momentum=momentum, weight_decay=weight_decay, warmup_lr=warmup_lr, memory_gb=memory_gb)
     prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, class_specific, seed, position)
-    judge = _Judge(clip, task, prompts, task.template if teacher is None else teacher, position)
+    judge = Evaluator(clip, task, prompts, task.template if teacher is None else teacher, position)
     n_steps = planned_steps(task, epochs, batch_size)
     runs_start = prompts.start[None].repeat(len(lams), *[1] * prompts.start.ndim)
     keeper = _Keeper(runs_start, n_steps, evaluate_every, snapshot_every, judge, prompts, lams.tolist(), seed, config["rule"])
@@ -287,35 +288,6 @@ def _show(bar, record, lams):
         every = [f"{lam:g}: ce {ce:.2f} kl {kl:.2f} " + ("agree" if math.isnan(cos) else f"cos {cos:+.2f}") for lam, ce, kl, cos in zip(lams.tolist(), *(record[k].tolist() for k in ("loss_ce", "loss_kl", "cos")))]
         bar.set_postfix_str(" | ".join(every[:3]) + (" ..." if len(every) > 3 else ""), refresh=False)
     bar.update()
-
-# %% ../nbs/06_training.ipynb #903d9a9d
-class _Judge:
-    "The teacher's opinion and the test sets' verdicts"
-    def __init__(self, clip, task, prompts, templates, position):
-        self.clip, self.prompts, self.text = clip, prompts, teacher_features(clip, task.classes, templates)
-        self.sets, self.others, self.zero_shot = {"train": task.train, **task.tests}, {}, {}
-        for name, split in self.sets.items():
-            same = split.classes == task.classes
-            if not same and not prompts.class_specific: self.others[name] = make_prompts(clip, split.classes, prompts.n_ctx, prompts.init, task.template, position=position)
-            text = self.text if same else teacher_features(clip, split.classes, templates)
-            self.zero_shot[name] = self._accuracy(text[None], split)[0]
-
-    def teacher_logits(self, images): return self.clip.logit_scale * images @ self.text.T
-
-    def _accuracy(self, text, split):
-        "Accuracy of R sets of text features on a split, list of R"
-        if not len(split): return [math.nan] * len(text)
-        labels = torch.as_tensor(split.labels, device=text.device)
-        return ((split.features(self.clip) @ text.mT).argmax(-1) == labels).double().mean(-1).tolist()
-
-    @torch.no_grad()
-    def accuracies(self, context, text):
-        "Split -> accuracy of each run; class-specific contexts cannot speak about other classes, so theirs is NaN"
-        out = {}
-        for name, split in self.sets.items():
-            if split.classes == self.prompts.classes: out[name] = self._accuracy(text, split)
-            elif name in self.others: out[name] = self._accuracy(text_features(self.others[name], context), split)
-        return out
 
 # %% ../nbs/06_training.ipynb #7dc29a7c
 class _Keeper:

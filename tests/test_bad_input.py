@@ -25,16 +25,17 @@ from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.compare import compare_rules
 from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_sample, folder_task, open_image, pocket_task
 from prograd_viz.datasets import box_mask, dataset_split, dataset_task, frame_task, grabcut_mask, group_table, published_draw, torchvision_task, toy_pets, with_masks
+from prograd_viz.evaluate import accuracy_on, calibration, class_features, group_accuracy, predict, predictions, run_prompts
 from prograd_viz.faithful import causal_checks, composites, faithfulness, map_scores, without_object
 from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_shots, plot_token_cosines
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
-from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, group_accuracy, paper_table
+from prograd_viz.protocols import base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, paper_table
 from prograd_viz.report import report_data, save_report
 from prograd_viz.runs import load_runs, save_runs
 from prograd_viz.store import Folder, Manifest, Writer, check_size, read_manifest, read_rows, repair, verify
-from prograd_viz.published import calibration, class_features, export_prompt, load_published, predict, predictions, read_context, run_prompts
+from prograd_viz.published import export_prompt, load_published, read_context
 from prograd_viz.rules import check_strengths, find_rule, steering
 from prograd_viz.study import Study, study
 from prograd_viz.scenes import Scenes, prepare, scene_parts
@@ -431,7 +432,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
     "What is not in the table takes tensors, tables or paths that the library made itself, or nothing that can be wrong"
     inner = {"in_this_thread", "Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Scenes.view", "Gallery.views", "Gallery.prompts", "Gallery.refresh", "Gallery.shown", "Gallery.sheet", "Gallery.table", "Gallery.turn_pin", "Dial.observe", "Dial.still", "Dial.where", "Panel.refresh", "Screen.refresh", "plane_panel", "step_panels", "show_cosine", "show_gradient_plane",
              "Work.say", "Work.start", "Work.soon", "Work.stop", "Work.wait", "Explorer.refresh", "Explorer.save", "Strip.at", "strips", "paint_plane", "gradient_arrows", "join_scenes", "layer_names", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
-             "prompt_gradients", "learning_rate", "published_epochs", "epoch_batches", "planned_steps", "step", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
+             "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "planned_steps", "step", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
              "write_whole", "plain", "Lock.owner", "Lock.release", "Table.header", "Table.header_problem", "Table.row_problem", "side_by_side", "Manifest.seal", "Writer.close", "Writer.state", "Writer.commit", "Writer.finish", "file_problem", "columns_of", "matrix", "frame",
              "write_parquet", "in_parts", "about_runs", "about_masks", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "stacks_of", "run_jobs", "Job.part", "Sweep.results"}

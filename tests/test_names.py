@@ -12,7 +12,7 @@ from prograd_viz.cam import foreground
 from prograd_viz.data import Task
 from prograd_viz.datasets import with_masks
 from prograd_viz.plots import COOP, PROGRAD, ZERO_SHOT, colour, plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, run_colour
-from prograd_viz.protocols import accuracy_on
+from prograd_viz.evaluate import accuracy_on
 from prograd_viz.report import report_data, save_report
 from prograd_viz.runs import load_runs, run_name
 from prograd_viz.scenes import Scenes, prepare
@@ -61,7 +61,7 @@ def test_the_tables_call_a_run_by_its_own_name(case):
     rule = names[0].split()[0]
     table = foreground(runs, "same", images=2, random_directions=1)
     assert table.dropna(subset="lam").groupby(["prompt", "lam"]).ngroups == 2 and set(table["prompt"]) == {"zero-shot", "random", rule}
-    assert accuracy_on(runs, runs.task.tests["same"])["method"].tolist() == ["zero-shot", *names]
+    assert accuracy_on(runs, runs.task.tests["same"])["method"].tolist() == ["zero-shot CLIP", *names]
     assert [prompt_name(lam, rule) for lam in runs.lambdas] == names and f"2 strengths of {rule}" in repr(runs)
 
 

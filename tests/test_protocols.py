@@ -11,7 +11,8 @@ from prograd_viz import protocols
 from prograd_viz.data import Split, few_shot
 from prograd_viz.datasets import dataset_split, toy_pets
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
-from prograd_viz.protocols import accuracy_on, base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, group_accuracy, harmonic_mean, paper_table, published_lambda
+from prograd_viz.evaluate import accuracy_on, class_features, group_accuracy
+from prograd_viz.protocols import base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, harmonic_mean, paper_table, published_lambda
 from prograd_viz.training import train
 
 FAST = {"n_ctx": 8, "epochs": 2, "lr": 0.1, "views": 0, "batch_size": 8, "progress": False}  # the template of Pets has 8 words
@@ -44,11 +45,11 @@ def by_hand(runs, split, r):
 
 def test_few_shots_have_a_row_per_data_set_shots_seed_and_method_and_the_right_numbers(vit, world):
     table = few_shot_protocol(vit, ["oxford_pets", "dtd"], [1, 2], [1, 2], [0, 0.5], {"root": world}, **FAST)
-    assert len(table) == 2 * 2 * 2 * 3 and set(table["method"]) == {"zero-shot", "CoOp", "ProGrad 0.5"} and not table.isna().drop(columns="lam").any().any()
+    assert len(table) == 2 * 2 * 2 * 3 and set(table["method"]) == {"zero-shot CLIP", "CoOp", "ProGrad 0.5"} and not table.isna().drop(columns="lam").any().any()
     task = few_shot("oxford_pets", 2, 2, root=world)
     runs = train(vit, task, [0, 0.5], seed=2, **FAST)
     mine = table.query("dataset == 'oxford_pets' and shots == 2 and seed == 2").set_index("method")["accuracy"]
-    assert np.allclose(mine[["CoOp", "ProGrad 0.5"]], [by_hand(runs, task.tests["same"], r) for r in range(2)]) and np.isclose(mine["zero-shot"], runs.zero_shot_accuracy["same"])
+    assert np.allclose(mine[["CoOp", "ProGrad 0.5"]], [by_hand(runs, task.tests["same"], r) for r in range(2)]) and np.isclose(mine["zero-shot CLIP"], runs.zero_shot_accuracy["same"])
     folded = paper_table(table)
     assert list(folded) == ["oxford_pets", "dtd", "average"] and np.isclose(folded.loc[(2, "CoOp"), "oxford_pets"], 100 * table.query("dataset == 'oxford_pets' and shots == 2 and method == 'CoOp'")["accuracy"].mean())
     assert np.allclose(folded["average"], folded[["oxford_pets", "dtd"]].mean(axis=1))
@@ -86,21 +87,21 @@ def test_another_data_set_is_tested_with_its_own_names_and_teacher(vit, world):
     frozen = [[vit.tokenizer.decoder[i].removesuffix("</w>") for i in prompts.tokens[0, 9:12].tolist()] for prompts in shown.values()]
     assert frozen[0][0] != "a" and frozen[1][0] == "a", "behind the context of Pets' template its last word stays frozen"
     frame = shown["target"]
-    expected = {"zero-shot": right(teacher_features(vit, task.classes, "a type of pet, a photo of a {}.")).mean(), "CoOp": right(plain_text_features(frame, torch.as_tensor(runs.contexts[-1]))[0].detach()).mean()}
+    expected = {"zero-shot CLIP": right(teacher_features(vit, task.classes, "a type of pet, a photo of a {}.")).mean(), "CoOp": right(plain_text_features(frame, torch.as_tensor(runs.contexts[-1]))[0].detach()).mean()}
     assert table.query("target == 'oxford_pets'").set_index("method")["accuracy"].to_dict() == pytest.approx(expected)
-    texts = {frame: protocols._last_features(runs, task.classes, template) for frame, template in (("source", None), ("target", "a type of pet, a photo of a {}."))}
-    for name, prompts in shown.items(): assert torch.allclose(texts[name], plain_text_features(prompts, torch.as_tensor(runs.contexts[-1])).detach(), atol=1e-5), name
-    assert (texts["source"] - texts["target"]).abs().max() > 1e-3, "the frames differ in effect"
+    texts = {frame: class_features(runs, 0, classes=task.classes, template=template) for frame, template in (("source", None), ("target", "a type of pet, a photo of a {}."))}
+    for name, prompts in shown.items(): assert np.allclose(texts[name], plain_text_features(prompts, torch.as_tensor(runs.contexts[-1]))[0].detach(), atol=1e-5), name
+    assert np.abs(texts["source"] - texts["target"]).max() > 1e-3, "the frames differ in effect"
     kept = cross_dataset(vit, "dtd", ["oxford_pets"], 2, 1, [0], {"root": world}, frame="source", **FAST).query("target == 'oxford_pets'").set_index("method")["accuracy"]
-    assert kept["CoOp"] == pytest.approx(right(texts["source"][0]).mean()) and kept["zero-shot"] == pytest.approx(expected["zero-shot"])
+    assert kept["CoOp"] == pytest.approx(right(torch.as_tensor(texts["source"])).mean()) and kept["zero-shot CLIP"] == pytest.approx(expected["zero-shot CLIP"])
 
 
 def test_the_frame_is_the_targets_only_where_the_context_started_from_a_template(vit, world):
     task, pets = few_shot("dtd", 1, 1, root=world), few_shot("oxford_pets", 1, 1, root=world).tests["same"]
     for start, differs in (("template", True), ("random", False), ("a texture of", False)):
         runs = train(vit, task, [0], init=start, **FAST)
-        source, target = (protocols._last_features(runs, pets.classes, template) for template in (None, "a type of pet, a photo of a {}."))
-        assert bool((source - target).abs().max() > 1e-3) == differs, start
+        source, target = (class_features(runs, 0, classes=pets.classes, template=template) for template in (None, "a type of pet, a photo of a {}."))
+        assert bool(np.abs(source - target).max() > 1e-3) == differs, start
     runs = train(vit, task, [0], **FAST)
     assert accuracy_on(runs, pets, frame="source").equals(accuracy_on(runs, pets)), "accuracy_on keeps the frame unless told otherwise"
     with pytest.raises(ValueError, match="'traget'; did you mean 'target'"): accuracy_on(runs, pets, frame="traget")
@@ -168,7 +169,8 @@ def test_other_class_names_stand_where_the_trained_ones_stood(vit, world, positi
     runs = train(vit, few_shot("dtd", 1, 1, root=world), [0, 1], init="random", position=position, **FAST)
     names = ("tabby cat", "dog")
     frame = make_prompts(vit, names, 8, "random", position=position)
-    assert torch.allclose(protocols._last_features(runs, names), plain_text_features(frame, torch.as_tensor(runs.contexts[-1])).detach(), atol=1e-5)
+    by_hand = plain_text_features(frame, torch.as_tensor(runs.contexts[-1])).detach()
+    for lam, text in zip(runs.lambdas, by_hand): assert np.allclose(class_features(runs, lam, classes=names), text, atol=1e-5)
 
 
 def test_the_worst_group_is_the_lowest_of_the_groups_by_hand(vit, tmp_path):

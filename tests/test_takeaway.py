@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from prograd_viz.clip import load_clip
 from prograd_viz.data import Split, Task
 from prograd_viz.plots import plot_accuracy, plot_cosine
-from prograd_viz.published import calibration, class_features, export_prompt, load_published, per_class, predict, predictions, read_context
+from prograd_viz.evaluate import accuracy_on, calibration, class_features, per_class, predict, predictions
+from prograd_viz.published import export_prompt, load_published, read_context
 from prograd_viz.training import train
 from prograd_viz.scenes import prepare
 from prograd_viz.widgets import Explorer
@@ -89,6 +90,15 @@ def test_published_checkpoints_become_a_run_set_with_the_accuracies_of_their_con
     assert loaded.steps[["cos", "loss_ce", "loss_kl", "norm_gd"]].isna().all().all(), "what was not recorded is not made up"
 
 
+def test_a_published_run_set_is_tested_anywhere_with_the_accuracies_of_its_record(clip, task, tmp_path):
+    write(tmp_path, 0.02 * torch.randn(4, 128, generator=torch.Generator().manual_seed(3)), 5)
+    loaded = load_published(tmp_path, clip, task)
+    for split in ("same", "new", "style"):  # new has other classes
+        expected = [loaded.zero_shot_accuracy[split], *loaded.final()[f"acc_{split}"]]
+        assert accuracy_on(loaded, task.tests[split])["accuracy"].tolist() == expected
+        assert predictions(loaded, split).groupby("method", sort=False)["right"].mean().tolist() == expected
+
+
 def test_a_published_run_set_can_be_explored_and_drawn(clip, task, tmp_path):
     for epoch in (1, 2): write(tmp_path, 0.02 * torch.randn(16, 128, generator=torch.Generator().manual_seed(epoch)), epoch)
     loaded = load_published(tmp_path, clip, task, init="random")
@@ -137,4 +147,4 @@ def test_calibration_and_class_accuracies_follow_from_the_predictions(clip, task
     changes = per_class(table)
     one = changes[(changes["lam"] == 1) & (changes["label"] == task.classes[2])].iloc[0]
     right = lambda prompt_rows: prompt_rows.loc[prompt_rows["label"] == task.classes[2], "right"].mean()
-    assert one["change"] == pytest.approx(right(mine) - right(table[table["prompt"] == "zero-shot"]))
+    assert one["change"] == pytest.approx(right(mine) - right(table[table["method"] == "zero-shot CLIP"]))
