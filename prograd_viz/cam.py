@@ -325,9 +325,16 @@ def shown_masks(
     split: Split,  # With masks
     rows: list,  # Which images
 ) -> torch.Tensor:  # [N, H, W] bool
-    "Object masks as the model sees their images"
-    as_image = lambda i: Image.fromarray(split.mask(i).astype(np.uint8) * 255).convert("RGB")
-    return torch.stack([torch.from_numpy(np.asarray(shown_image(clip, as_image(i)))[..., 0] > 127) for i in rows])
+    "Object masks as the model sees their images; empty where an image of a split with masks has none"
+    if split.masks is None: split.mask(0)  # says so
+    known = set(split.masked)
+
+    def shown(i):
+        mask = split.mask(i) if i in known else np.zeros(split.image(i).size[::-1], bool)
+        picture = shown_image(clip, Image.fromarray(mask.astype(np.uint8) * 255).convert("RGB"))
+        return torch.from_numpy(np.asarray(picture)[..., 0] > 127)
+
+    return torch.stack([shown(i) for i in rows])
 
 # %% ../nbs/07_cam.ipynb #58478b99
 EXPLAIN = ("true", "predicted", "contrast")  # Scores that a map may explain: the true class's, the predicted class's, true minus its strongest rival
@@ -360,7 +367,7 @@ def foreground(
     method: str = "GradCAM",  # See `cam_maps`
 ) -> pd.DataFrame:  # A row per prompt (the rule of a run, "zero-shot", "random"), step and image: prompt, lam, step, image, label, masks (where they come from) and `measure`'s columns
     "Foreground measures of every run, of zero-shot CLIP and of random text directions"
-    clip, test, rows = runs.clip, *pick_images(runs, split, images)
+    clip, test, rows = runs.clip, *pick_images(runs, split, images, masked=True)
     features, masks = test.features(clip)[rows], shown_masks(clip, test, rows)
     labels, steps = torch.as_tensor(test.labels[rows]), [None] if steps is None else list(steps)
     keys, texts = [("zero-shot", np.nan, 0)], [runs.zero_shot]
@@ -383,6 +390,7 @@ def pick_images(
     runs: Runs,  # With its task in memory
     split: str | None,  # Which test set, or "train"; None: `Task.usual_split`
     images: int | list,  # How many, spread over the classes, or which
+    masked: bool = False,  # Only those with masks, where the split has any
 ) -> tuple:  # The split and the rows
     "Images of a split: an even spread, or the given ones"
     if runs.task is None or runs.clip is None: raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, task)")
@@ -391,8 +399,11 @@ def pick_images(
     if test.classes != runs.classes: raise ValueError(f"the split {split!r} has classes of its own; maps of {runs.classes[:2]}... need a split with these classes")
     if not isinstance(images, (int, np.integer)):
         for i in images: check_whole("image", i, 0, len(test) - 1)
+        if masked and test.masks is not None: [test.mask(i) for i in images if i not in test.masked]  # says which has none
         return test, list(images)
-    return test, np.linspace(0, len(test) - 1, min(check_whole("images", images), len(test))).round().astype(int).tolist()
+    among = np.array(test.masked if masked and test.masks is not None else range(len(test)))
+    spread = np.linspace(0, len(among) - 1, min(check_whole("images", images), len(among)))
+    return test, among[spread.round().astype(int)].tolist()
 
 # %% ../nbs/07_cam.ipynb #c5698f99
 @dataclass

@@ -23,7 +23,8 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from .checks import check_known, check_whole
-from .data import Split, Task, few_shot_sample, open_image
+from .data import Split, Task, few_shot_sample, folder_masks, plain_names, warn_of_copies
+from .images import class_folders, image_files, open_image, upright_mask
 from .pocket import TEXTURES, Scene, render
 from .torchvision_ops import torchvision
 
@@ -39,21 +40,37 @@ def _json_split(file, images):
     return read
 
 
-def _lines(path): return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _lines(path): return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+
+
+def _pairs(path):
+    "First word -> the rest, of each line; a line without a rest, or a first word that comes twice, is named"
+    pairs = {}
+    for number, line in enumerate(_lines(path), 1):
+        first, *rest = line.split(None, 1)
+        if not rest: raise ValueError(f"line {number} of {path} is {line!r}; it needs two words or more, download it again")
+        if first in pairs: raise ValueError(f"line {number} of {path} names {first} a second time; download it again")
+        pairs[first] = rest[0]
+    return pairs
 
 
 def _aircraft(folder):
     "FGVC-Aircraft's own lists: an image and its variant in each line"
     label = {name: i for i, name in enumerate(_lines(folder / "variants.txt"))}
-    rows = {part: [line.split(" ", 1) for line in _lines(folder / f"images_variant_{part}.txt")] for part in ("train", "val", "test")}
-    return {part: [(folder / "images" / f"{image}.jpg", label[name], name) for image, name in lines] for part, lines in rows.items()}
+    rows = {part: _pairs(folder / f"images_variant_{part}.txt") for part in ("train", "val", "test")}
+    item = lambda image, name: (folder / "images" / f"{image}.jpg", label[name], name)
+    return {part: [item(*row) for row in images.items()] for part, images in rows.items()}
 
 
 def _imagenet_names(folder):
-    "Folder -> class name, from lines such as `n01440764 tench`; a name that occurs twice gets a trailing underscore, which no prompt shows"
-    names = dict(line.split(" ", 1) for line in _lines(folder / "classnames.txt"))
-    seen = {}
+    "Folder -> class name, from lines such as `n01440764 tench`; a name that occurs twice gets an underscore, which no prompt shows"
+    names, seen = _pairs(folder / "classnames.txt"), {}
+    several = [key for key, name in names.items() if "," in name]
+    if several:
+        warnings.warn(f"{folder / 'classnames.txt'} gives several names to {several[0]} ({names[several[0]]!r}) and "
+                      f"{len(several) - 1} more classes: the first is taken; CoOp's file has one name in a line", stacklevel=6)
     for key, name in names.items():
+        name = name.split(",")[0].strip()
         seen[name] = seen.get(name, -1) + 1
         names[key] = name + "_" * seen[name]
     return names
@@ -63,10 +80,10 @@ def _imagenet_folders(root, names, folders):
     "Items of class folders, files sorted"
     unknown = [f for f in folders if f not in names]
     if unknown: raise ValueError(f"{root / unknown[0]} is not in classnames.txt, which has a folder and a class name in each line")
-    return [(path, label, names[f]) for label, f in enumerate(folders) for path in sorted((root / f).iterdir()) if not path.name.startswith(".")]
+    return [(path, label, names[f]) for label, f in enumerate(folders) for path in image_files(root / f)]
 
 
-def _subfolders(path): return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _subfolders(path): return [p.name for p in class_folders(path)]
 
 
 def _imagenet(folder):
@@ -90,8 +107,7 @@ def _imagenet_v2(folder):
 
 def _cub(folder):
     "CUB-200-2011: four tables that share the number of an image; there is no validation set"
-    table = lambda file: dict(line.split(" ", 1) for line in _lines(folder / file))
-    path, label, in_train, names = (table(f) for f in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"))
+    path, label, in_train, names = (_pairs(folder / f) for f in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"))
     clean = {k: name.split(".", 1)[-1].replace("_", " ") for k, name in names.items()}
     items = {part: [(folder / "images" / path[i], int(label[i]) - 1, clean[label[i]]) for i in path if in_train[i] == flag] for part, flag in (("train", "1"), ("test", "0"))}
     return items | {"val": []}
@@ -118,7 +134,8 @@ def _outline(path, image):
     from scipy.io import loadmat
     marks = loadmat(_there(path))
     top, _, left, _ = marks["box_coord"].ravel().astype(float)
-    canvas = Image.new("1", open_image(image).size)
+    open_image(image)  # names the photograph if it cannot be read
+    with Image.open(image) as photo: canvas = Image.new("1", photo.size)
     ImageDraw.Draw(canvas).polygon([(x + left - 1, y + top - 1) for x, y in marks["obj_contour"].T.astype(float)], fill=1, outline=1)
     return np.array(canvas)
 
@@ -200,7 +217,7 @@ MASKS = ("auto", "own", "grabcut", "none")  # Where masks may come from: whateve
 
 def box_mask(
     image,  # Whose size to take: anything `open_image` opens
-    box: tuple,  # (left, top, right, bottom) in pixels
+    box: tuple,  # (left, top, right, bottom) in pixels of the upright image
 ) -> np.ndarray:  # [H, W] bool
     "True inside a box"
     width, height = open_image(image).size
@@ -231,7 +248,7 @@ def grabcut_mask(
 
 def with_masks(
     split: Split | Task,  # Any split, or all splits of a task
-    masks: str | Path | list,  # "grabcut"; a folder of masks named as the images; or a list: boxes, arrays, files
+    masks: str | Path | list,  # "grabcut"; a folder of masks named as the images; or a list: boxes, arrays, files, None for none
     masks_from: str = "",  # Where they come from, in words; needed for a list of arrays or files
 ) -> Split | Task:
     "The split or task with masks, and a word on where they come from"
@@ -240,18 +257,15 @@ def with_masks(
         return replace(split, masks=[partial(grabcut_mask, image) for image in split.images], masks_from="GrabCut from a centred box: guessed, not annotated")
     if isinstance(masks, (str, Path)):
         if not Path(masks).is_dir(): raise ValueError(f"masks must be 'grabcut', a folder or a list, got {str(masks)!r}, which is no folder")
-        return replace(split, masks=[_mask_file(Path(masks), Path(image)) for image in split.images], masks_from=masks_from or f"files in {masks}")
-    if len(masks) and np.shape(masks[0]) == (4,):
-        return replace(split, masks=[partial(box_mask, image, box) for image, box in zip(split.images, masks, strict=True)], masks_from=masks_from or "boxes")
+        found = folder_masks(Path(masks), split.images)
+        gone = [image for image, mask in zip(split.images, found) if mask is None]
+        if gone: raise FileNotFoundError(f"no mask for {gone[0]} and {len(gone) - 1} more images in {masks}; draw them, or give a list with None for these")
+        return replace(split, masks=found, masks_from=masks_from or f"files in {masks}")
+    if any(np.shape(box) == (4,) for box in masks):
+        boxes = [box if box is None else partial(box_mask, image, box) for image, box in zip(split.images, masks, strict=True)]
+        return replace(split, masks=boxes, masks_from=masks_from or "boxes")
     if not masks_from: raise ValueError("say in words where these masks come from: masks_from='...'")
     return replace(split, masks=list(masks), masks_from=masks_from)
-
-
-def _mask_file(folder, image):
-    "The PNG of an image in a folder of masks, with or without the folder of its class"
-    found = [p for p in (folder / image.parent.name / f"{image.stem}.png", folder / f"{image.stem}.png") if p.is_file()]
-    if not found: raise FileNotFoundError(f"no mask for {image}: expected {folder / image.parent.name / image.stem}.png")
-    return found[0]
 
 # %% ../nbs/02_datasets.ipynb #ab1afc4f
 def published_draw(
@@ -324,7 +338,10 @@ def _as_split(name, folder, items, names, keep, masks):
     if masks == "own" and known.mask is None: raise ValueError(f"{name!r} has no masks of its own; use masks='grabcut', masks='none' or with_masks")
     if masks == "own": _need(name, folder, known.mask_files)
     if masks == "none" or known.mask is None or not all((folder / f).exists() for f in known.mask_files): return split
-    return replace(split, masks=[known.mask(folder, image) for image in images], masks_from=known.masks_from)
+    return replace(split, masks=[partial(_on_stored, known.mask(folder, image), image) for image in images], masks_from=known.masks_from)
+
+
+def _on_stored(read, image): return upright_mask(read(), image)  # annotators of these data sets saw the pixels as stored
 
 
 def _groups(folder, images):
@@ -447,20 +464,58 @@ def frame_task(
     if lacking: raise ValueError(f"the table has no column {lacking[0]!r}, only {list(frame.columns)}; it needs path and label")
     holes = [c for c in ("path", "label") if frame[c].isna().any()]
     if holes: raise ValueError(f"the column {holes[0]!r} has an empty cell in row {frame.index[frame[holes[0]].isna()][0]}")
+    frame = _once(frame, Path(root))
     labels = frame["label"].astype(str)
     classes = sorted(labels.unique())
-    train = np.flatnonzero(frame["split"] == "train") if "split" in frame else np.arange(len(frame))
+    names, train = plain_names(classes), _rows(frame, "train")
+    few = set(classes) - set(labels.iloc[train])
+    if few: warnings.warn(f"no row to learn {', '.join(sorted(few)[:5])} from: its split is never 'train'", stacklevel=3)
     drawn = train[few_shot_sample(labels.iloc[train].tolist(), shots, seed)]
-    test = np.flatnonzero(frame["split"] == "test") if "split" in frame else np.setdiff1d(train, drawn)
+    test = _rows(frame, "test") if "split" in frame else np.setdiff1d(train, drawn)
+    paths, masks = [Path(root) / p for p in frame["path"]], _masks_named(frame, Path(root))
+    warn_of_copies([paths[i] for i in drawn], [paths[i] for i in test])
 
     def split(rows):
-        part = frame.iloc[rows]
-        masks = [Path(root) / m for m in part["mask"]] if "mask" in frame and part["mask"].notna().all() else None
-        return Split([Path(root) / p for p in part["path"]], [classes.index(c) for c in labels.iloc[rows]], tuple(c.replace("_", " ") for c in classes), masks,
-                     masks_from if masks else "", list(part["group"]) if "group" in frame else None)
+        own = [masks[i] for i in rows]
+        some = any(m is not None for m in own)
+        groups = list(frame["group"].iloc[rows]) if "group" in frame else None
+        return Split([paths[i] for i in rows], [classes.index(c) for c in labels.iloc[rows]], names,
+                     own if some else None, masks_from if some else "", groups)
 
     settings = {"data": name, "root": str(root), "shots": shots, "seed": seed, "classes": classes}
     return Task(name, split(drawn), {"same": split(test)} if len(test) else {}, template, settings)
+
+
+def _once(frame, root):
+    "The table with each file once; a file with two labels or in two splits is an error"
+    places = pd.Series([os.path.realpath(root / p) for p in frame["path"]], index=frame.index)
+    again = places.duplicated()
+    if not again.any(): return frame
+    for column in ("label", "split"):
+        if column not in frame: continue
+        kinds = frame[column].groupby(places).nunique()
+        if (kinds > 1).any(): raise ValueError(f"{kinds.idxmax()} is in the table with more than one {column}; keep one row of each file")
+    warnings.warn(f"{again.sum()} of {len(frame)} rows name a file that an earlier row names, such as {places[again].iloc[0]}: "
+                  "each file counts once", stacklevel=4)
+    return frame[~again]
+
+
+def _rows(frame, part):
+    "Rows of a part; without a column split, all of them"
+    if "split" not in frame: return np.arange(len(frame))
+    other = sorted(set(frame["split"].astype(str)) - {"train", "test"})
+    if part == "train" and not (frame["split"] == "train").any(): raise ValueError(f"no row has split 'train', only {', '.join(map(repr, frame['split'].unique()))}")
+    if part == "train" and other: warnings.warn(f"rows whose split is {', '.join(map(repr, other))} are left out; 'train' and 'test' are used", stacklevel=4)
+    return np.flatnonzero(frame["split"] == part)
+
+
+def _masks_named(frame, root):
+    "The mask of each row, or None; how many are missing is said"
+    if "mask" not in frame: return [None] * len(frame)
+    masks = [None if pd.isna(m) or not str(m).strip() else root / m for m in frame["mask"]]
+    gone = sum(m is None for m in masks)
+    if gone: warnings.warn(f"{gone} of {len(frame)} rows have no mask: they have no measures of the foreground, all others do", stacklevel=4)
+    return masks
 
 # %% ../nbs/02_datasets.ipynb #831a98f7
 TORCHVISION = {  # Name -> options of the part to learn from and of the one to test on; None: what was not drawn tests

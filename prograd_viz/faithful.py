@@ -135,7 +135,7 @@ def causal_checks(
     seed: int = 0,  # Of the swaps
 ) -> pd.DataFrame:  # A row per prompt and condition: accuracy, follows_background, share
     "Accuracy of every prompt under each of `CONDITIONS`, beside the share of its maps that lies on the object"
-    clip, test, rows = runs.clip, *pick_images(runs, split, images)
+    clip, test, rows = runs.clip, *pick_images(runs, split, images, masked=True)
     changed, donors = composites(test, rows, seed)
     at = int(runs.snapshot_steps[runs.snapshot(step)])
     shares = foreground(runs, split, rows, [at], layer=layer, random_directions=0).groupby(["prompt", "lam"], dropna=False, sort=False)["share"].mean().tolist()

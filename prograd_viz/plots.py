@@ -208,8 +208,8 @@ def plot_maps(
     for r, i in enumerate(rows):
         picture, own = shown_image(runs.clip, test.image(i)), maps[:, r]
         axes[r, 0].imshow(picture)
-        if masks is not None: _outline(axes[r], masks[r])
-        axes[r, 0].set_xlabel(test.classes[test.labels[i]] + ("" if masks is None else f"\nobject: {masks[r].float().mean():.0%} of the image"))
+        if masks is not None and masks[r].any(): _outline(axes[r], masks[r])
+        axes[r, 0].set_xlabel(test.classes[test.labels[i]] + ("" if masks is None else f"\n{_object_words(test, i, masks[r])}"))
         for c, one in enumerate(own):
             top = float(one.max() if normalise else own.max()) or 1.0
             axes[r, c + 1].imshow(picture.convert("L"), cmap="gray", alpha=0.7)
@@ -226,6 +226,11 @@ def plot_maps(
 def _outline(row, mask):
     "The object's outline on the image, twice for contrast, and on its maps"
     for ax, looks in ((row[0], ("white", 2.4)), (row[0], ("black", 1.0)), *((ax, ("white", 0.9)) for ax in row[1:])): ax.contour(mask, [0.5], colors=[looks[0]], linewidths=looks[1])
+
+
+def _object_words(test, i, mask):
+    "How large the object is, or that nobody knows"
+    return f"object: {mask.float().mean():.0%} of the image" if test.masks[i] is not None else "no mask"
 
 
 def _share_words(share, mask): return f"{share:.0%} on the object" if not np.isnan(share) else "empty map" if mask.any() else "empty mask"
@@ -263,7 +268,7 @@ def plot_accuracy(
     many = [many] if isinstance(many, Runs) else list(many)
     lambdas = sorted({min(many[0].lambdas), max(many[0].lambdas)}) if lambdas is None else [many[0].lambdas[many[0].run(x)] for x in lambdas]
     tested = many[0].tested
-    splits = [s for s in tested if s != "style"] if splits is None else [check_known("split", s, SPLIT_TITLES) for s in splits]
+    splits = [s for s in tested if s != "style"] if splits is None else [check_known("split", s, {"train", *SPLIT_TITLES, *tested}) for s in splits]
     if absent := set(splits) - {*tested, "train"} or not splits: raise ValueError(f"no accuracy on {', '.join(sorted(absent)) if splits else 'any test set'} was recorded; these runs were tested on {', '.join(tested) or 'nothing'}")
     fig, axes = plt.subplots(1, len(splits), figsize=(3.1 * len(splits), 2.9), sharey=True, squeeze=False)
     for ax, split in zip(axes[0], splits):
@@ -272,7 +277,7 @@ def plot_accuracy(
         for lam in lambdas:
             wide = pd.concat([r.steps[r.steps["lam"] == lam].set_index("step")[f"acc_{split}"].dropna() for r in many], axis=1)
             _band(ax, wide.index, wide.to_numpy(), run_colour(many[0], lam), many[0].name(lam, "math"))
-        ax.set(title=SPLIT_TITLES[split], xlabel="step", ylim=(0, 1))
+        ax.set(title=SPLIT_TITLES.get(split, split), xlabel="step", ylim=(0, 1))
     axes[0, 0].set_ylabel("accuracy")
     handles = axes[0, 0].get_legend_handles_labels()
     fig.legend(*handles, loc="outside lower center", ncols=4 if len(splits) > 1 else 1)

@@ -91,6 +91,7 @@ def make_prompts(
     _say_what_is_slow(clip, class_specific, position)
     first = _first_position(clip)
     tokens, where = _placed(clip, clip.tokenize([f"{frame} {name}." for name in names]), names, n_ctx, position, first)
+    _say_what_is_one_prompt(classes, tokens)
     return Prompts(clip, classes, tokens, where, _start(clip, words, n_ctx, len(classes) if class_specific else 0, seed, first), init, first)
 
 
@@ -119,6 +120,17 @@ def _say_what_is_slow(clip, class_specific, position):
     "Warn where the encoder cannot save all that it usually saves; Python shows a warning once"
     if not has_fast_path(clip): warnings.warn(f"the text tower of {clip.name!r} is not causal, or not open_clip's own: each step encodes all {clip.context_length} tokens of every class (exact, but slower)", stacklevel=3)
     elif class_specific or position != "end": warnings.warn(f"{'class-specific contexts' if class_specific else f'the class name in the {position}'}: classes share less of their prompts, each step costs more (exact all the same)", stacklevel=3)
+
+
+def _say_what_is_one_prompt(classes, tokens):
+    "Warn of classes whose names differ but whose tokens do not: the model cannot tell them apart"
+    first, pairs = {}, []
+    for name, row in zip(classes, map(tuple, tokens.tolist())):
+        if first.setdefault(row, name) != name: pairs.append(f"{first[row]!r} and {name!r}")
+    if not pairs: return
+    more = f" (and {len(pairs) - 3} more pairs)" if len(pairs) > 3 else ""
+    warnings.warn(f"{'; '.join(pairs[:3])}{more} have the same tokens, so they are one prompt and the second is never predicted; "
+                  "rename or merge them", stacklevel=3)
 
 
 def _check_fits(clip, frame, names, n_ctx):

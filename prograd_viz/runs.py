@@ -113,7 +113,8 @@ class Runs:
     @property
     def tested(self) -> list:
         "Test sets whose accuracy was recorded, in the order of the record"
-        return [s for s in ("same", "shifted", "new", "style") if self.steps[f"acc_{s}"].notna().any()]
+        sets = [c.removeprefix("acc_") for c in self.steps if c.startswith("acc_") and self.steps[c].notna().any()]
+        return [s for s in sets if s != "train"]
 
     def final(self) -> pd.DataFrame:
         "The last row of every run"

@@ -336,10 +336,11 @@ class _Keeper:
         for r, lam in enumerate(self.lambdas):
             frame = pd.DataFrame([entry["marks"] for entry in log])
             frame = frame.assign(run=r, rule="coop" if lam == 0 and self.rule == "prograd" else self.rule, lam=lam, seed=self.seed, **{k: v[:, r] for k, v in columns.items()})
-            for split in ("train", "same", "shifted", "new", "style"):
+            for split in dict.fromkeys(("train", "same", "shifted", "new", "style", *self.judge.sets)):
                 frame[f"acc_{split}"] = [accuracy.get(s, {}).get(split, {r: math.nan})[r] for s in frame["step"]]
             frames.append(frame.assign(angle_deg=np.degrees(np.arccos(np.clip(frame["cos"], -1, 1)))))
-        return pd.concat(frames, ignore_index=True)[list(STEP_COLUMNS)]
+        own = [f"acc_{split}" for split in self.judge.sets]  # a test set may have any name
+        return pd.concat(frames, ignore_index=True)[list(dict.fromkeys((*STEP_COLUMNS, *own)))]
 
     @torch.no_grad()
     def _so_far(self, log, last):

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from .checks import check_in_range, check_known
-from .data import open_image
+from .images import open_image
 from .plots import run_colour
 from .runs import Runs
 from .scenes import EXPLAINED, Scenes, beside, encode, join_scenes, layer_names, paint, paint_plane, prepare, scene_parts, strips

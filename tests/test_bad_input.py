@@ -23,11 +23,12 @@ from prograd_viz.cam import cam_maps, cam_operator, explained_directions, foregr
 from prograd_viz.checks import check_in_range, check_known, check_whole
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.compare import compare_rules
-from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_sample, folder_task, open_image, pocket_task
+from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_sample, folder_masks, folder_task, plain_names, pocket_task
 from prograd_viz.datasets import box_mask, dataset_split, dataset_task, frame_task, grabcut_mask, group_table, published_draw, torchvision_task, toy_pets, with_masks
 from prograd_viz.evaluate import accuracy_on, calibration, class_features, group_accuracy, predict, predictions, run_prompts
 from prograd_viz.faithful import causal_checks, composites, faithfulness, map_scores, without_object
 from prograd_viz.gradients import check_lambdas, project
+from prograd_viz.images import class_folders, image_files, mask_of, open_image, open_mask
 from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_shots, plot_token_cosines
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
@@ -142,18 +143,27 @@ BAD = {
               (lambda w: Scene("dog", "sand", style="filed"), "'filed'")],
     "render": [(lambda w: render(Scene("dog", "sand"), noise=-1), "got -1"), (lambda w: render(Scene("dog", "sand"), noise=nan), "nan"), (lambda w: render(Scene("dog", "sand"), size=3), "got 3")],
     "caption": [(lambda w: caption(Scene("dog", "sand"), detail="all"), "'all'")],
-    "few_shot": [(lambda w: few_shot("pockt"), "'pockt'"), (lambda w: few_shot(shots=0), "shots must be at least 1, got 0"), (lambda w: few_shot(shots=-1), "-1"), (lambda w: few_shot(shots=2.5), "2.5"),
+    "few_shot": [(lambda w: few_shot("no/such/folder"), "the folder no/such/folder does not exist"), (lambda w: few_shot(w.pets / "birds" / "all"), "pets does"),
+                 (lambda w: few_shot(w.tmp / "words.jpg"), "words.jpg is a file"), (lambda w: few_shot("~/no-such-data"), "the folder ~/no-such-data does not exist"),
+                 (lambda w: few_shot("oxford_pet"), "did you mean 'oxford_pets'"), (lambda w: few_shot("my_photos"), "no folder 'my_photos' exists"),
+                 (lambda w: few_shot(w.pets / "cat"), "3 images but no folders"), (lambda w: few_shot("pockt"), "'pockt'"), (lambda w: few_shot(shots=0), "shots must be at least 1, got 0"), (lambda w: few_shot(shots=-1), "-1"), (lambda w: few_shot(shots=2.5), "2.5"),
                  (lambda w: few_shot(shots=nan), "nan"), (lambda w: few_shot(seed=-1), "-1"), (lambda w: few_shot(w.pets, shots=0), "got 0"),
                  (lambda w: few_shot(shot=4), "unknown option of pocket_task 'shot'"), (lambda w: few_shot(w.pets, root="x"), "unknown option of folder_task 'root'")],
     "pocket_task": [(lambda w: pocket_task(classes=[]), "[]"), (lambda w: pocket_task(classes=["dog"]), "['dog']"), (lambda w: pocket_task(classes=["dog", "dgo"]), "unknown noun 'dgo'; did you mean"),
                     (lambda w: pocket_task(classes=["dog", "dog"]), "['dog']"), (lambda w: pocket_task(classes=1), "got 1"), (lambda w: pocket_task(classes=1000), "got 1000"), (lambda w: pocket_task(rho=1.5), "1.5"),
                     (lambda w: pocket_task(rho=nan), "nan"), (lambda w: pocket_task(noise=5), "got 5"), (lambda w: pocket_task(size=0), "got 0"), (lambda w: pocket_task(test_per_class=0), "got 0"),
                     (lambda w: pocket_task(shots=0), "shots must be at least 1, got 0")],
-    "folder_task": [(lambda w: folder_task(w.tmp / "one", 1), "['cat']"), (lambda w: folder_task(w.tmp / "hollow", 1), "dog"), (lambda w: folder_task(w.tmp / "void", 1), "no images in"),
-                    (lambda w: folder_task(w.tmp / "weightless", 1), "[]"), (lambda w: folder_task(w.pets, 1, template="a pet"), "'a pet'"), (lambda w: folder_task(w.pets, 0), "shots must be at least 1, got 0")],
+    "folder_task": [(lambda w: folder_task(w.tmp / "one", 1), "one folder, 'cat'"), (lambda w: folder_task(w.tmp / "hollow", 1), "dog"), (lambda w: folder_task(w.tmp / "void", 1), "no images in"),
+                    (lambda w: folder_task(w.tmp / "weightless", 1), "weightless holds neither"), (lambda w: folder_task(w.pets, 1, template="a pet"), "'a pet'"), (lambda w: folder_task(w.pets, 0), "shots must be at least 1, got 0")],
     "few_shot_sample": [(lambda w: few_shot_sample([0, 1], 0, 1), "shots must be at least 1, got 0")],
     "check_classes": [(lambda w: check_classes([]), "[]"), (lambda w: check_classes(["dog"]), "['dog']"), (lambda w: check_classes(["dog", " "]), "' '"), (lambda w: check_classes(["dog", 3]), "3"),
                       (lambda w: check_classes("dog"), "'dog'")],
+    "image_files": [(lambda w: image_files(w.tmp / "absent"), "absent")], "class_folders": [(lambda w: class_folders(w.tmp / "absent"), "absent")],
+    "open_mask": [(lambda w: open_mask(w.tmp / "absent.png"), "mask not found: "), (lambda w: open_mask(w.tmp / "broken.png"), "broken.png"),
+                  (lambda w: open_mask(np.zeros((3, 4, 2), np.uint8)), "(3, 4, 2)")],
+    "mask_of": [(lambda w: mask_of(w.tmp / "absent.png", w.image), "absent.png")],
+    "plain_names": [(lambda w: plain_names(["hot_dog", "hot dog"]), "'hot_dog' and 'hot dog' are both the class 'hot dog'"), (lambda w: plain_names(["a"]), "['a']")],
+    "folder_masks": [(lambda w: folder_masks(w.pets / "cat", [Path("x/0.jpg"), Path("y/0.jpg")]), "0.png would be the mask of x/0.jpg and of y/0.jpg")],
     "open_image": [(lambda w: open_image(w.tmp / "absent.png"), "absent.png"), (lambda w: open_image(w.tmp / "broken.png"), "broken.png"), (lambda w: open_image(w.tmp / "words.jpg"), "words.jpg"),
                    (lambda w: open_image(w.tmp), "Is a directory"), (lambda w: open_image(np.zeros((3, 4))), "(3, 4)"), (lambda w: open_image(np.zeros((3, 4, 3))), "float64")],
     "Split": [(lambda w: Split([w.image], [0, 1], ("a", "b")), "2 labels"), (lambda w: Split([w.image], [7], ("a", "b")), "7"), (lambda w: Split([w.image], [-1], ("a", "b")), "-1"),
@@ -163,7 +173,7 @@ BAD = {
                    (lambda w: Split([w.image], [0], ("a", "b")).mask(0), "no masks")],
     "Split.features": [(lambda w: Split([w.tmp / "broken.png"], [0], ("a", "b")).features(w.clip), "broken.png")],
     "Split.view_features": [(lambda w: Split([w.tmp / "words.jpg"], [0], ("a", "b")).view_features(w.clip, 1, 0), "words.jpg")],
-    "Task": [(lambda w: Task("x", w.task.train, {}, "a photo"), "'a photo'"), (lambda w: Task("x", w.task.train, {}, "{} {}"), "'{} {}'")],
+    "Task": [(lambda w: Task("x", w.task.train, {"train": w.task.train}), "must not be called 'train'"), (lambda w: Task("x", w.task.train, {}, "a photo"), "'a photo'"), (lambda w: Task("x", w.task.train, {}, "{} {}"), "'{} {}'")],
     "make_prompts": [(lambda w: make_prompts(w.clip, []), "[]"), (lambda w: make_prompts(w.clip, ["dog"]), "['dog']"), (lambda w: make_prompts(w.clip, ["dog", "dgo"]), "'dgo'"),
                      (lambda w: make_prompts(w.clip, w.names, n_ctx=75), "n_ctx=75"), (lambda w: make_prompts(w.vit, w.names, n_ctx=76, init="random"), "n_ctx=76"),
                      (lambda w: make_prompts(w.vit, ["word " * 80, "cat"]), "does not fit"), (lambda w: make_prompts(w.clip, w.names, n_ctx=2), "got 2"),
@@ -295,7 +305,10 @@ BAD = {
     "group_table": [(lambda w: group_table(w.task), "'pocket'")],
     "toy_pets": [(lambda w: toy_pets(w.tmp / "odd", ("cat", "dgo")), "'dgo'")],
     "frame_task": [(lambda w: frame_task([1, 2], 1), "list"), (lambda w: frame_task(pd.DataFrame({"file": ["a"]}), 1), "'path'"), (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", None]}), 1), "row 1"),
-                   (lambda w: frame_task(pd.DataFrame({"path": ["a"], "label": ["x"]}), 1), "['x']"), (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"]}), 0), "got 0")],
+                   (lambda w: frame_task(pd.DataFrame({"path": ["a"], "label": ["x"]}), 1), "['x']"),
+                   (lambda w: frame_task(pd.DataFrame({"path": ["a", "b", "./a"], "label": ["x", "y", "y"]}), 1, root="/r"), "/r/a is in the table with more than one label"),
+                   (lambda w: frame_task(pd.DataFrame({"path": ["a", "b", "a"], "label": ["x", "y", "x"], "split": ["train", "train", "test"]}), 1, root="/r"), "/r/a is in the table with more than one split"),
+                   (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"], "split": ["Train", "test"]}), 1), "no row has split 'train', only 'Train', 'test'"), (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"]}), 0), "got 0")],
     "torchvision_task": [(lambda w: torchvision_task("torchvision:DTDs", 1, root=w.tmp), "did you mean 'DTD'"), (lambda w: torchvision_task("torchvision:DTD", 1), "root="), (lambda w: torchvision_task("torchvision:DTD", 1, root=w.tmp), "download=True")],
     "accuracy_on": [(lambda w: accuracy_on(replace(w.runs, task=None), w.task.tests["new"]), "no model and task"), (lambda w: accuracy_on(w.runs, Split([], [], ("a", "b"))), "no images"), (lambda w: accuracy_on(w.runs, w.task.tests["new"], "a photo"), "'a photo'")],
     "group_accuracy": [(lambda w: group_accuracy(w.runs, w.task.tests["same"]), "no groups")],
@@ -435,7 +448,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
              "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "planned_steps", "step", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
              "write_whole", "plain", "Lock.owner", "Lock.release", "Table.header", "Table.header_problem", "Table.row_problem", "side_by_side", "Manifest.seal", "Writer.close", "Writer.state", "Writer.commit", "Writer.finish", "file_problem", "columns_of", "matrix", "frame",
-             "write_parquet", "in_parts", "about_runs", "about_masks", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "stacks_of", "run_jobs", "Job.part", "Sweep.results"}
+             "write_parquet", "in_parts", "about_runs", "about_masks", "warn_of_copies", "exif_orientation", "upright_mask", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "stacks_of", "run_jobs", "Job.part", "Sweep.results"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py
     every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}
     assert every - set(BAD) == inner | elsewhere

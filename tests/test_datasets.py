@@ -18,8 +18,9 @@ import torch
 from fakes import ANNOTATIONS, COUNTS, FAKES, NEEDED, SIZE, WNIDS, object_mask, picture, put
 from PIL import Image
 
-from prograd_viz.data import Split, augmentation, few_shot, open_image
+from prograd_viz.data import Split, augmentation, few_shot
 from prograd_viz.datasets import COOP_BENCHMARK, DATASETS, IMAGENET_VARIANTS, TORCHVISION, base_and_new, box_mask, dataset_split, grabcut_mask, group_table, toy_pets, with_masks
+from prograd_viz.images import open_image
 from prograd_viz.prompts import make_prompts
 from prograd_viz.torchvision_ops import torchvision
 
@@ -110,6 +111,48 @@ def test_a_name_that_occurs_twice_makes_two_classes_with_one_prompt(fake, clip):
     assert split.classes[2:4] == ("missile", "missile_")
     tokens = make_prompts(replace(clip, trained_ids=None), split.classes).tokens
     assert torch.equal(tokens[2], tokens[3])
+
+
+def put_names(root, lines):
+    "An ImageNetV2 of four classes with a file of class names"
+    put(root / "imagenetv2" / "classnames.txt", lines)
+    for i in range(4):
+        put(root / "imagenetv2" / "imagenetv2-matched-frequency-format-val" / str(i) / "a.jpeg", picture(i, "JPEG"))
+
+
+@pytest.mark.parametrize("between, mark", [(" ", ""), ("\t", ""), ("   ", "\ufeff")])
+def test_class_names_may_be_separated_by_tabs(tmp_path, between, mark):
+    names = ("tench", "great white shark", "missile", "missile")
+    put_names(tmp_path, mark + "".join(f"n{i:08d}{between}{name}\n" for i, name in enumerate(names)))
+    assert dataset_split("imagenetv2", tmp_path).classes == ("tench", "great white shark", "missile", "missile_")
+
+
+def test_of_several_names_the_first_is_taken_and_it_is_said(tmp_path):
+    put_names(tmp_path, "n0 tench, Tinca tinca\nn1 goldfish, Carassius auratus\nn2 great white shark\nn3 hen\n")
+    with pytest.warns(UserWarning, match="several names to n0 .'tench, Tinca tinca'. and 1 more classes"):
+        assert dataset_split("imagenetv2", tmp_path).classes == ("tench", "goldfish", "great white shark", "hen")
+
+
+@pytest.mark.parametrize("lines, says", [("n0 tench\nn1\n", "line 2 of .*classnames.txt is 'n1'"), ("n0 a\nn1 b\nn0 c\n", "line 3 of .*classnames.txt names n0 a second time")])
+def test_a_line_without_a_name_or_with_a_known_folder_is_named(tmp_path, lines, says):
+    put_names(tmp_path, lines)
+    with pytest.raises(ValueError, match=says): dataset_split("imagenetv2", tmp_path)
+
+
+@pytest.mark.parametrize("name, file", [("fgvc_aircraft", "fgvc_aircraft/images_variant_train.txt"), ("cub200", "CUB_200_2011/image_class_labels.txt")])
+def test_other_lists_with_half_a_line_are_named_too(tmp_path, name, file):
+    FAKES[name](tmp_path)
+    put(tmp_path / file, (tmp_path / file).read_text() + "0099\n")
+    with pytest.raises(ValueError, match=f"line [0-9]+ of .*{file.split('/')[1]} is '0099'"): dataset_split(name, tmp_path)
+
+
+def test_folders_that_a_machine_left_are_no_classes_of_imagenet(tmp_path):
+    FAKES["imagenet"](tmp_path)
+    for junk in ("__MACOSX", ".ipynb_checkpoints"): put(tmp_path / "imagenet" / "images" / "train" / junk / "a.JPEG", b"")
+    folder = next((tmp_path / "imagenet" / "images" / "train").glob("n*"))
+    for junk in ("._a.JPEG", "Thumbs.db"): put(folder / junk, b"")
+    split = dataset_split("imagenet", tmp_path, "train")
+    assert all(split.image(i).mode == "RGB" for i in range(len(split))) and len(split.classes) == 5
 
 
 def test_folders_that_are_numbers_are_counted_not_spelled(tmp_path):
@@ -280,8 +323,11 @@ def test_a_folder_with_some_masks_missing_says_so(tmp_path):
         for i in range(3): put(tmp_path / c / f"{i}.png", picture(i, "png")), put(tmp_path / "masks" / c / f"{i}.png", picture(i, "png"))
     assert few_shot(tmp_path, 1).train.masks_from == f"files in {tmp_path / 'masks'}"
     (tmp_path / "masks" / "b" / "1.png").unlink()
-    with pytest.warns(UserWarning, match="1.png and 0 more masks are missing"): task = few_shot(tmp_path, 1)
-    assert None in (task.train.masks, task.tests["same"].masks)
+    with pytest.warns(UserWarning, match="no mask for .*1.png and 0 more of 6 images"): task = few_shot(tmp_path, 1)
+    splits = (task.train, task.tests["same"])
+    assert sum(len(s.masked) for s in splits) == 5 and all(s.masks_from for s in splits), "one mask is missing, five are there"
+    bare = next(s for s in splits if len(s.masked) < len(s))
+    with pytest.raises(ValueError, match="1.png\\) has no mask"): bare.mask(bare.masks.index(None))
 
 
 def test_grabcut_finds_an_object_on_a_plain_ground():
@@ -429,6 +475,44 @@ def test_a_table_makes_a_task(fake, tmp_path):
     groups = defaultdict(list)
     for path, k in zip(frame["path"], frame["label"]): groups[k].append(root / path)
     assert ours.images == [p for g in groups.values() for p in (random.sample(g, 4) if len(g) >= 4 else g)]
+
+
+def test_a_table_with_each_path_twice_counts_each_file_once(fake):
+    root, truth = fake("dtd")
+    frame = pd.DataFrame([{"path": p.relative_to(root), "label": k} for p, _, k in truth["train"]])
+    once = quiet_few_shot(frame, 2, 1, root)
+    spelled = frame.assign(path=["./" + str(p) for p in frame["path"]])
+    for twice in (pd.concat([frame, frame]), pd.concat([frame, spelled], ignore_index=True)):
+        with pytest.warns(UserWarning, match=f"{len(frame)} of {2 * len(frame)} rows name a file that an earlier row names"): task = few_shot(twice, 2, 1, root=root)
+        assert task.train.images == once.train.images and task.tests["same"].images == once.tests["same"].images
+        assert set(task.train.images).isdisjoint(task.tests["same"].images)
+
+
+def test_a_copy_of_a_training_image_in_the_test_set_is_warned_of(tmp_path):
+    for c in ("a", "b"):
+        for i in range(3): put(tmp_path / c / f"{i}.png", picture(i + 3 * (c == "b"), "png"))
+    task = few_shot(tmp_path, 1)
+    put(tmp_path / "b" / "copy.png", task.train.images[1].read_bytes())
+    with pytest.warns(UserWarning, match="is a copy of the training image .*, and [0-9] more test images"): few_shot(tmp_path, 1)
+    frame = pd.DataFrame([{"path": p, "label": p.parent.name, "split": "test" if p.stem == "copy" else "train"} for p in sorted(tmp_path.glob("*/*.png"))])
+    with pytest.warns(UserWarning, match="copy.png is a copy of the training image"): few_shot(frame, 4)
+
+
+def test_a_row_without_a_mask_takes_no_others_mask(fake):
+    root, truth = fake("dtd")
+    frame = pd.DataFrame([{"path": p.relative_to(root), "label": k, "mask": p.relative_to(root)} for p, _, k in truth["train"]])
+    frame.loc[[0, 3], "mask"] = [None, " "]
+    with pytest.warns(UserWarning, match=f"2 of {len(frame)} rows have no mask"): task = few_shot(frame, 2, 1, root=root)
+    assert len(task.train.masked) + len(task.tests["same"].masked) == len(frame) - 2
+    assert {s.masks_from for s in (task.train, task.tests["same"])} == {"files named in the table"}
+
+
+def test_rows_that_nobody_uses_are_said(fake):
+    root, truth = fake("dtd")
+    frame = pd.DataFrame([{"path": p.relative_to(root), "label": k, "split": s} for (p, _, k), s in zip(truth["train"], ["train", "test", "val"] * 99)])
+    with pytest.warns(UserWarning, match="rows whose split is 'val' are left out"): few_shot(frame, 1, 1, root=root)
+    lost = frame.assign(split=["test" if k == frame["label"].iloc[0] else "train" for k in frame["label"]])
+    with pytest.warns(UserWarning, match=f"no row to learn {frame['label'].iloc[0]} from"): few_shot(lost, 1, 1, root=root)
 
 
 def torchvision_fake(kind, root):

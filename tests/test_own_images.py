@@ -1,4 +1,9 @@
 "A folder of one's own images has no shifted backgrounds: everything falls back to the test set there is."
+import re
+import shutil
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +11,7 @@ from PIL import Image
 from prograd_viz.data import few_shot
 from prograd_viz.plots import plot_accuracy, plot_maps
 from prograd_viz.pocket import Scene, render
+from prograd_viz.prompts import make_prompts
 from prograd_viz.report import save_report
 from prograd_viz.runs import load_runs
 from prograd_viz.training import train
@@ -53,3 +59,79 @@ def test_few_images_are_named_by_class(folder):
 def test_opened_runs_are_those_of_memory(folder, clip, stored):
     opened = load_runs(stored, clip, few_shot(folder, shots=2))
     assert opened.clip is clip and np.array_equal(opened.contexts, load_runs(stored).contexts)
+
+
+# -- folders as they lie on a disk --------------------------------------------
+
+def test_what_a_machine_left_in_a_folder_is_no_class(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "own")
+    for junk in ("__MACOSX", ".ipynb_checkpoints"): shutil.copytree(folder / "dog", tmp_path / "own" / junk)
+    (tmp_path / "own" / "cat" / "._0.png").write_bytes(b"Mac OS X")
+    task, plain = few_shot(tmp_path / "own", 2), few_shot(folder, 2)
+    assert task.classes == ("cat", "dog") and [p.name for p in task.train.images] == [p.name for p in plain.train.images]
+
+
+def test_one_classs_folder_and_a_flat_folder_say_what_to_give(folder, tmp_path):
+    with pytest.raises(ValueError, match=f"holds 4 images but no folders; .*if it is one class of {folder}, give that"): few_shot(folder / "dog", 2)
+    for file in (folder / "dog").iterdir(): shutil.copy(file, tmp_path)
+    with pytest.raises(ValueError, match="holds 4 images but no folders; .*a DataFrame of path and label"): few_shot(tmp_path, 2)
+
+
+def test_a_folder_of_splits_points_to_the_folders_inside(folder, tmp_path):
+    for part in ("train", "test"): shutil.copytree(folder, tmp_path / part)
+    with pytest.raises(ValueError, match=f"one folder deeper, as in {tmp_path / 'test' / 'cat'}: give {tmp_path / 'test'}"): few_shot(tmp_path, 2)
+
+
+def test_images_beside_the_folders_are_said_to_be_left_out(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "own")
+    shutil.copy(folder / "dog" / "0.png", tmp_path / "own" / "cover.png")
+    with pytest.warns(UserWarning, match="cover.png and 0 more images lie beside the folders"): few_shot(tmp_path / "own", 2)
+
+
+def test_two_images_never_share_a_mask(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "own")
+    (tmp_path / "own" / "masks").mkdir()
+    for i in range(4): shutil.copy(folder / "dog" / f"{i}.png", tmp_path / "own" / "masks")
+    with pytest.raises(ValueError, match="0.png would be the mask of .*cat/0.png and of .*dog/0.png"): few_shot(tmp_path / "own", 2)
+
+
+def test_a_home_folder_is_found(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert few_shot(f"~/{folder.name}", 2).classes == ("cat", "dog")
+
+
+# -- test sets of any name ----------------------------------------------------
+
+def test_a_test_set_of_any_name_has_its_column(folder, clip, tmp_path):
+    task = few_shot(folder, shots=2)
+    own = replace(task, tests={"val": task.tests["same"], "my phone": task.train})
+    runs = train(clip, own, epochs=2, views=0, progress=False, out=tmp_path / "runs")
+    stored = load_runs(tmp_path / "runs", clip, own)
+    for r in (runs, stored):
+        assert r.tested == ["val", "my phone"]
+        assert r.final()["acc_val"].between(0, 1).all() and (r.final()["acc_my phone"] == r.final()["acc_train"]).all()
+    assert [ax.get_title() for ax in plot_accuracy(runs).axes] == ["val", "my phone"]
+    save_report(stored, tmp_path / "report.html", images=2)
+    explorer = explore(stored, images=2)
+    explorer.work.wait()
+    assert "val" in explorer.split.options
+
+
+# -- classes that are one prompt ----------------------------------------------
+
+@pytest.mark.parametrize("pair", [("dog", "Dog"), ("hot dog", "hot_dog"), ("missile", "missile_"), ("a&amp;b", "a&b"), ("dog", "dog "), ("big  dog", "big dog")])
+def test_names_that_are_one_prompt_are_named(clip, pair):
+    whole = replace(clip, trained_ids=None)
+    with pytest.warns(UserWarning, match=re.escape(f"{pair[0]!r} and {pair[1]!r} have the same tokens")): make_prompts(whole, [pair[0], "cat", pair[1]])
+
+
+def test_names_that_differ_for_the_model_are_not_warned_of(clip):
+    whole = replace(clip, trained_ids=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_prompts(whole, ["dog", "dogs", "hot dog", "hot-dog", "a&b"])
+
+
+def test_many_pairs_are_counted(clip):
+    names = ["dog", "cat", "owl", "bee", "cow"]
+    with pytest.warns(UserWarning, match=r"'owl' and 'OWL' \(and 2 more pairs\)"): make_prompts(replace(clip, trained_ids=None), [*names, *(n.upper() for n in names)])
