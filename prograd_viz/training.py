@@ -329,7 +329,8 @@ class _Keeper:
 
     def _steps(self, log, accuracy):
         "The record as a DataFrame, a row per run and step"
-        if not log: return pd.DataFrame({c: pd.Series(dtype=_KINDS.get(c, float)) for c in STEP_COLUMNS})
+        own = [f"acc_{split}" for split in self.judge.sets]  # a test set may have any name
+        if not log: return pd.DataFrame({c: pd.Series(dtype=_KINDS.get(c, float)) for c in dict.fromkeys((*STEP_COLUMNS, *own))})
         names = [k for k in log[0]["record"] if k not in ("token_cos", "text")]
         columns = {k: torch.stack([entry["record"][k] for entry in log]).cpu().numpy() for k in names}
         frames = []
@@ -339,7 +340,6 @@ class _Keeper:
             for split in dict.fromkeys(("train", "same", "shifted", "new", "style", *self.judge.sets)):
                 frame[f"acc_{split}"] = [accuracy.get(s, {}).get(split, {r: math.nan})[r] for s in frame["step"]]
             frames.append(frame.assign(angle_deg=np.degrees(np.arccos(np.clip(frame["cos"], -1, 1)))))
-        own = [f"acc_{split}" for split in self.judge.sets]  # a test set may have any name
         return pd.concat(frames, ignore_index=True)[list(dict.fromkeys((*STEP_COLUMNS, *own)))]
 
     @torch.no_grad()

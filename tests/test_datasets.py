@@ -491,11 +491,10 @@ def test_a_table_with_each_path_twice_counts_each_file_once(fake):
 def test_a_copy_of_a_training_image_in_the_test_set_is_warned_of(tmp_path):
     for c in ("a", "b"):
         for i in range(3): put(tmp_path / c / f"{i}.png", picture(i + 3 * (c == "b"), "png"))
-    task = few_shot(tmp_path, 1)
-    put(tmp_path / "b" / "copy.png", task.train.images[1].read_bytes())
+    for i in range(3): shutil.copy(tmp_path / "b" / f"{i}.png", tmp_path / "b" / f"{i} copy.png")
     with pytest.warns(UserWarning, match="is a copy of the training image .*, and [0-9] more test images"): few_shot(tmp_path, 1)
-    frame = pd.DataFrame([{"path": p, "label": p.parent.name, "split": "test" if p.stem == "copy" else "train"} for p in sorted(tmp_path.glob("*/*.png"))])
-    with pytest.warns(UserWarning, match="copy.png is a copy of the training image"): few_shot(frame, 4)
+    frame = pd.DataFrame([{"path": p, "label": p.parent.name, "split": "test" if "copy" in p.stem else "train"} for p in sorted(tmp_path.glob("*/*.png"))])
+    with pytest.warns(UserWarning, match="0 copy.png is a copy of .*b/0.png, and 2 more"): few_shot(frame, 4)
 
 
 def test_a_row_without_a_mask_takes_no_others_mask(fake):

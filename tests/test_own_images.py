@@ -73,8 +73,8 @@ def test_what_a_machine_left_in_a_folder_is_no_class(folder, tmp_path):
 
 def test_one_classs_folder_and_a_flat_folder_say_what_to_give(folder, tmp_path):
     with pytest.raises(ValueError, match=f"holds 4 images but no folders; .*if it is one class of {folder}, give that"): few_shot(folder / "dog", 2)
-    for file in (folder / "dog").iterdir(): shutil.copy(file, tmp_path)
-    with pytest.raises(ValueError, match="holds 4 images but no folders; .*a DataFrame of path and label"): few_shot(tmp_path, 2)
+    shutil.copytree(folder / "dog", tmp_path / "alone" / "flat")
+    with pytest.raises(ValueError, match="holds 4 images but no folders; .*a DataFrame of path and label"): few_shot(tmp_path / "alone" / "flat", 2)
 
 
 def test_a_folder_of_splits_points_to_the_folders_inside(folder, tmp_path):
