@@ -288,7 +288,7 @@ def _folder_named(name, known):
         there = next((p for p in folder.absolute().parents if p.is_dir()), Path("/"))
         raise FileNotFoundError(f"the folder {name} does not exist; of its path, {there} does")
     try: check_known("data set", name, ["pocket", *known])
-    except ValueError as e: raise ValueError(f"{e}; and no folder {name!r} exists in {Path.cwd()}") from None
+    except ValueError as e: raise ValueError(f"{e}; and no folder {name!r} exists in the working directory") from None
 
 
 def pocket_task(
