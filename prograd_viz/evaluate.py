@@ -15,7 +15,8 @@ import torch
 
 from .checks import check_known, check_whole
 from .clip import Clip
-from .data import Split, Task, open_image
+from .data import Split, Task
+from .images import open_image
 from .prompts import Prompts, make_prompts, teacher_features, text_features
 from .runs import Runs
 
