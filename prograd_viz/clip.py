@@ -22,7 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+import PIL
 from PIL import Image
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -68,10 +71,20 @@ class Clip:
 
     @cached_property
     def image_fingerprint(self) -> str:
-        "SHA-256 of all that decides an image's feature: weights of the image tower, precision, preprocessing, version of torch"
-        digest = hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", repr((self.name, self.dtype, self.autocast, self.preprocess, torch.__version__))).encode())
-        for name, tensor in sorted(self.model.visual.state_dict().items()):
-            digest.update(name.encode())
+        "SHA-256 of all that decides an image's feature: `fingerprint` of the image tower, versions of torch and Pillow"
+        return self._digest(self.model.visual, torch.__version__, PIL.__version__)
+
+    def fingerprint(self) -> str:
+        "SHA-256 of all that decides a feature or a logit: weights, activations, precision, preprocessing, context length"
+        return self._digest(self.model, self.context_length)
+
+    def _digest(self, tower, *more):
+        "SHA-256 of a tower's weights and settings, of the arithmetic and of the preprocessing"
+        preprocessing = repr(self.preprocess), self.image_size, self.model.visual.preprocess_cfg
+        said = repr((self.name, self.dtype, self.autocast, *preprocessing, *more, _settings(tower)))
+        digest = hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", said).encode())
+        for name, tensor in sorted(tower.state_dict().items()):
+            digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
@@ -115,6 +128,16 @@ class Clip:
         n = sum(p.numel() for p in self.model.parameters()) / 1e6
         return f"Clip({self.name!r}, {self.pretrained!r}: {n:.1f}M parameters, {self.image_size} px, {str(self.dtype)[6:]}, {self.device})"
 
+
+def _settings(tower):
+    "Class and plain settings of every module of a tower: activations, heads, strides and epsilons are no weights"
+    plain, found = (bool, int, float, str, tuple, type(None)), []
+    for name, module in tower.named_modules():
+        values = {k: v for k, v in vars(module).items() if isinstance(v, plain) and k != "training"}
+        called = {k: getattr(v, "__qualname__", "") for k, v in vars(module).items() if callable(v)}
+        found.append((name, type(module).__qualname__, sorted(values.items()), sorted(called.items())))
+    return found
+
 # %% ../nbs/00_clip.ipynb #7b1f0c52
 def in_this_thread(
     hook,  # A hook of a torch module
@@ -136,8 +159,11 @@ def _check_text(clip, text, allow_unknown):
     pieces = [clip.tokenizer.decoder[i].removesuffix("</w>") for i in unknown]
     words = list(dict.fromkeys(w for w in text.replace(".", " ").split() if set(clip.tokenizer.encode(w)) - clip.trained_ids)) or pieces
     message = f"{clip.name!r} was never trained on {', '.join(map(repr, words))} in {text!r}; {_near_tokens(clip, words[0])}"
-    if not allow_unknown: raise ValueError(message + ", or allow_unknown=True")
+    if not allow_unknown: raise ValueError(f"{message}; {_OTHER_MODEL}")
     warnings.warn(message, stacklevel=4)
+
+
+_OTHER_MODEL = "for other words load a real CLIP, such as load_clip('ViT-B-32', 'laion2b_s34b_b79k')"
 
 
 def _check_length(clip, text):
@@ -172,6 +198,7 @@ def load_clip(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name == "pocket": model, trained, pretrained = _pocket_model(pretrained)
     else: (name, model), trained = _open_clip_model(name, pretrained, quick_gelu, trust), None
+    _check_activation(name, model, quick_gelu)
     scale = model.logit_scale.detach().clone()
     model = model.to(device, PRECISIONS[precision]).eval().requires_grad_(False)
     if precision in ("fp16", "bf16"): model.logit_scale.data = scale.to(device)  # a rounded exponent would change every logit
@@ -181,7 +208,8 @@ def load_clip(
 
 def _tokenizer(name):
     "open_clip's tokenizer for a model, with one clear error where it cannot be had"
-    try: return open_clip.get_tokenizer(name)
+    try:
+        with _hub(name.startswith("hf-hub:")): return open_clip.get_tokenizer(name)
     except Exception as e:  # a missing package, a missing file, a hub that cannot be reached
         raise OSError(f"no tokenizer for {name!r}: {str(e)[:200]}\nIt comes from Hugging Face: it needs `pip install prograd_viz[hf]`, and its files in the local cache (HF_HOME) or a network.") from e
 
@@ -218,12 +246,32 @@ def _pocket_model(checkpoint=None):
 
 # %% ../nbs/00_clip.ipynb #0b8cfa58
 @contextmanager
-def _quiet():
+def _quiet(level=logging.WARNING):
     "Silence open_clip's remarks about random weights where they are what was asked for"
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(max(level, before))
     try: yield
     finally: logging.disable(before)
+
+
+@contextmanager
+def _hub(needed=True):
+    "Ask Hugging Face's hub once where it is needed; out of reach, only the local cache is searched, without retries"
+    before = constants.HF_HUB_OFFLINE
+    if not needed or not before and _hub_answers():
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        with _quiet(logging.ERROR): yield
+    finally: constants.HF_HUB_OFFLINE = before
+
+
+def _hub_answers(seconds=5):
+    "Whether the hub answers at all, through the proxies that huggingface_hub uses"
+    try: get_session().head(constants.ENDPOINT, timeout=seconds)
+    except Exception: return False  # of its HTTP client, which differs between versions
+    return True
 
 
 def _open_clip_model(name, pretrained, quick_gelu, trust):
@@ -248,10 +296,30 @@ def _follow_activation(name, pretrained, quick_gelu):
     built = bool(open_clip.get_model_config(name).get("quick_gelu"))
     if wanted is not None and quick_gelu not in (None, wanted):
         raise ValueError(f"{name!r} with {pretrained!r} was trained with {'QuickGELU' if wanted else 'GELU'}, got quick_gelu={quick_gelu}; leave it at None")
+    if wanted is None and not built: _warn_of_activation(name, pretrained)
     if not wanted or built: return name, _create(name, pretrained)
     name = _quick_name(name)
     warnings.warn(f"{pretrained!r} weights use QuickGELU: loading {name!r}", stacklevel=4)
     return name, _create(name, pretrained, force_quick_gelu=True)
+
+
+def _has_quick_gelu(model): return any(type(m).__name__ in ("QuickGELU", "QuickGELUActivation") for m in model.modules())
+
+
+def _check_activation(name, model, quick_gelu):
+    "Raise where a model was not built with the activation that was asked for"
+    built = _has_quick_gelu(model)
+    if quick_gelu is None or quick_gelu == built: return
+    other = name.removesuffix("-quickgelu")
+    fix = f"name {other!r}" if other != name and other in open_clip.list_models() else "leave it at None"
+    raise ValueError(f"{name!r} is a model with {'QuickGELU' if built else 'GELU'}, got quick_gelu={quick_gelu}; {fix}")
+
+
+def _warn_of_activation(name, path):
+    "A file does not say its activation; where an architecture exists with either, GELU is a guess"
+    if f"{name}-quickgelu" not in open_clip.list_models(): return
+    warnings.warn(f"{str(path)!r} does not say its activation: loading {name!r} with GELU. Weights that descend from "
+                  "OpenAI's need quick_gelu=True; quick_gelu=False says that GELU is right", stacklevel=5)
 
 
 def _quick_name(name): return f"{name}-quickgelu" if f"{name}-quickgelu" in open_clip.list_models() else name
@@ -260,15 +328,19 @@ def _quick_name(name): return f"{name}-quickgelu" if f"{name}-quickgelu" in open
 def _create(name, pretrained, **kwargs):
     "open_clip's factory, with one clear error where weights are neither cached nor reachable"
     try:
-        if pretrained or ":" in name: return open_clip.create_model(name, pretrained=pretrained, require_pretrained=True, **kwargs)
+        if pretrained or ":" in name:
+            remote = name.startswith("hf-hub:") or bool(pretrained) and not Path(pretrained).is_file()
+            with _hub(remote):
+                return open_clip.create_model(name, pretrained=pretrained, require_pretrained=True, **kwargs)
         with _quiet(): return open_clip.create_model(name, pretrained_image=False, pretrained_text=False, **kwargs)
     except Exception as e:  # a damaged file fails in any of a dozen ways
         if pretrained and Path(pretrained).is_file():
             raise ValueError(f"cannot load {pretrained} into {name!r}: {str(e)[:200]}; it must be a state dict of this architecture, as safetensors or .pt") from e
         if "transformers" in str(e): raise OSError(f"the text tower of {name!r} is a Hugging Face model: it needs `pip install prograd_viz[hf]`, and its configuration in the local cache (HF_HOME) or a network") from e
-        raise OSError(f"no weights for {name!r} ({pretrained or 'from the hub'}): {str(e)[:200]}\n"
-                      "They are neither in the local cache nor reachable. Download the checkpoint where there is a network and pass its "
-                      "path as pretrained=, or fill the cache (HF_HOME) there and copy it here.") from e
+        raise OSError(f"no weights for {name!r} ({pretrained or 'from the hub'}): they are neither in the local cache nor "
+                      "reachable. Download the checkpoint where there is a network and pass its path as pretrained=, "
+                      "or fill the cache (HF_HOME) there and copy it here.\n"
+                      f"open_clip says: {str(e)[:400]}") from e
 
 
 def _is_archive(path): return zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist())

@@ -103,11 +103,14 @@ class Split:
         return torch.stack([clip.preprocess(self.image(i)) for i in (range(len(self)) if rows is None else rows)])
 
     def fingerprint(self) -> str:
-        "SHA-256 of all images, in order: contents of files, pixels of arrays"
+        "SHA-256 of all images, in order: contents of files, shapes and pixels of arrays"
         digest = hashlib.sha256()
         for i, source in enumerate(self.images):
-            content = Path(source).read_bytes() if isinstance(source, (str, Path)) and Path(source).is_file() else np.asarray(self.image(i))
-            digest.update(hashlib.sha256(np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content).digest())
+            if isinstance(source, (str, Path)) and Path(source).is_file(): content = Path(source).read_bytes()
+            else:
+                content = np.ascontiguousarray(self.image(i))
+                digest.update(repr(content.shape).encode())
+            digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()
 
     def features(
