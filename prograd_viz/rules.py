@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from .checks import check_known
-from .gradients import check_lambdas
+from .gradients import check_lambdas, square_safe
 from .prompts import Prompts, text_features
 
 # %% ../nbs/04_rules.ipynb #412d1897
@@ -49,7 +49,7 @@ def along(
     b: torch.Tensor,  # [R, ...]
 ) -> torch.Tensor:  # [R, ...]
     "The part of each `a` that points along its `b`: (<a, b> / |b|^2) b"
-    unit = F.normalize(b.flatten(1), dim=1, eps=torch.finfo(b.dtype).tiny)
+    unit = F.normalize(square_safe(b.flatten(1))[0], dim=1, eps=torch.finfo(b.dtype).tiny)
     return ((a.flatten(1) * unit).sum(1, keepdim=True) * unit).view_as(a)
 
 # %% ../nbs/04_rules.ipynb #18125266
