@@ -281,7 +281,7 @@ BAD = {
                  (lambda w: cells_of({"rule": [len]}), "give a name"), (lambda w: cells_of({"rule": "sun"}), "did you mean 'sum'"), (lambda w: cells_of(pd.DataFrame({"shots": []})), "the table is empty")],
     "sweep": [(lambda w: sweep({"shots": 1}, w.tmp / "sweep", engine="slurm"), "unknown engine 'slurm'"), (lambda w: sweep({"shots": 1}, w.tmp / "sweep", threads=0), "got 0"), (lambda w: sweep(None, w.tmp / "no-sweep"), "no-sweep"),
               (lambda w: sweep({"shots": 1}, w.tmp / "sweep", gpus=1, progress=False), "gpus=1"), (lambda w: sweep({"shots": 1}, w.tmp / "sweep", workers=0, progress=False), "workers must be at least 1, got 0"),
-              (lambda w: sweep({"shots": 1}, w.tmp / "sweep", retries=-1, progress=False), "got -1"), (lambda w: sweep({"shots": 1}, w.tmp / "sweep", stack=0, progress=False), "stack must be at least 1, got 0")],
+              (lambda w: sweep({"shots": 1}, w.tmp / "sweep", retries=-1, progress=False), "got -1"), (lambda w: sweep({"shots": 1}, w.tmp / "sweep", evaluate=len), "evaluate must be a dict of functions by name")],
     "train_together": [(lambda w: train_together([{"clip": w.clip, "task": w.task, "epochs": 1, "views": 0, "progress": False, "n_ctx": n} for n in (4, 5)]), "the same shapes of context, got (4, 128) and (5, 128)")],
     "load_sweep": [(lambda w: load_sweep(w.tmp / "no-sweep"), "begin one with a grid")],
     "Sweep.runs": [(lambda w: Sweep(w.tmp, cells_of({"seed": 1})).runs(sed=1), "'sed'; did you mean 'seed'")],
@@ -448,7 +448,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
              "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "planned_steps", "step", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
              "write_whole", "plain", "Lock.owner", "Lock.release", "Table.header", "Table.header_problem", "Table.row_problem", "side_by_side", "Manifest.seal", "Writer.close", "Writer.state", "Writer.commit", "Writer.finish", "file_problem", "columns_of", "matrix", "frame",
-             "write_parquet", "in_parts", "about_runs", "about_masks", "warn_of_copies", "exif_orientation", "upright_mask", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "stacks_of", "run_jobs", "Job.part", "Sweep.results"}
+             "write_parquet", "in_parts", "about_runs", "about_masks", "warn_of_copies", "exif_orientation", "upright_mask", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py
     every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}
     assert every - set(BAD) == inner | elsewhere

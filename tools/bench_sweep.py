@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "figures" / "bench"
 TASK = {"shots": 4, "seed": list(range(1, 9)), "lam": [0, 1], "classes": [["dog", "bus", "eye", "lock", "key", "jar", "leaf", "drum"]], "test_per_class": 4, "views": 0}
 LONG, SHORT = {"epochs": 150}, {"epochs": 1}
-WAYS = {"one worker, one thread": {"workers": 1}, "two workers, one thread each": {"workers": 2}, "one worker, two threads": {"workers": 1, "threads": 2}, "Ray, two workers, one thread each": {"engine": "ray"}, "one worker, seeds in stacks of four": {"workers": 1, "stack": 4}}
+WAYS = {"one worker, one thread": {"workers": 1}, "two workers, one thread each": {"workers": 2}, "one worker, two threads": {"workers": 1, "threads": 2}, "Ray, two workers, one thread each": {"engine": "ray"}}
 
 
 def child(way):
     "Seconds of the long grid and of the short one; workers are started, and models loaded, by a sweep before"
     from prograd_viz.sweep import sweep
-    options, times = {"stack": 1, "progress": False} | WAYS[way], {}
+    options, times = {"progress": False} | WAYS[way], {}
     if options.get("engine") == "ray":
         import ray
         ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
@@ -70,7 +70,7 @@ def save(table, turns):
     lines = ["# Sweeps", "", f"Written by `python tools/bench_sweep.py --turns {turns}`: {jobs} jobs of {len(TASK['lam'])} lambdas on the pocket model, medians of {turns} turns. {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch').split('+')[0]}, joblib {version('joblib')}, Ray {version('ray')}.", "",
              f"| | {jobs} long jobs, s | fastest to slowest | times faster | {jobs} jobs of one epoch, s | overhead a job, ms |", "|---|---:|---:|---:|---:|---:|"]
     lines += [f"| {r.way} | {r.long:.1f} | {r.fastest:.1f} to {r.slowest:.1f} | {r.faster:.2f} | {r.short:.2f} | {'–' if pd.isna(r.beside) else f'{r.beside:.0f}'} |" for r in table.itertuples()]
-    page = "\n".join([*lines, "", "The overhead is what two workers take beside half of what one takes for the jobs of one epoch. Only the last way stacks seeds.", ""])
+    page = "\n".join([*lines, "", "The overhead is what two workers take beside half of what one takes for the jobs of one epoch.", ""])
     (OUT / "sweep.md").write_text(page)
     return page
 

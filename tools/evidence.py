@@ -42,8 +42,8 @@ def cells(quick):
 
 
 def trained(grid, out):
-    "The sweep of a grid; no job shares a pass with others, so that its digits do not depend on what else was asked for"
-    return sweep(grid, out, measure=looks_and_leans, stack=1)
+    "The sweep of a grid"
+    return sweep(grid, out, evaluate={"looks_and_leans": looks_and_leans})
 
 
 def looks_and_leans(runs):
@@ -233,13 +233,20 @@ def unpack(archive, out):
     for line in gzip.open(archive, "rt"):
         record = json.loads(line)
         path = out / "results" / f"{Job(record['options'], ()).name}.json"
-        if not path.exists(): path.write_text(json.dumps(record))
+        measured = {"version": 1, "lambdas": record["lambdas"], "rows": []}  # its numbers are in the rows already
+        if not path.exists(): path.write_text(json.dumps(record | {"evaluated": {"looks_and_leans": measured}}))
+
+
+def numbers(record):
+    "The rows of a record with what was evaluated beside them, as the archive keeps them"
+    more = {row["lam"]: row for row in record["evaluated"]["looks_and_leans"]["rows"]}
+    return [row | more.get(row["lam"], {}) for row in record["rows"]]
 
 
 def pack(sweep, archive):
     "All records of finished trainings, one a line, in an order of their own"
     records = [json.loads(path.read_text()) for job in jobs_of(sweep.cells) if (path := sweep.out / "results" / f"{job.name}.json").is_file()]
-    kept = lambda r: {k: v.split()[0] if k == "measure" else v for k, v in r.items() if k not in ("host", "pid")}  # the measure by its name: another Python has other byte code
+    kept = lambda r: {k: v for k, v in r.items() if k not in ("host", "pid", "evaluated")} | {"rows": numbers(r)}
     lines = sorted(json.dumps(kept(r), sort_keys=True) for r in records if r["status"] == "done")
     archive.parent.mkdir(parents=True, exist_ok=True)
     archive.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
@@ -251,7 +258,7 @@ def again(archive, n):
     drawn = [records[i] for i in np.random.default_rng().permutation(len(records))[:n]]
     with tempfile.TemporaryDirectory() as folder:
         second = trained(pd.DataFrame([r["options"] | {"lam": lam} for r in drawn for lam in r["lambdas"]]), folder)
-        new = {job.name: json.loads((second.out / "results" / f"{job.name}.json").read_text()).get("rows") for job in jobs_of(second.cells)}
+        new = {job.name: numbers(json.loads((second.out / "results" / f"{job.name}.json").read_text())) for job in jobs_of(second.cells)}
     other = [r for r in drawn if new[Job(r["options"], ()).name] != r["rows"]]
     print(f"{len(drawn)} jobs of {len(records)} a second time: {len(drawn) - len(other)} give the same numbers to the last digit, {len(other)} do not")
     for r in other: print(" ", r["options"])
