@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from .clip import Clip
+from .clip import _OPENAI_KEYS, Clip, _is_archive, _openai_state
 from .data import Task
 from .evaluate import Evaluator, run_prompts
 from .prompts import make_prompts, text_features
@@ -100,15 +100,31 @@ def _as_runs(clip, task, prompts, contexts, lambdas, epochs, position):
 # %% ../nbs/07_published.ipynb #750ac5ee
 _SCRIPT = '''"{title}: python {name}.py image.jpg"
 import sys, torch, open_clip
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 prompt, names = load_file({file!r}), {classes!r}
-model, _, preprocess = open_clip.create_model_and_transforms({model!r}, pretrained={pretrained!r}); model.eval()
+model, _, preprocess = open_clip.create_model_and_transforms({model!r}{weights}); model.eval(){fill}
 place = lambda module, args, out: out.scatter(1, prompt["where"][..., None].expand(-1, -1, out.shape[-1]), prompt["context"].to(out.dtype))
 getattr(model, "text", model).token_embedding.register_forward_hook(place)
-with torch.no_grad(): text, image = model.encode_text(prompt["tokens"], normalize=True), model.encode_image(preprocess(Image.open(sys.argv[1]).convert("RGB"))[None], normalize=True)
-print(*(f"{{p:.4f}} {{n}}" for p, n in sorted(zip((model.logit_scale.exp() * image @ text.T).softmax(-1)[0].tolist(), names), reverse=True)[:5]), sep="\\n")
+photo = ImageOps.exif_transpose(Image.open(sys.argv[1]))
+if photo.mode[0] in "IF": sys.exit(f"{{sys.argv[1]}} holds more than 8 bits a channel; convert it to 8 bits")
+with torch.no_grad(): text, image = (f(x, normalize=True) for f, x in ((model.encode_text, prompt["tokens"]), (model.encode_image, preprocess(photo.convert("RGB"))[None])))
+print(*(f"{{p:.7f}} {{n}}" for p, n in sorted(zip((model.logit_scale.exp() * image @ text.T).softmax(-1)[0].tolist(), names), reverse=True)[:5]), sep="\\n")
 '''
+
+
+def _script_weights(clip):
+    "How open_clip gets the weights that `load_clip` got: arguments of its factory, and a statement that fills the model"
+    if ":" in clip.name: return "", ""
+    quick = any(type(m).__name__ == "QuickGELU" for m in clip.model.modules())
+    activation = ", force_quick_gelu=True" if quick else ""
+    if not Path(clip.pretrained).is_file(): return f", pretrained={str(clip.pretrained)!r}{activation}", ""
+    path = str(Path(clip.pretrained).resolve())
+    if _is_archive(path): state = f'torch.jit.load({path!r}, map_location="cpu").state_dict()'
+    elif _openai_state(path) is not None: state = f'torch.load({path!r}, map_location="cpu", weights_only=True)'
+    else: return f", pretrained={path!r}{activation}", ""
+    kept = f"{{k: v for k, v in state.get('state_dict', state).items() if k not in {_OPENAI_KEYS}}}"
+    return activation, f"; state = {state}; model.load_state_dict({kept})"
 
 
 def export_prompt(
@@ -126,5 +142,7 @@ def export_prompt(
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"context": each.contiguous(), "tokens": prompts.tokens.cpu().contiguous(), "where": prompts.where.cpu().contiguous()}, path, {"prompt": json.dumps(about, default=str)})
     script = path.with_suffix(".py")
-    script.write_text(_SCRIPT.format(title=f"A prompt tuned with lambda {lam:g}", name=script.stem, file=str(path.resolve()), classes=list(prompts.classes), model=runs.clip.name, pretrained=runs.clip.pretrained), encoding="utf-8")
+    title, (weights, fill) = f"A prompt tuned with lambda {lam:g}", _script_weights(runs.clip)
+    said = {"title": title, "name": script.stem, "file": str(path.resolve()), "classes": list(prompts.classes)}
+    script.write_text(_SCRIPT.format(**said, model=runs.clip.name, weights=weights, fill=fill), encoding="utf-8")
     return script

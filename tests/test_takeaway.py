@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,37 @@ def test_an_exported_prompt_says_the_same_with_nothing_but_open_clip(brought, tm
     said = {line.split(" ", 1)[1]: float(line.split(" ", 1)[0]) for line in out.stdout.splitlines() if line[:2] in ("0.", "1.")}
     ours = predict(runs, [task.train.images[4]], 1.0).iloc[0]
     assert set(said) == set(task.classes) and all(abs(said[c] - ours[c]) < 2e-4 for c in said)
+
+
+def said_alone(clip, script, photo):
+    "Class -> probability, as an exported script prints them"
+    from open_clip.factory import _MODEL_CONFIG_PATHS
+    (config,) = [p for p in _MODEL_CONFIG_PATHS if p.stem == clip.name]
+    command = [sys.executable, "-I", "-c", ALONE, config, script, photo]
+    out = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    assert out.returncode == 0, out.stderr[-1500:]
+    lines = [line.split(" ", 1) for line in out.stdout.splitlines() if line[:2] in ("0.", "1.")]
+    return {name: float(p) for p, name in lines}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "QuickGELU", "OpenAI's format", "in a checkpoint"])
+def test_script_and_library_agree_to_a_millionth_for_every_kind_of_file_and_a_turned_photo(brought, tmp_path, kind):
+    plain, task = brought
+    state, path = {k: v.clone() for k, v in plain.model.state_dict().items()}, tmp_path / "weights.pt"
+    numbers = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77)}
+    if kind == "OpenAI's format": torch.save(state | numbers, path)
+    elif kind == "in a checkpoint": torch.save({"state_dict": state | numbers, "epoch": 3}, path)
+    else: save_file(state, path := tmp_path / "weights.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clip = load_clip(plain.name, str(path), quick_gelu=True if kind == "QuickGELU" else None)
+    runs = train(clip, task, [0], epochs=2, lr=0.1, batch_size=3, views=0, progress=False, init="random", n_ctx=3)
+    exif, photo = Image.Exif(), tmp_path / "turned.jpg"
+    exif[0x0112] = 6
+    Image.open(task.train.images[1]).save(photo, exif=exif)
+    ours = predict(runs, [photo], 0).iloc[0]
+    said = said_alone(clip, export_prompt(runs, tmp_path / "tuned", 0), photo)
+    assert set(said) == set(task.classes) and all(abs(said[c] - ours[c]) < 1e-6 for c in said)
 
 
 def write(folder, context, epoch, **state):
