@@ -175,13 +175,22 @@ class _Trace:
         return torch.cat(out).to(self.features.dtype)
 
 
+def _check_grid(module, out):
+    "Raise unless a layer returns one tensor of cells"
+    if torch.is_tensor(out) and out.ndim in (3, 4): return
+    got = f"a tensor {tuple(out.shape)}" if torch.is_tensor(out) else f"a {type(out).__name__}"
+    raise ValueError(f"the layer {type(module).__name__} returns {got}, not cells [B, K, h, w] or tokens [B, N, K]; "
+                     "name a layer inside or before it, see target_layer")
+
+
 def _trace(clip, images, module):
     "Run B images through the tower, cut at the target layer"
     kept, entered, block = [], [], _last_block(clip, module)
 
     def cut(module, args, out):
+        _check_grid(module, out)
         kept.append(out.detach().requires_grad_())
-        return kept[-1]
+        return kept[-1].clone()  # what follows may write into it, as an in-place ReLU does
 
     hooks = [module.register_forward_hook(in_this_thread(cut))]
     if block is not None: hooks.append(block.register_forward_pre_hook(in_this_thread(lambda module, args, kwargs: entered.append(kwargs.get("q_x", args[0] if args else None))), with_kwargs=True))
