@@ -24,11 +24,12 @@ from .cam import cam_maps, cam_operator, foreground, measure, package_maps, run_
 from .cli import prograd_demo
 from .clip import Clip, load_clip
 from .compare import compare_rules, rules_table
-from .data import Split, Task, few_shot
-from .datasets import COOP_BENCHMARK, DATASETS, box_mask, dataset_split, dataset_task, frame_task, grabcut_mask, group_table, torchvision_task, toy_pets, with_masks
+from .data import Split, Task
+from .datasets import COOP_BENCHMARK, DATASETS, dataset_split, dataset_task, group_table
 from .evaluate import Evaluator, accuracy_on, calibration, class_features, group_accuracy, per_class, predict, predictions
 from .faithful import causal_checks, faithfulness
 from .gradients import cross_entropy, kl_to_teacher, project, prompt_gradients
+from .masks import box_mask, grabcut_mask, with_masks
 from .plots import clearest_conflict, plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_shots, plot_token_cosines
 from .pocket import NOUNS, TEXTURES, Scene, contact_sheet, random_scenes, render
 from .prompts import Prompts, make_prompts, plain_text_features, teacher_features, text_features
@@ -42,6 +43,7 @@ from .store import repair, verify
 from .study import Study, readable, study
 from .summary import Summary, interval_of, summarise
 from .sweep import Sweep, cells_of, load_sweep, sweep
+from .tasks import few_shot, frame_task, torchvision_task, toy_pets
 from .training import learning_rate, train, train_more
 from .widgets import Explorer, compare, explore, show_cosine, show_gradient_plane, show_maps
 from .words import nearest_tokens, plot_words, read_context_words

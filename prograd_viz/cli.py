@@ -17,7 +17,7 @@ import pandas as pd
 
 from .checks import check_whole
 from .clip import load_clip
-from .data import pocket_task
+from .tasks import pocket_task
 from .gradients import check_lambdas
 from .plots import clearest_conflict, plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
 from .report import save_report

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from .cam import cam_operator, explained_directions, measure, pick_images, resize_maps, shown_image, shown_masks
 from .checks import check_known
 from .clip import ASSETS
-from .data import about_masks
+from .masks import about_masks
 from .rules import RULES, Signals
 from .runs import Runs, mean_interval, run_name
 

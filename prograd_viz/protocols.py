@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from .checks import check_known
 from .clip import Clip
-from .data import Split, Task, few_shot
+from .data import Split, Task
+from .tasks import few_shot
 from .datasets import COOP_BENCHMARK, DATASETS, IMAGENET_VARIANTS, dataset_split
 from .evaluate import FRAMES, accuracy_on
 from .training import train

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from .cam import cam_operator, pick_images, shown_image, shown_masks, target_layer
 from .checks import check_known
 from .clip import Clip
-from .data import about_masks
+from .masks import about_masks
 from .images import open_image
 from .plots import gradient_arrows, plot_accuracy, plot_cosine, plot_token_cosines
 from .runs import Runs

@@ -14,7 +14,7 @@ import pandas as pd
 
 from .cam import foreground
 from .clip import Clip
-from .data import few_shot
+from .tasks import few_shot
 from .runs import Runs, mean_interval, run_name
 from .training import train
 

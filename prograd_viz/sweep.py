@@ -28,10 +28,11 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
-from . import datasets
 from .checks import check_known, check_whole
 from .clip import load_clip
-from .data import few_shot, folder_task, pocket_task, without_bars
+from .data import without_bars
+from .datasets import DATASETS, dataset_task
+from .tasks import few_shot, folder_task, pocket_task, torchvision_task
 from .rules import RULES, check_strengths
 from .runs import load_runs, run_name
 from .store import Lock, plain, write_whole

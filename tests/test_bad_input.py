@@ -23,12 +23,13 @@ from prograd_viz.cam import cam_maps, cam_operator, explained_directions, foregr
 from prograd_viz.checks import check_in_range, check_known, check_whole
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.compare import compare_rules
-from prograd_viz.data import Split, Task, check_classes, few_shot, few_shot_sample, folder_masks, folder_task, plain_names, pocket_task
-from prograd_viz.datasets import box_mask, dataset_split, dataset_task, frame_task, grabcut_mask, group_table, published_draw, torchvision_task, toy_pets, with_masks
+from prograd_viz.data import Split, Task, check_classes, few_shot_sample
+from prograd_viz.datasets import dataset_split, dataset_task, group_table, published_draw
 from prograd_viz.evaluate import accuracy_on, calibration, class_features, group_accuracy, predict, predictions, run_prompts
 from prograd_viz.faithful import causal_checks, composites, faithfulness, map_scores, without_object
 from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.images import class_folders, image_files, mask_of, open_image, open_mask
+from prograd_viz.masks import box_mask, folder_masks, grabcut_mask, with_masks
 from prograd_viz.plots import plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, plot_shots, plot_token_cosines
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
@@ -42,6 +43,7 @@ from prograd_viz.study import Study, study
 from prograd_viz.scenes import Scenes, prepare, scene_parts
 from prograd_viz.summary import interval_of, summarise
 from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
+from prograd_viz.tasks import few_shot, folder_task, frame_task, pocket_task, torchvision_task, toy_pets
 from prograd_viz.training import train, train_more, train_together
 from prograd_viz.widgets import Dial, Explorer, Gallery, compare, explore, show_maps
 from prograd_viz.words import nearest_tokens, plot_words, read_context_words
@@ -162,7 +164,6 @@ BAD = {
     "open_mask": [(lambda w: open_mask(w.tmp / "absent.png"), "mask not found: "), (lambda w: open_mask(w.tmp / "broken.png"), "broken.png"),
                   (lambda w: open_mask(np.zeros((3, 4, 2), np.uint8)), "(3, 4, 2)")],
     "mask_of": [(lambda w: mask_of(w.tmp / "absent.png", w.image), "absent.png")],
-    "plain_names": [(lambda w: plain_names(["hot_dog", "hot dog"]), "'hot_dog' and 'hot dog' are both the class 'hot dog'"), (lambda w: plain_names(["a"]), "['a']")],
     "folder_masks": [(lambda w: folder_masks(w.pets / "cat", [Path("x/0.jpg"), Path("y/0.jpg")]), "0.png would be the mask of x/0.jpg and of y/0.jpg")],
     "open_image": [(lambda w: open_image(w.tmp / "absent.png"), "absent.png"), (lambda w: open_image(w.tmp / "broken.png"), "broken.png"), (lambda w: open_image(w.tmp / "words.jpg"), "words.jpg"),
                    (lambda w: open_image(w.tmp), "Is a directory"), (lambda w: open_image(np.zeros((3, 4))), "(3, 4)"), (lambda w: open_image(np.zeros((3, 4, 3))), "float64")],
@@ -307,6 +308,7 @@ BAD = {
     "frame_task": [(lambda w: frame_task([1, 2], 1), "list"), (lambda w: frame_task(pd.DataFrame({"file": ["a"]}), 1), "'path'"), (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", None]}), 1), "row 1"),
                    (lambda w: frame_task(pd.DataFrame({"path": ["a"], "label": ["x"]}), 1), "['x']"),
                    (lambda w: frame_task(pd.DataFrame({"path": ["a", "b", "./a"], "label": ["x", "y", "y"]}), 1, root="/r"), "/r/a is in the table with more than one label"),
+                   (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["hot_dog", "hot dog"]}), 1), "'hot dog' and 'hot_dog' are both the class 'hot dog'"),
                    (lambda w: frame_task(pd.DataFrame({"path": ["a", "b", "a"], "label": ["x", "y", "x"], "split": ["train", "train", "test"]}), 1, root="/r"), "/r/a is in the table with more than one split"),
                    (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"], "split": ["Train", "test"]}), 1), "no row has split 'train', only 'Train', 'test'"), (lambda w: frame_task(pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"]}), 0), "got 0")],
     "torchvision_task": [(lambda w: torchvision_task("torchvision:DTDs", 1, root=w.tmp), "did you mean 'DTD'"), (lambda w: torchvision_task("torchvision:DTD", 1), "root="), (lambda w: torchvision_task("torchvision:DTD", 1, root=w.tmp), "download=True")],
@@ -448,7 +450,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
              "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "planned_steps", "step", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
              "write_whole", "plain", "Lock.owner", "Lock.release", "Table.header", "Table.header_problem", "Table.row_problem", "side_by_side", "Manifest.seal", "Writer.close", "Writer.state", "Writer.commit", "Writer.finish", "file_problem", "columns_of", "matrix", "frame",
-             "write_parquet", "in_parts", "about_runs", "about_masks", "warn_of_copies", "exif_orientation", "upright_mask", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
+             "write_parquet", "in_parts", "about_runs", "about_masks", "exif_orientation", "upright_mask", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py
     every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}
     assert every - set(BAD) == inner | elsewhere

@@ -18,10 +18,12 @@ import torch
 from fakes import ANNOTATIONS, COUNTS, FAKES, NEEDED, SIZE, WNIDS, object_mask, picture, put
 from PIL import Image
 
-from prograd_viz.data import Split, augmentation, few_shot
-from prograd_viz.datasets import COOP_BENCHMARK, DATASETS, IMAGENET_VARIANTS, TORCHVISION, base_and_new, box_mask, dataset_split, grabcut_mask, group_table, toy_pets, with_masks
+from prograd_viz.data import Split, augmentation
+from prograd_viz.datasets import COOP_BENCHMARK, DATASETS, IMAGENET_VARIANTS, base_and_new, dataset_split, group_table
 from prograd_viz.images import open_image
+from prograd_viz.masks import box_mask, grabcut_mask, with_masks
 from prograd_viz.prompts import make_prompts
+from prograd_viz.tasks import TORCHVISION, few_shot, toy_pets
 from prograd_viz.torchvision_ops import torchvision
 
 LEARNABLE = sorted(set(FAKES) - set(IMAGENET_VARIANTS))

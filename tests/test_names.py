@@ -10,7 +10,7 @@ import pytest
 
 from prograd_viz.cam import foreground
 from prograd_viz.data import Task
-from prograd_viz.datasets import with_masks
+from prograd_viz.masks import with_masks
 from prograd_viz.plots import COOP, PROGRAD, ZERO_SHOT, colour, plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, run_colour
 from prograd_viz.evaluate import accuracy_on
 from prograd_viz.report import report_data, save_report

@@ -17,7 +17,7 @@ import nbformat
 import pandas as pd
 import pytest
 from prograd_viz.clip import load_clip
-from prograd_viz.data import pocket_task
+from prograd_viz.tasks import pocket_task
 from prograd_viz.pocket import NOUNS, TEXTURES
 from prograd_viz.pretrain import _CARD, vocabulary
 from prograd_viz.study import Study
@@ -121,7 +121,7 @@ KNOWN = {
 
 @cache
 def load_pocket_task():
-    from prograd_viz.data import few_shot
+    from prograd_viz.tasks import few_shot
     return few_shot("pocket", shots=1, seed=1, test_per_class=1)
 
 

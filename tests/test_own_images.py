@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prograd_viz.data import few_shot
+from prograd_viz.tasks import few_shot
 from prograd_viz.plots import plot_accuracy, plot_maps
 from prograd_viz.pocket import Scene, render
 from prograd_viz.prompts import make_prompts

@@ -23,7 +23,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from prograd_viz import data, pretrain
 from prograd_viz.cam import cam_operator
 from prograd_viz.clip import ASSETS, build_pocket, load_clip
-from prograd_viz.data import few_shot, pocket_task
+from prograd_viz.tasks import few_shot, pocket_task
 from prograd_viz.pocket import COLOURS, GLYPHS, NOUNS, STYLES, TEXTURES, Scene, caption, random_scenes, render
 from prograd_viz.pretrain import Recipe, align, export_model, render_pool, scene_labels, supervise, vocabulary
 

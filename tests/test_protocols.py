@@ -8,8 +8,9 @@ import torch
 from fakes import FAKES
 
 from prograd_viz import protocols
-from prograd_viz.data import Split, few_shot
-from prograd_viz.datasets import dataset_split, toy_pets
+from prograd_viz.data import Split
+from prograd_viz.datasets import dataset_split
+from prograd_viz.tasks import few_shot, toy_pets
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.evaluate import accuracy_on, class_features, group_accuracy
 from prograd_viz.protocols import base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, harmonic_mean, paper_table, published_lambda

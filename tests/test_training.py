@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prograd_viz import training
-from prograd_viz.data import Task, few_shot
+from prograd_viz.data import Task
+from prograd_viz.tasks import few_shot
 from prograd_viz.gradients import prompt_gradients
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features, text_features
 from prograd_viz.runs import STEP_COLUMNS
@@ -207,7 +208,7 @@ def test_without_options_the_shots_decide_the_epochs_and_32_images_are_a_batch(m
 TWICE = """
 import numpy as np
 from prograd_viz.clip import load_clip
-from prograd_viz.data import few_shot
+from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 task = few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4, noise=0.25)
 for init in ("template", "random"):

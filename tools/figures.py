@@ -15,7 +15,7 @@ import torch
 from headline import LAMBDAS, OUT, SEEDS
 from prograd_viz.cam import foreground
 from prograd_viz.clip import load_clip
-from prograd_viz.data import few_shot
+from prograd_viz.tasks import few_shot
 from prograd_viz.plots import clearest_conflict, plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
 from prograd_viz.study import SHARES
 from prograd_viz.training import train

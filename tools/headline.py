@@ -13,7 +13,7 @@ import torch
 from joblib import Parallel, delayed
 
 from prograd_viz.clip import load_clip
-from prograd_viz.data import few_shot
+from prograd_viz.tasks import few_shot
 from prograd_viz.plots import clearest_conflict, plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
 from prograd_viz.runs import mean_interval
 from prograd_viz.study import SHARES, Study, study

@@ -42,7 +42,7 @@ from hypothesis import seed as seeded
 
 import prograd_viz
 from prograd_viz.clip import load_clip
-from prograd_viz.data import few_shot
+from prograd_viz.tasks import few_shot
 from prograd_viz.runs import Runs, load_runs, save_runs
 from prograd_viz.store import HEADER, MANIFESTS, TABLES, Folder, Lazy, Manifest, read_manifest, repair, verify
 from prograd_viz.training import train

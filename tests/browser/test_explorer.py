@@ -15,7 +15,7 @@ from pages import ROOT, SCREENSHOTS, assert_shows, computed, panels_of, press, s
 from PIL import Image
 
 from prograd_viz.clip import load_clip
-from prograd_viz.data import few_shot
+from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 from prograd_viz.widgets import explore, show_cosine, show_gradient_plane
 

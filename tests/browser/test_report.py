@@ -9,7 +9,7 @@ from pages import SCREENSHOTS
 from PIL import Image
 
 from prograd_viz.clip import load_clip
-from prograd_viz.data import few_shot
+from prograd_viz.tasks import few_shot
 from prograd_viz.report import save_report
 from prograd_viz.scenes import beside, paint, prepare
 from prograd_viz.training import train

@@ -8,7 +8,7 @@ import pytest
 from pages import ROOT, SCREENSHOTS, assert_shows, panels_of, press
 
 from prograd_viz.clip import load_clip
-from prograd_viz.data import few_shot
+from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 from prograd_viz.widgets import explore
 
