@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from prograd_viz import data, pretrain
+from prograd_viz import pretrain, tasks
 from prograd_viz.cam import cam_operator
 from prograd_viz.clip import ASSETS, build_pocket, load_clip
 from prograd_viz.tasks import few_shot, pocket_task
@@ -109,7 +109,7 @@ def drawn(monkeypatch):
         seen.append((scene, look))
         return np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), bool)
 
-    monkeypatch.setattr(data, "render", note)
+    monkeypatch.setattr(tasks, "render", note)
 
     def draw(**options):
         seen.clear()
