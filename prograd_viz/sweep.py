@@ -44,8 +44,8 @@ def _named(f, *but): return [k for k in inspect.signature(f).parameters if k not
 
 
 _OF_TRAINING = tuple(_named(train, "clip", "task", "lambdas", "callbacks", "progress", "out", "resume"))
-_OF_DATA = tuple(dict.fromkeys([*_named(pocket_task, "seed"), *_named(datasets.dataset_task, "name", "seed"),
-                                *_named(datasets.torchvision_task, "name", "seed"), *_named(folder_task, "root", "seed")]))
+_OF_DATA = tuple(dict.fromkeys([*_named(pocket_task, "seed"), *_named(dataset_task, "name", "seed"),
+                                *_named(torchvision_task, "name", "seed"), *_named(folder_task, "root", "seed")]))
 COLUMNS = tuple(dict.fromkeys(("model", *_OF_MODEL, "data", *_OF_DATA, "seed", "lam", *_OF_TRAINING)))  # May vary in a grid
 USUAL = {"model": "pocket", "data": "pocket", "shots": 8, "seed": 1, "lam": (0.0, 1.0)}  # Values of what a grid does not name
 
@@ -103,7 +103,7 @@ def _checked_cell(key, row):
                          "give a name (for data of your own a folder, for a rule of your own its name in RULES)")
     if key == "lam": return check_strengths(row.get("rule", "prograd"), [value]).item()
     if isinstance(value, float) and value.is_integer(): value = int(value)  # 1.0 and 1 are one cell
-    known = ("pocket", *datasets.DATASETS)  # looked up before folders, as `few_shot` does
+    known = ("pocket", *DATASETS)  # looked up before folders, as `few_shot` does
     folder = key == "root" or key == "data" and value not in known and Path(str(value)).is_dir()
     return plain(str(Path(value).expanduser().resolve()) if folder else value)
 
