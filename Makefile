@@ -16,13 +16,13 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo test lab app docs figures evidence pocket mutants bench models published notebooks export readme build pins clean soak
+.PHONY: help env demo test lab app docs figures evidence pocket mutants bench models published matrix notebooks export readme build pins clean soak
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
-	@echo '  ARGS="--seeds 5" goes to what demo, lab, app, docs, figures, evidence, pocket, mutants, soak, bench, models or published start, and to pytest for test.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, app, docs, figures, evidence, pocket, mutants, soak, bench, models, published or matrix start, and to pytest for test.'
 	@echo '  NB=nbs/04_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
@@ -40,7 +40,7 @@ $(VENV)/.ready: settings.ini setup.py pyproject.toml constraints.txt
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  echo "Creating $(VENV) with Python $$v"; $$py -m venv --clear $(VENV) || exit 1; fi
 	@echo 'Installing the pinned packages (once; a few minutes, mostly downloads)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lab]'
 	@touch $@
 
 demo: env ## train CoOp and ProGrad on the pocket world; table, figures and records go to demo/
@@ -89,6 +89,9 @@ models: env ## build every architecture of open_clip and write how it works here
 published: env ## whole RN50 and ViT-B-32 beside the published trainer (two hours, resumable); writes figures/published/
 	@$(RUN) $(BIN)/python tools/published.py RN50 $(ARGS)
 	@$(RUN) $(BIN)/python tools/published.py ViT-B-32 $(ARGS)
+
+matrix: env ## build oldest, pinned, newest and Colab's environments, test in each (two hours; resumable); writes figures/environments/
+	@$(BIN)/python tools/matrix.py $(ARGS)
 
 notebooks: env ## run all notebooks in place, then clean them (NB=... for some)
 	@$(RUN) $(BIN)/python tools/run_notebooks.py $(NB)

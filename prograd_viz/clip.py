@@ -337,6 +337,7 @@ def _create(name, pretrained, **kwargs):
         if pretrained and Path(pretrained).is_file():
             raise ValueError(f"cannot load {pretrained} into {name!r}: {str(e)[:200]}; it must be a state dict of this architecture, as safetensors or .pt") from e
         if "transformers" in str(e): raise OSError(f"the text tower of {name!r} is a Hugging Face model: it needs `pip install prograd_viz[hf]`, and its configuration in the local cache (HF_HOME) or a network") from e
+        if isinstance(e, (TypeError, AttributeError, NameError)): raise  # a fault of the call, not of the weights
         raise OSError(f"no weights for {name!r} ({pretrained or 'from the hub'}): they are neither in the local cache nor "
                       "reachable. Download the checkpoint where there is a network and pass its path as pretrained=, "
                       "or fill the cache (HF_HOME) there and copy it here.\n"

@@ -301,7 +301,11 @@ def _torchvision_frame(kind, root, options, download):
                       "use download=True where there is a network, or copy its folder here") from e
     pairs = getattr(data, "_samples", None) or getattr(data, "samples", None)
     if not pairs: pairs = list(zip(getattr(data, "_image_files", None) or data._images, data._labels))
-    names = [EUROSAT_NAMES.get(c, c) if isinstance(c, str) else c[0] for c in data.classes]
+    classes = getattr(data, "classes", None)
+    if classes is None:
+        raise ValueError(f"torchvision {torchvision.__version__} has no class names for {kind}: "
+                         "install torchvision 0.22 or newer, or use CoOp's copy of the data set")
+    names = [EUROSAT_NAMES.get(c, c) if isinstance(c, str) else c[0] for c in classes]
     return pd.DataFrame({"path": [os.path.abspath(p) for p, _ in pairs], "label": [names[i] for _, i in pairs]})
 
 # %% ../nbs/02_tasks.ipynb #d67bf0a6

@@ -13,6 +13,7 @@ import contextvars
 import html
 import io
 import itertools
+import sys
 import threading
 import warnings
 from contextlib import contextmanager
@@ -191,12 +192,30 @@ def _accuracy_words(dial):
     return "accuracy of " + "; ".join(f"{dial.runs.name(lam, 'words')}: {of(lam)}" for lam in dict.fromkeys([*([0.0] if 0.0 in dial.runs.lambdas else []), dial.lam.value]))
 
 # %% ../nbs/09_widgets.ipynb #1e803432
-def _shown_as(ui, what, **kwargs):
-    "How Jupyter shows an object that has widgets; elsewhere it says where to open it"
-    bundle = ui._repr_mimebundle_(**kwargs)
-    data = bundle[0] if isinstance(bundle, tuple) else bundle
-    data["text/plain"] = f"{what}: open this notebook in JupyterLab and run it to move the sliders"
-    return bundle
+def _shown_as(ui, what):
+    "How notebooks show an object that has widgets, under ipywidgets 7 and 8 alike; elsewhere it says where to open it"
+    if _in_marimo(): return {"text/plain": f"{what}: {_NOT_IN_MARIMO}"}
+    view = {"version_major": 2, "version_minor": 0, "model_id": ui.model_id}
+    return {"application/vnd.jupyter.widget-view+json": view,
+            "text/plain": f"{what}: open this notebook in JupyterLab and run it to move the sliders"}
+
+
+_NOT_IN_MARIMO = ("marimo does not show ipywidgets; open the notebook in JupyterLab, VS Code or Colab, "
+                 "or write the same view to a page with save_report(runs, 'report.html')")
+
+
+def _in_marimo() -> bool:
+    "Does marimo run this code?"
+    marimo = sys.modules.get("marimo")
+    return marimo is not None and marimo.running_in_notebook()
+
+
+def _uploaded(
+    value,  # Of a FileUpload: a tuple of files in ipywidgets 8, {name: file} in 7
+) -> list:  # {"name", "content"} of each file
+    "The files of an upload button, whichever ipywidgets made it"
+    if not isinstance(value, dict): return list(value)
+    return [{"name": name, "content": file["content"]} for name, file in value.items()]
 
 
 class Screen:
@@ -219,7 +238,7 @@ class Screen:
         if not self.dial.quiet:
             for panel in self.panels.values(): panel.refresh()
 
-    def _repr_mimebundle_(self, **kwargs): return _shown_as(self.ui, f"{type(self).__name__} of {self.dial.runs}", **kwargs)
+    def _repr_mimebundle_(self, **kwargs): return _shown_as(self.ui, f"{type(self).__name__} of {self.dial.runs}")
 
 
 def show_cosine(
@@ -524,7 +543,7 @@ class Explorer:
         self._slow = [self.split, self.layer, self.photos, self.new, self.train]
         for control in self._slow: control.disabled = not able
         for control in (self.split, self.layer): control.observe(self._load, "value")
-        self.photos.observe(lambda change: self._upload(change["new"]), "value")
+        self.photos.observe(lambda change: self._upload(_uploaded(change["new"])), "value")
         self.train.on_click(lambda _: self.train_lambda(self.new.value))
         self.keep.on_click(lambda _: self._save_clicked())
 
@@ -640,7 +659,7 @@ class Explorer:
         try: self.work.say("saved " + " and ".join(str(f) for f in self.save(f"explorer-lambda{self.dial.lam.value:g}-step{self.dial.step.value}-image{self.gallery.image.value + 1}")))
         except OSError as e: self.work.say(f"not saved: {e}; call explorer.save(path) with a folder that can be written")
 
-    def _repr_mimebundle_(self, **kwargs): return _shown_as(self.ui, f"{type(self).__name__} of {self.dial.runs}", **kwargs)
+    def _repr_mimebundle_(self, **kwargs): return _shown_as(self.ui, f"{type(self).__name__} of {self.dial.runs}")
 
 
 def explore(
@@ -651,4 +670,5 @@ def explore(
     scenes: Scenes | None = None,  # Prepared or loaded before: runs open without model and data
 ) -> Explorer:
     "Open the explorer: scrub lambda and training steps, and see where the model looks"
+    if _in_marimo(): warnings.warn(_NOT_IN_MARIMO, stacklevel=2)
     return Explorer(runs, scenes, split, images, layer)

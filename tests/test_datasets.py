@@ -560,7 +560,12 @@ def test_torchvisions_flowers_make_a_task_once_their_hashes_are_right(tmp_path, 
     savemat(folder / "setid.mat", {"trnid": [[n for n in images if n < 100]], "valid": [[]], "tstid": [[n for n in images if n >= 100]]})
     with pytest.raises(OSError, match="Dataset not found or corrupted"): few_shot("torchvision:Flowers102", 2, root=tmp_path)
     monkeypatch.setattr(torchvision.datasets.Flowers102, "_check_integrity", lambda self: True)
-    task = few_shot("torchvision:Flowers102", 2, 1, root=tmp_path)
+    with monkeypatch.context() as m:  # torchvision 0.21 knows no names
+        m.delattr(torchvision.datasets.Flowers102, "classes", raising=False)
+        with pytest.raises(ValueError, match="has no class names for Flowers102: install torchvision 0.22 or newer"):
+            few_shot("torchvision:Flowers102", 2, root=tmp_path)
+        m.setattr(torchvision.datasets.Flowers102, "classes", ["pink primrose", "hard-leaved pocket orchid"], raising=False)
+        task = few_shot("torchvision:Flowers102", 2, 1, root=tmp_path)
     assert task.classes == ("hard-leaved pocket orchid", "pink primrose") and len(task.tests["same"]) == 6
 
 

@@ -45,7 +45,7 @@ def test_environment_yml_pins_what_constraints_txt_pins():
     assert f"python={cfg()['min_python']}" in conda and 'pip' in conda
     *pinned, checkout = pip['pip']
     assert pins(pinned) == constraints()
-    assert checkout == '--editable=.[dev]'
+    assert checkout == '--editable=.[dev,lab]'
 
 def test_constraints_carry_public_versions_and_not_ourselves():
     found = constraints()

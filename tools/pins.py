@@ -30,12 +30,12 @@ dependencies:
   - pip
   - pip:
 {pins}
-      - --editable=.[dev]
+      - --editable=.[dev,lab]
 '''
 
 
 def requirements(
-    keys=('requirements', 'dev_requirements'), # Which lists of settings.ini
+    keys=('requirements', 'lab_requirements', 'dev_requirements'), # Which lists of settings.ini
 )->list: # Their `Requirement`s
     "What settings.ini asks for."
     cfg = ConfigParser()
