@@ -264,9 +264,20 @@ def _check_items(name, parts):
     for items in parts.values():
         for path, label, c in items:
             if names.setdefault(label, c) != c: raise ValueError(f"{name!r} calls label {label} both {names[label]!r} and {c!r}; its split is damaged, download it again")
+    _warn_of_leaks(name, parts)
     gaps = set(range(len(names))) - set(names)
     if gaps: raise ValueError(f"{name!r} has {len(names)} classes but none with label {min(gaps)}; its split is damaged, download it again")
     return {label: c.rstrip("_").replace("_", " ") + "_" * (len(c) - len(c.rstrip("_"))) for label, c in sorted(names.items())}
+
+
+def _warn_of_leaks(name, parts):
+    "Say where the lists put one file into two parts, or twice into one; they are used as they are, as published"
+    part_of, twice = {}, []
+    for part, items in parts.items():
+        for path, *_ in items:
+            if part_of.setdefault(path, part) != part: twice.append(f"{path} is in {part_of[path]} and in {part}")
+    if not twice: return
+    warnings.warn(f"{name!r}: {twice[0]}, and {len(twice) - 1} more files likewise: the test set is not all unseen", stacklevel=5)
 
 
 def _as_split(name, folder, items, names, keep, masks):
@@ -346,7 +357,10 @@ def _listed(name, items, files):
     by_file = {"/".join(item[0].parts[-2:]): item for item in items}
     unknown = [f for f in files if "/".join(Path(f).parts[-2:]) not in by_file]
     if unknown: raise ValueError(f"{name!r} has no training image {unknown[0]!r}; files= must name training images as class folder/file")
-    return [by_file["/".join(Path(f).parts[-2:])] for f in files]
+    keys = ["/".join(Path(f).parts[-2:]) for f in files]
+    twice = sorted({k for k in keys if keys.count(k) > 1}) if len(set(keys)) < len(keys) else []
+    if twice: raise ValueError(f"files= names {twice[0]!r} more than once; name each training image once")
+    return [by_file[k] for k in keys]
 
 
 def _warn_of_pickles(name, folder, shots, seed):

@@ -450,7 +450,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
              "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "planned_steps", "step", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
              "write_whole", "plain", "Lock.owner", "Lock.release", "Table.header", "Table.header_problem", "Table.row_problem", "side_by_side", "Manifest.seal", "Writer.close", "Writer.state", "Writer.commit", "Writer.finish", "file_problem", "columns_of", "matrix", "frame",
-             "write_parquet", "in_parts", "about_runs", "about_masks", "exif_orientation", "upright_mask", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
+             "write_parquet", "in_parts", "about_runs", "about_masks", "exif_orientation", "upright_mask", "square_safe", "Clip.fingerprint", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py
     every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}
     assert every - set(BAD) == inner | elsewhere

@@ -253,6 +253,25 @@ def test_an_explicit_list_decides_what_imagenet_draws_from(fake):
     with pytest.raises(ValueError, match="n0/none.JPEG"): quiet_few_shot("imagenet", 1, 1, root, files=["n0/none.JPEG"])
 
 
+def test_a_file_in_two_parts_of_a_split_is_warned_of(fake, tmp_path):
+    shutil.copytree(fake("dtd")[0], tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "dtd" / "split_zhou_DescribableTextures.json"
+    parts = json.loads(file.read_text())
+    parts["test"] += parts["train"][:2]
+    file.write_text(json.dumps(parts))
+    with pytest.warns(UserWarning, match="is in train and in test, and 1 more files"): few_shot("dtd", 1, root=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        few_shot("dtd", 1, root=fake("dtd")[0])
+
+
+def test_an_explicit_list_names_each_image_once(fake):
+    root, truth = fake("imagenet")
+    path = truth["train"][0][0]
+    listed = [f"{path.parent.name}/{path.name}"] * 2
+    with pytest.raises(ValueError, match=f"{path.name}' more than once"): quiet_few_shot("imagenet", 1, 1, root, files=listed)
+
+
 @pytest.mark.parametrize("name", IMAGENET_VARIANTS)
 def test_a_test_set_is_no_task(fake, name):
     with pytest.raises(ValueError, match="is a test set"): few_shot(name, 1, root=fake(name)[0])

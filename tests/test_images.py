@@ -14,6 +14,7 @@ from prograd_viz.datasets import dataset_split
 from prograd_viz.images import class_folders, exif_orientation, image_files, mask_of, open_image, open_mask, upright_mask
 from prograd_viz.masks import box_mask, grabcut_mask, with_masks
 from prograd_viz.plots import plot_maps
+from prograd_viz.scenes import prepare
 from prograd_viz.tasks import toy_pets
 from prograd_viz.training import train
 
@@ -219,6 +220,12 @@ def test_pictures_say_where_there_is_no_mask(partly):
     assert not shown_masks(partly.clip, partly.task.tests["same"], [0]).any()
     texts = [ax.get_xlabel() for ax in plot_maps(partly, [0, 1]).axes]
     assert sum("no mask" in text for text in texts) == 1 and sum("of the image" in text for text in texts) == 1
+
+
+def test_the_explorers_scenes_have_no_share_where_there_is_no_mask(partly):
+    scenes = prepare(partly, "same", [0, 1])
+    shares = [scenes.view(b, partly.text(1)).share for b in (0, 1)]
+    assert np.isnan(shares[0]) and 0 <= shares[1] <= 1
 
 
 def test_boxes_may_be_missing_too(task):
