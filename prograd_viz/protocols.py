@@ -167,20 +167,29 @@ def domain_generalisation(
 def paper_table(
     table: pd.DataFrame,  # From one of the protocols
 ) -> pd.DataFrame:  # Per cent
-    "A protocol's rows as the papers print them: means over seeds"
+    "A protocol's rows as the papers print them: means over seeds; an average is NaN where a data set is missing"
     if "base" in table: return _base_new_table(table)
-    if "target" in table:
-        wide = 100 * table.pivot_table(index=["source", "shots", "method"], columns="target", values="accuracy", sort=False)
-        others = [c for c in wide if c not in set(table["source"])]
-        return wide.assign(average=wide[others].mean(axis=1)) if others else wide
     if "accuracy" not in table: raise ValueError(f"this is no table of a protocol; its columns are {list(table.columns)}")
-    wide = 100 * table.pivot_table(index=["shots", "method"], columns="dataset", values="accuracy", sort=False)
-    return wide.assign(average=wide.mean(axis=1)) if wide.shape[1] > 1 else wide
+    rows, columns = (["source", "shots", "method"], "target") if "target" in table else (["shots", "method"], "dataset")
+    wide = 100 * table.pivot_table(index=rows, columns=columns, values="accuracy", sort=False)
+    others = [c for c in wide if "source" not in table or c not in set(table["source"])]
+    if len(others) < 2 and "target" not in table or not others: return wide
+    return wide.assign(average=_average(wide[others]))
+
+
+def _average(wide):
+    "Mean over columns, each a data set; where one is missing the mean would be over others than in the other rows: NaN, and a warning"
+    for row, missing in wide.isna().iterrows():
+        if missing.any():
+            name = " ".join(map(str, row if isinstance(row, tuple) else (row,)))
+            warnings.warn(f"no average for {name}: no result on {', '.join(map(str, wide.columns[missing]))}", stacklevel=4)
+    return wide.mean(axis=1, skipna=False)
 
 
 def _base_new_table(table):
     "Data sets and their average, a row per method: base, new, H"
     means = 100 * table.groupby(["dataset", "shots", "method"], sort=False)[["base", "new"]].mean()
-    average = means.groupby(["shots", "method"], sort=False).mean()
-    if table["dataset"].nunique() > 1: means = pd.concat([means, pd.concat({"average": average}, names=["dataset"])])
+    if table["dataset"].nunique() > 1:
+        average = pd.DataFrame({half: _average(means[half].unstack("dataset", sort=False)) for half in ("base", "new")})
+        means = pd.concat([means, pd.concat({"average": average}, names=["dataset"])])
     return means.assign(H=harmonic_mean(means["base"], means["new"]))

@@ -194,3 +194,18 @@ def test_class_specific_contexts_are_tested_on_their_own_classes(vit, world):
 
 def test_a_table_of_no_protocol_is_refused():
     with pytest.raises(ValueError, match="'x'"): paper_table(pd.DataFrame({"x": [1]}))
+
+
+@pytest.mark.parametrize("kind", ["shots", "target", "halves"])
+def test_an_average_is_over_all_data_sets_or_there_is_none(kind):
+    "90 beside 61 was the mean over the one data set that a method had, beside a mean over two"
+    rows = [("easy", "CoOp", 0.9), ("hard", "CoOp", 0.3), ("easy", "ProGrad", 0.92)]
+    table = pd.DataFrame(rows, columns=["dataset", "method", "accuracy"]).assign(shots=4, seed=1)
+    if kind == "target": table = table.rename(columns={"dataset": "target"}).assign(source="imagenet")
+    if kind == "halves": table = table.rename(columns={"accuracy": "base"}).assign(new=0.5)
+    with pytest.warns(UserWarning, match="no average for .*4 ProGrad: no result on hard"): folded = paper_table(table)
+    average = folded.loc["average"] if kind == "halves" else folded["average"]
+    average = (average["base"] if kind == "halves" else average).groupby("method").first()
+    assert average["CoOp"] == pytest.approx(60) and np.isnan(average["ProGrad"])
+    whole = pd.concat([table, table.tail(1).assign(**{"target" if kind == "target" else "dataset": "hard"})])
+    with warnings.catch_warnings(action="error"): assert not paper_table(whole).isna().any(axis=None)
