@@ -36,21 +36,29 @@ class Split:
     images: list  # Arrays [H, W, 3] uint8, PIL images, or paths
     labels: np.ndarray  # Indices into `classes`, [N]
     classes: tuple  # Class names
-    masks: list | None = None  # What `images.open_mask` opens, functions that return a mask, or None where an image has none
+    masks: list | None = None  # What `images.open_mask` opens, functions that return masks, None for none
     masks_from: str = ""  # Where the masks come from, in words
     groups: list | None = None  # The group each image belongs to, such as "landbird on water"; or None
-    _features: WeakKeyDictionary = field(default_factory=WeakKeyDictionary, init=False, repr=False)  # never passed on: other images have other features
+    # never passed on: other images have other features
+    _features: WeakKeyDictionary = field(default_factory=WeakKeyDictionary, init=False, repr=False)
 
     def __post_init__(self):
         labels = np.asarray(self.labels)
-        if len(labels) and not np.array_equal(labels, labels.astype(np.int64)): raise ValueError(f"labels must be whole numbers, got {labels.tolist()[:8]}")
+        if len(labels) and not np.array_equal(labels, labels.astype(np.int64)):
+            raise ValueError(f"labels must be whole numbers, got {labels.tolist()[:8]}")
         object.__setattr__(self, "labels", labels.astype(np.int64))
         check_classes(self.classes)
-        if len(self.images) != len(self.labels): raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels; give one label per image")
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels; give one label per image")
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
-            raise ValueError(f"labels must be indices from 0 to {len(self.classes) - 1}, got {self.labels.min()} to {self.labels.max()}")
-        if self.masks is not None and len(self.masks) != len(self.images): raise ValueError(f"{len(self.images)} images but {len(self.masks)} masks; give one mask per image, or None")
-        if self.groups is not None and len(self.groups) != len(self.images): raise ValueError(f"{len(self.images)} images but {len(self.groups)} groups; give one group per image, or None")
+            raise ValueError(f"labels must be indices from 0 to {len(self.classes) - 1}, got {self.labels.min()} to "
+                             f"{self.labels.max()}")
+        if self.masks is not None and len(self.masks) != len(self.images):
+            raise ValueError(f"{len(self.images)} images but {len(self.masks)} masks; "
+                             "give one mask per image, or None")
+        if self.groups is not None and len(self.groups) != len(self.images):
+            raise ValueError(f"{len(self.images)} images but {len(self.groups)} groups; "
+                             "give one group per image, or None")
 
     def __len__(self): return len(self.labels)
 
@@ -70,14 +78,16 @@ class Split:
         self,
         i: int,  # Which image
     ) -> np.ndarray:  # [H, W] bool
-        "One object mask, turned as its image is and checked against it; a mask of nothing or of everything is warned of"
+        "One object mask, turned as its image is and checked against it; one of nothing or of everything is warned of"
         if self.masks is None:
             raise ValueError("this split has no masks; foreground cannot be measured without them, see with_masks")
-        if self.masks[i] is None: raise ValueError(f"image {i} ({_what(self.images[i])}) has no mask; choose from split.masked")
+        if self.masks[i] is None:
+            raise ValueError(f"image {i} ({_what(self.images[i])}) has no mask; choose from split.masked")
         mask, (width, height) = mask_of(self.masks[i], self.images[i]), self.image(i).size
         if mask.shape != (height, width):
             rows, columns = mask.shape
-            raise ValueError(f"mask {i} is {rows} x {columns} but its image is {height} x {width} (rows x columns); resize the mask")
+            raise ValueError(f"mask {i} is {rows} x {columns} but its image is {height} x {width} (rows x columns); "
+                             "resize the mask")
         if mask.all() or not mask.any():
             marks = "everything" if mask.any() else "nothing"
             warnings.warn(f"mask {i} ({_what(self.masks[i])}) marks {marks} as object: is it the mask of its image? "
@@ -108,7 +118,8 @@ class Split:
         clip: Clip,  # The frozen model
     ) -> torch.Tensor:  # L2-normalised, [N, E]
         "Image features, computed once per model"
-        if clip not in self._features: self._features[clip] = _remembered(clip, self, "", lambda: self._encoded(clip, clip.preprocess, range(len(self))))
+        compute = lambda: self._encoded(clip, clip.preprocess, range(len(self)))
+        if clip not in self._features: self._features[clip] = _remembered(clip, self, "", compute)
         return self._features[clip]
 
     def view_features(
@@ -137,14 +148,15 @@ class Split:
 
     def _augmented(self, clip, rows):
         "Features of one random view of each of some images"
-        return self._encoded(clip, augmentation(clip), rows, threads=1)  # one after the other: the crops come from one random stream
+        return self._encoded(clip, augmentation(clip), rows, threads=1)  # in order: crops come from one random stream
 
     def _encoded(self, clip, transform, rows, threads=min(8, os.cpu_count() or 1)):
         "Features of transformed images; only a batch of them is ever in memory, and files are read side by side"
         parts = [rows[i:i + 128] for i in range(0, len(rows), 128)]
         with ThreadPoolExecutor(threads) as pool:
             load = lambda part: torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))
-            return torch.cat([clip.encode_image(load(part)) for part in tqdm(parts, desc="images", unit="batch", delay=5, leave=False, disable=not _BARS.get())])
+            bar = tqdm(parts, desc="images", unit="batch", delay=5, leave=False, disable=not _BARS.get())
+            return torch.cat([clip.encode_image(load(part)) for part in bar])
 
 
 def _what(source): return source if isinstance(source, (str, Path)) else type(source).__name__
@@ -165,10 +177,12 @@ def check_classes(
     classes: list,  # Class names
 ) -> tuple:  # The names
     "Raise unless there are two or more distinct, non-empty class names"
-    if isinstance(classes, str): raise ValueError(f"class names must be a list of strings, got the single string {classes!r}")
+    if isinstance(classes, str):
+        raise ValueError(f"class names must be a list of strings, got the single string {classes!r}")
     classes = tuple(classes)
     if len(classes) < 2: raise ValueError(f"a task needs at least two classes, got {list(classes)}")
-    if any(not isinstance(c, str) or not c.strip() for c in classes): raise ValueError(f"class names must be non-empty strings, got {list(classes)[:8]}")
+    if any(not isinstance(c, str) or not c.strip() for c in classes):
+        raise ValueError(f"class names must be non-empty strings, got {list(classes)[:8]}")
     twice = sorted({c for c in classes if classes.count(c) > 1})
     if twice: raise ValueError(f"class names must differ, but these occur more than once: {twice}")
     return classes
@@ -178,7 +192,8 @@ def augmentation(
     clip: Clip,  # Whose size and normalisation to use
 ):  # PIL image -> tensor [3, H, W]
     "The published training transform: random-resized-crop of 8-100% of the area (bicubic), flip, normalise"
-    from torchvision.transforms import Compose, InterpolationMode, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToTensor
+    from torchvision.transforms import (Compose, InterpolationMode, Normalize, RandomHorizontalFlip, RandomResizedCrop,
+                                        ToTensor)
     cfg = clip.model.visual.preprocess_cfg
     crop = RandomResizedCrop(clip.image_size, scale=(0.08, 1.0), interpolation=InterpolationMode.BICUBIC)
     return Compose([crop, RandomHorizontalFlip(), ToTensor(), Normalize(cfg["mean"], cfg["std"])])
@@ -208,7 +223,8 @@ def _write_features(path, key, features):
         os.replace(temporary, path)
     except (OSError, SafetensorError) as e:
         temporary.unlink(missing_ok=True)
-        warnings.warn(f"cannot remember image features in {path.parent}: {e}; they are computed anew in each session", stacklevel=2)
+        warnings.warn(f"cannot remember image features in {path.parent}: {e}; "
+                      "they are computed anew in each session", stacklevel=2)
 
 
 def _read_features(path, key):
@@ -232,7 +248,8 @@ class Task:
 
     def __post_init__(self):
         if self.template.count("{}") != 1: raise ValueError(f"a template needs exactly one {{}}, got {self.template!r}")
-        if "train" in self.tests: raise ValueError("a test set must not be called 'train', which is the training set's name")
+        if "train" in self.tests:
+            raise ValueError("a test set must not be called 'train', which is the training set's name")
 
     @property
     def classes(self) -> tuple: return self.train.classes
@@ -241,7 +258,7 @@ class Task:
 
     @property
     def usual_split(self) -> str:
-        "What pictures show unless told: shifted backgrounds where there are any, else the first test set of the same classes, else the training images"
+        "What pictures show by default: shifted backgrounds, else the first test set of the same classes, else train"
         known = [name for name, split in self.tests.items() if split.classes == self.classes and len(split)]
         return "shifted" if "shifted" in known else next(iter(known), "train")
 

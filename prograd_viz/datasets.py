@@ -32,9 +32,12 @@ def _json_split(file, images):
     def read(folder):
         try:
             parts = json.loads((folder / file).read_text(encoding="utf-8"))
-            return {part: [(folder / images / path, int(label), name) for path, label, name in parts[part]] for part in ("train", "val", "test")}
+            item = lambda path, label, name: (folder / images / path, int(label), name)
+            return {part: [item(*row) for row in parts[part]] for part in ("train", "val", "test")}
         except (ValueError, TypeError, KeyError) as e:
-            raise ValueError(f"cannot read {folder / file} ({type(e).__name__}: {e}); it must hold lists train, val and test of [path, label, class name], download it again") from e
+            raise ValueError(f"cannot read {folder / file} ({type(e).__name__}: {e}); "
+                             "it must hold lists train, val and test of [path, label, class name], download it "
+                             "again") from e
     return read
 
 
@@ -46,7 +49,8 @@ def _pairs(path):
     pairs = {}
     for number, line in enumerate(_lines(path), 1):
         first, *rest = line.split(None, 1)
-        if not rest: raise ValueError(f"line {number} of {path} is {line!r}; it needs two words or more, download it again")
+        if not rest:
+            raise ValueError(f"line {number} of {path} is {line!r}; it needs two words or more, download it again")
         if first in pairs: raise ValueError(f"line {number} of {path} names {first} a second time; download it again")
         pairs[first] = rest[0]
     return pairs
@@ -61,12 +65,13 @@ def _aircraft(folder):
 
 
 def _imagenet_names(folder):
-    "Folder -> class name, from lines such as `n01440764 tench`; a name that occurs twice gets an underscore, which no prompt shows"
+    "Folder -> class name, from lines as `n01440764 tench`; one that comes twice gets an underscore no prompt shows"
     names, seen = _pairs(folder / "classnames.txt"), {}
     several = [key for key, name in names.items() if "," in name]
     if several:
         warnings.warn(f"{folder / 'classnames.txt'} gives several names to {several[0]} ({names[several[0]]!r}) and "
-                      f"{len(several) - 1} more classes: the first is taken; CoOp's file has one name in a line", stacklevel=6)
+                      f"{len(several) - 1} more classes: the first is taken; CoOp's file has one name in a line",
+                      stacklevel=6)
     for key, name in names.items():
         name = name.split(",")[0].strip()
         seen[name] = seen.get(name, -1) + 1
@@ -77,7 +82,9 @@ def _imagenet_names(folder):
 def _imagenet_folders(root, names, folders):
     "Items of class folders, files sorted"
     unknown = [f for f in folders if f not in names]
-    if unknown: raise ValueError(f"{root / unknown[0]} is not in classnames.txt, which has a folder and a class name in each line")
+    if unknown:
+        raise ValueError(f"{root / unknown[0]} is not in classnames.txt, which has a folder and a class name in each "
+                         "line")
     return [(path, label, names[f]) for label, f in enumerate(folders) for path in image_files(root / f)]
 
 
@@ -93,7 +100,10 @@ def _imagenet(folder):
 
 def _imagenet_variant(images):
     "Reader of ImageNet-A, -R and -Sketch: a test set alone, labels of its own"
-    return lambda folder: {"train": [], "val": [], "test": _imagenet_folders(folder / images, _imagenet_names(folder), _subfolders(folder / images))}
+    def read(folder):
+        root = folder / images
+        return {"train": [], "val": [], "test": _imagenet_folders(root, _imagenet_names(folder), _subfolders(root))}
+    return read
 
 
 def _imagenet_v2(folder):
@@ -105,16 +115,19 @@ def _imagenet_v2(folder):
 
 def _cub(folder):
     "CUB-200-2011: four tables that share the number of an image; there is no validation set"
-    path, label, in_train, names = (_pairs(folder / f) for f in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt"))
+    files = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
+    path, label, in_train, names = (_pairs(folder / f) for f in files)
     clean = {k: name.split(".", 1)[-1].replace("_", " ") for k, name in names.items()}
-    items = {part: [(folder / "images" / path[i], int(label[i]) - 1, clean[label[i]]) for i in path if in_train[i] == flag] for part, flag in (("train", "1"), ("test", "0"))}
-    return items | {"val": []}
+    item = lambda i: (folder / "images" / path[i], int(label[i]) - 1, clean[label[i]])
+    part = lambda flag: [item(i) for i in path if in_train[i] == flag]
+    return {"train": part("1"), "val": [], "test": part("0")}
 
 
 def _waterbirds(folder):
     "Waterbirds: metadata.csv with columns img_filename, y (1: waterbird), split (0, 1, 2) and place (1: water)"
     table = pd.read_csv(folder / "metadata.csv")
-    part = lambda k: [(folder / row.img_filename, int(row.y), ("landbird", "waterbird")[row.y]) for row in table[table["split"] == k].itertuples()]
+    item = lambda row: (folder / row.img_filename, int(row.y), ("landbird", "waterbird")[row.y])
+    part = lambda k: [item(row) for row in table[table["split"] == k].itertuples()]
     return {"train": part(0), "val": part(1), "test": part(2)}
 
 # %% ../nbs/02_datasets.ipynb #8d0d82a3
@@ -134,27 +147,33 @@ def _outline(path, image):
     top, _, left, _ = marks["box_coord"].ravel().astype(float)
     open_image(image)  # names the photograph if it cannot be read
     with Image.open(image) as photo: canvas = Image.new("1", photo.size)
-    ImageDraw.Draw(canvas).polygon([(x + left - 1, y + top - 1) for x, y in marks["obj_contour"].T.astype(float)], fill=1, outline=1)
+    corners = [(x + left - 1, y + top - 1) for x, y in marks["obj_contour"].T.astype(float)]
+    ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
     return np.array(canvas)
 
 
 def _there(path):
     "The path of a mask that is there"
-    if not Path(path).is_file(): raise FileNotFoundError(f"mask not found: {path}; download the annotations again, or use masks='none'")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"mask not found: {path}; download the annotations again, or use masks='none'")
     return path
 
 
-CALTECH_OUTLINES = {"Faces": "Faces_2", "Faces_easy": "Faces_3", "Motorbikes": "Motorbikes_16", "airplanes": "Airplanes_Side_2"}  # category -> its folder of annotations
+CALTECH_OUTLINES = {  # Category -> its folder of annotations, where it has another name
+    "Faces": "Faces_2", "Faces_easy": "Faces_3", "Motorbikes": "Motorbikes_16", "airplanes": "Airplanes_Side_2",
+}
 
 
 def _pets_mask(folder, image): return partial(_trimap, folder / "annotations" / "trimaps" / f"{image.stem}.png")
 def _flowers_mask(folder, image): return partial(_not_blue, folder / "segmim" / image.name.replace("image_", "segmim_"))
-def _cub_mask(folder, image): return partial(_majority, folder.parent / "CUB_200_2011" / "segmentations" / image.parent.name / f"{image.stem}.png")
+def _cub_mask(folder, image):
+    masks = folder.parent / "CUB_200_2011" / "segmentations"
+    return partial(_majority, masks / image.parent.name / f"{image.stem}.png")
 
 
 def _caltech_mask(folder, image):
-    category = image.parent.name
-    return partial(_outline, folder / "Annotations" / CALTECH_OUTLINES.get(category, category) / f"{image.stem.replace('image', 'annotation')}.mat", image)
+    outlines = folder / "Annotations" / CALTECH_OUTLINES.get(image.parent.name, image.parent.name)
+    return partial(_outline, outlines / f"{image.stem.replace('image', 'annotation')}.mat", image)
 
 # %% ../nbs/02_datasets.ipynb #7873e2bc
 @dataclass(frozen=True)
@@ -177,38 +196,140 @@ _CLASSNAMES = {"classnames.txt": _drive("1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")}
 _CUB_MASKS = {"../CUB_200_2011/segmentations": f"{_CUB_SITE} (segmentations.tgz)"}
 
 
-def _with_split(file, key, images, source): return {"read": _json_split(file, images), "files": {file: _drive(key), images or ".": source}}
+def _with_split(file, key, images, source):
+    "What a data set with a split file on CoOp's drive needs"
+    return {"read": _json_split(file, images), "files": {file: _drive(key), images or ".": source}}
 
 
 DATASETS = {  # Name for `few_shot` -> where its files lie, and who published it
-    "caltech101": Dataset("caltech-101", **_with_split("split_zhou_Caltech101.json", "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN", "101_ObjectCategories", "https://data.caltech.edu/records/mzrjq-6wc02"),
-                          mask=_caltech_mask, masks_from="Caltech101's outlines (Annotations/*.mat)", mask_files={"Annotations": "https://data.caltech.edu/records/mzrjq-6wc02 (Annotations.tar)"}),
-    "dtd": Dataset("dtd", **_with_split("split_zhou_DescribableTextures.json", "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x", "images", f"{_OXFORD}/dtd/download/dtd-r1.0.1.tar.gz"), template="a texture of {}."),
-    "eurosat": Dataset("eurosat", **_with_split("split_zhou_EuroSAT.json", "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o", "2750", "http://madm.dfki.de/files/sentinel/EuroSAT.zip"), template="a centered satellite photo of {}."),
-    "fgvc_aircraft": Dataset("fgvc_aircraft", _aircraft, {f: f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz (its data/)" for f in ("variants.txt", "images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt", "images")},
-                             template="a type of aircraft, a photo of a {}."),
-    "food101": Dataset("food-101", **_with_split("split_zhou_Food101.json", "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl", "images", "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"), template="a type of food, a photo of {}."),
-    "oxford_flowers": Dataset("oxford_flowers", **_with_split("split_zhou_OxfordFlowers.json", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT", "jpg", f"{_OXFORD}/flowers/102/102flowers.tgz"), template="a type of flower, a photo of a {}.",
-                              mask=_flowers_mask, masks_from="Flowers102's segmentations (segmim/*.jpg)", mask_files={"segmim": f"{_OXFORD}/flowers/102/102segmentations.tgz"}),
-    "oxford_pets": Dataset("oxford_pets", **_with_split("split_zhou_OxfordPets.json", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs", "images", f"{_OXFORD}/pets/data/images.tar.gz"), template="a type of pet, a photo of a {}.",
-                           mask=_pets_mask, masks_from="Oxford Pets' trimaps (annotations/trimaps/*.png), border included", mask_files={"annotations/trimaps": f"{_OXFORD}/pets/data/annotations.tar.gz"}),
-    "stanford_cars": Dataset("stanford_cars", **_with_split("split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT", "", "http://ai.stanford.edu/~jkrause/car196/ (cars_train.tgz and cars_test.tgz)")),
-    "sun397": Dataset("sun397", **_with_split("split_zhou_SUN397.json", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq", "SUN397", "http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz")),
-    "ucf101": Dataset("ucf101", **_with_split("split_zhou_UCF101.json", "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y", "UCF-101-midframes", _drive("10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O")), template="a photo of a person doing {}."),
-    "imagenet": Dataset("imagenet", _imagenet, _CLASSNAMES | {"images/train": "https://image-net.org", "images/val": "https://image-net.org (sorted into a folder per class)"}),
-    "imagenetv2": Dataset("imagenetv2", _imagenet_v2, _CLASSNAMES | {"imagenetv2-matched-frequency-format-val": "https://github.com/modestyachts/ImageNetV2"}),
-    "imagenet_sketch": Dataset("imagenet-sketch", _imagenet_variant("images"), _CLASSNAMES | {"images": "https://github.com/HaohanWang/ImageNet-Sketch"}),
-    "imagenet_a": Dataset("imagenet-adversarial", _imagenet_variant("imagenet-a"), _CLASSNAMES | {"imagenet-a": "https://github.com/hendrycks/natural-adv-examples"}),
-    "imagenet_r": Dataset("imagenet-rendition", _imagenet_variant("imagenet-r"), _CLASSNAMES | {"imagenet-r": "https://github.com/hendrycks/imagenet-r"}),
-    "cub200": Dataset("CUB_200_2011", _cub, {f: f"{_CUB_SITE} (CUB_200_2011.tgz)" for f in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images")}, template="a type of bird, a photo of a {}.",
-                      mask=_cub_mask, masks_from="CUB's segmentations, most of five annotators", mask_files=_CUB_MASKS),
-    "waterbirds": Dataset("waterbird_complete95_forest2water2", _waterbirds, {"metadata.csv": "https://github.com/kohpangwei/group_DRO (waterbird_complete95_forest2water2.tar.gz)"},
-                          mask=_cub_mask, masks_from="CUB's segmentations, most of five annotators", mask_files=_CUB_MASKS),
+    "caltech101": Dataset(
+        "caltech-101",
+        **_with_split(
+            "split_zhou_Caltech101.json", "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN", "101_ObjectCategories",
+            "https://data.caltech.edu/records/mzrjq-6wc02"
+        ),
+        mask=_caltech_mask, masks_from="Caltech101's outlines (Annotations/*.mat)",
+        mask_files={"Annotations": "https://data.caltech.edu/records/mzrjq-6wc02 (Annotations.tar)"}
+    ),
+    "dtd": Dataset(
+        "dtd",
+        **_with_split(
+            "split_zhou_DescribableTextures.json", "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x", "images",
+            f"{_OXFORD}/dtd/download/dtd-r1.0.1.tar.gz"
+        ),
+        template="a texture of {}."
+    ),
+    "eurosat": Dataset(
+        "eurosat",
+        **_with_split(
+            "split_zhou_EuroSAT.json", "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o", "2750",
+            "http://madm.dfki.de/files/sentinel/EuroSAT.zip"
+        ),
+        template="a centered satellite photo of {}."
+    ),
+    "fgvc_aircraft": Dataset(
+        "fgvc_aircraft", _aircraft,
+        dict.fromkeys(
+            ("variants.txt", "images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt", "images"),
+            f"{_OXFORD}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz (its data/)"
+        ),
+        template="a type of aircraft, a photo of a {}."
+    ),
+    "food101": Dataset(
+        "food-101",
+        **_with_split(
+            "split_zhou_Food101.json", "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl", "images",
+            "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
+        ),
+        template="a type of food, a photo of {}."
+    ),
+    "oxford_flowers": Dataset(
+        "oxford_flowers",
+        **_with_split(
+            "split_zhou_OxfordFlowers.json", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT", "jpg",
+            f"{_OXFORD}/flowers/102/102flowers.tgz"
+        ),
+        template="a type of flower, a photo of a {}.", mask=_flowers_mask,
+        masks_from="Flowers102's segmentations (segmim/*.jpg)",
+        mask_files={"segmim": f"{_OXFORD}/flowers/102/102segmentations.tgz"}
+    ),
+    "oxford_pets": Dataset(
+        "oxford_pets",
+        **_with_split(
+            "split_zhou_OxfordPets.json", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs", "images",
+            f"{_OXFORD}/pets/data/images.tar.gz"
+        ),
+        template="a type of pet, a photo of a {}.", mask=_pets_mask,
+        masks_from="Oxford Pets' trimaps (annotations/trimaps/*.png), border included",
+        mask_files={"annotations/trimaps": f"{_OXFORD}/pets/data/annotations.tar.gz"}
+    ),
+    "stanford_cars": Dataset(
+        "stanford_cars",
+        **_with_split(
+            "split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT", "",
+            "http://ai.stanford.edu/~jkrause/car196/ (cars_train.tgz and cars_test.tgz)"
+        )
+    ),
+    "sun397": Dataset(
+        "sun397",
+        **_with_split(
+            "split_zhou_SUN397.json", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq", "SUN397",
+            "http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz"
+        )
+    ),
+    "ucf101": Dataset(
+        "ucf101",
+        **_with_split(
+            "split_zhou_UCF101.json", "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y", "UCF-101-midframes",
+            _drive("10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O")
+        ),
+        template="a photo of a person doing {}."
+    ),
+    "imagenet": Dataset(
+        "imagenet", _imagenet,
+        _CLASSNAMES | {
+            "images/train": "https://image-net.org",
+            "images/val": "https://image-net.org (sorted into a folder per class)"
+        }
+    ),
+    "imagenetv2": Dataset(
+        "imagenetv2", _imagenet_v2,
+        _CLASSNAMES | {"imagenetv2-matched-frequency-format-val": "https://github.com/modestyachts/ImageNetV2"}
+    ),
+    "imagenet_sketch": Dataset(
+        "imagenet-sketch", _imagenet_variant("images"),
+        _CLASSNAMES | {"images": "https://github.com/HaohanWang/ImageNet-Sketch"}
+    ),
+    "imagenet_a": Dataset(
+        "imagenet-adversarial", _imagenet_variant("imagenet-a"),
+        _CLASSNAMES | {"imagenet-a": "https://github.com/hendrycks/natural-adv-examples"}
+    ),
+    "imagenet_r": Dataset(
+        "imagenet-rendition", _imagenet_variant("imagenet-r"),
+        _CLASSNAMES | {"imagenet-r": "https://github.com/hendrycks/imagenet-r"}
+    ),
+    "cub200": Dataset(
+        "CUB_200_2011", _cub,
+        dict.fromkeys(
+            ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images"),
+            f"{_CUB_SITE} (CUB_200_2011.tgz)"
+        ),
+        template="a type of bird, a photo of a {}.", mask=_cub_mask,
+        masks_from="CUB's segmentations, most of five annotators", mask_files=_CUB_MASKS
+    ),
+    "waterbirds": Dataset(
+        "waterbird_complete95_forest2water2", _waterbirds,
+        {"metadata.csv": "https://github.com/kohpangwei/group_DRO (waterbird_complete95_forest2water2.tar.gz)"},
+        mask=_cub_mask, masks_from="CUB's segmentations, most of five annotators", mask_files=_CUB_MASKS
+    ),
 }
 DATASETS["flowers102"] = DATASETS["oxford_flowers"]
-COOP_BENCHMARK = ("imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397", "dtd", "eurosat", "ucf101")  # CoOp's eleven data sets, in the papers' order
-IMAGENET_VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")  # Test sets of the papers' domain generalisation
-MASKS = ("auto", "own", "grabcut", "none")  # Where masks may come from: whatever there is, the data set's own, GrabCut, nowhere
+COOP_BENCHMARK = (  # CoOp's eleven data sets, in the papers' order
+    "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101", "fgvc_aircraft", "sun397",
+    "dtd", "eurosat", "ucf101",
+)
+IMAGENET_VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")  # Domain generalisation's test sets
+MASKS = ("auto", "own", "grabcut", "none")  # Whatever there is, the data set's own, a guess, nothing
 
 # %% ../nbs/02_datasets.ipynb #ab1afc4f
 def published_draw(
@@ -238,7 +359,9 @@ def _folder(name, root):
     "The folder of a data set, once all it needs is there"
     known = DATASETS[check_known("data set", name, DATASETS)]
     root = root or os.environ.get("PROGRAD_VIZ_DATA")
-    if root is None: raise ValueError(f"{name!r} needs root=, the folder that holds {known.folder}/, or the variable PROGRAD_VIZ_DATA")
+    if root is None:
+        raise ValueError(f"{name!r} needs root=, the folder that holds {known.folder}/, or the variable "
+                         "PROGRAD_VIZ_DATA")
     folder = Path(root).expanduser() / known.folder
     _need(name, folder, known.files)
     return folder
@@ -248,14 +371,16 @@ def _need(name, folder, files):
     "Raise with the exact path and its source where something is missing"
     for file, source in files.items():
         path = Path(os.path.normpath(folder / file))
-        if not path.exists(): raise FileNotFoundError(f"{name!r} needs {path}, which is not there; get it from {source}")
+        if not path.exists():
+            raise FileNotFoundError(f"{name!r} needs {path}, which is not there; get it from {source}")
 
 
 def _read(name, folder):
     "The lists of a data set; lists that contradict each other are named"
     try: return DATASETS[name].read(folder)
     except (KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError) as e:
-        raise ValueError(f"the lists of {name!r} in {folder} do not fit together ({type(e).__name__}: {e}); download them again") from e
+        raise ValueError(f"the lists of {name!r} in {folder} do not fit together ({type(e).__name__}: {e}); "
+                         "download them again") from e
 
 
 def _check_items(name, parts):
@@ -263,11 +388,16 @@ def _check_items(name, parts):
     names = {}
     for items in parts.values():
         for path, label, c in items:
-            if names.setdefault(label, c) != c: raise ValueError(f"{name!r} calls label {label} both {names[label]!r} and {c!r}; its split is damaged, download it again")
+            if names.setdefault(label, c) != c:
+                raise ValueError(f"{name!r} calls label {label} both {names[label]!r} and {c!r}; "
+                                 "its split is damaged, download it again")
     _warn_of_leaks(name, parts)
     gaps = set(range(len(names))) - set(names)
-    if gaps: raise ValueError(f"{name!r} has {len(names)} classes but none with label {min(gaps)}; its split is damaged, download it again")
-    return {label: c.rstrip("_").replace("_", " ") + "_" * (len(c) - len(c.rstrip("_"))) for label, c in sorted(names.items())}
+    if gaps:
+        raise ValueError(f"{name!r} has {len(names)} classes but none with label {min(gaps)}; "
+                         "its split is damaged, download it again")
+    spaced = lambda c: c.rstrip("_").replace("_", " ") + "_" * (len(c) - len(c.rstrip("_")))
+    return {label: spaced(c) for label, c in sorted(names.items())}
 
 
 def _warn_of_leaks(name, parts):
@@ -277,7 +407,8 @@ def _warn_of_leaks(name, parts):
         for path, *_ in items:
             if part_of.setdefault(path, part) != part: twice.append(f"{path} is in {part_of[path]} and in {part}")
     if not twice: return
-    warnings.warn(f"{name!r}: {twice[0]}, and {len(twice) - 1} more files likewise: the test set is not all unseen", stacklevel=5)
+    warnings.warn(f"{name!r}: {twice[0]}, and {len(twice) - 1} more files likewise: the test set is not all "
+                  "unseen", stacklevel=5)
 
 
 def _as_split(name, folder, items, names, keep, masks):
@@ -289,13 +420,15 @@ def _as_split(name, folder, items, names, keep, masks):
     split = Split(images, [new[label] for _, label, _ in items], tuple(names[label] for label in keep), groups=groups)
     check_known("kind of masks", masks, MASKS)
     if masks == "grabcut": return with_masks(split, "grabcut")
-    if masks == "own" and known.mask is None: raise ValueError(f"{name!r} has no masks of its own; use masks='grabcut', masks='none' or with_masks")
+    if masks == "own" and known.mask is None:
+        raise ValueError(f"{name!r} has no masks of its own; use masks='grabcut', masks='none' or with_masks")
     if masks == "own": _need(name, folder, known.mask_files)
     if masks == "none" or known.mask is None or not all((folder / f).exists() for f in known.mask_files): return split
-    return replace(split, masks=[partial(_on_stored, known.mask(folder, image), image) for image in images], masks_from=known.masks_from)
+    own = [partial(_on_stored, known.mask(folder, image), image) for image in images]
+    return replace(split, masks=own, masks_from=known.masks_from)
 
 
-def _on_stored(read, image): return upright_mask(read(), image)  # annotators of these data sets saw the pixels as stored
+def _on_stored(read, image): return upright_mask(read(), image)  # these annotators saw the pixels as stored
 
 
 def _groups(folder, images):
@@ -329,13 +462,14 @@ def dataset_task(
     template: str | None = None,  # The hand-written prompt; None: as published
     masks: str = "auto",  # See `dataset_split`
     val: bool = False,  # Add the few validation images as a test set "val"
-    files: list | None = None,  # Training images in somebody's order, relative to the folder of training images; for ImageNet
+    files: list | None = None,  # Training images in an order of your own, as class folder/file; for ImageNet
 ) -> Task:
     "The few-shot task of the published code, image by image"
     folder, known = _folder(name, root), DATASETS[name]
     check_known("subset", subset, ("all", "base", "new"))
     parts = _read(name, folder)
-    if not parts["train"]: raise ValueError(f"{name!r} is a test set; learn from 'imagenet' and test with dataset_split({name!r})")
+    if not parts["train"]:
+        raise ValueError(f"{name!r} is a test set; learn from 'imagenet' and test with dataset_split({name!r})")
     if files is not None: parts["train"] = _listed(name, parts["train"], files)
     _warn_of_pickles(name, folder, shots, seed)
     names = _check_items(name, parts)
@@ -347,8 +481,11 @@ def dataset_task(
     if val: tests["val"] = split([parts["val"][i] for i in few_val], subset)
     few = split([parts["train"][i] for i in train], subset)
     missing = [p for p in few.images if not p.is_file()]
-    if missing: raise FileNotFoundError(f"{name!r} needs {missing[0]}, which is not there; get it from {list(known.files.values())[-1]}")
-    settings = {"data": name, "root": str(folder.parent), "shots": shots, "seed": seed, "subset": subset, "classes": list(few.classes), "masks": few.masks_from or "none"}
+    if missing:
+        raise FileNotFoundError(f"{name!r} needs {missing[0]}, which is not there; "
+                                f"get it from {list(known.files.values())[-1]}")
+    settings = {"data": name, "root": str(folder.parent), "shots": shots, "seed": seed, "subset": subset,
+                "classes": list(few.classes), "masks": few.masks_from or "none"}
     return Task(name, few, tests, template or known.template, settings)
 
 
@@ -356,7 +493,9 @@ def _listed(name, items, files):
     "Training items in the order of a list of files"
     by_file = {"/".join(item[0].parts[-2:]): item for item in items}
     unknown = [f for f in files if "/".join(Path(f).parts[-2:]) not in by_file]
-    if unknown: raise ValueError(f"{name!r} has no training image {unknown[0]!r}; files= must name training images as class folder/file")
+    if unknown:
+        raise ValueError(f"{name!r} has no training image {unknown[0]!r}; "
+                         "files= must name training images as class folder/file")
     keys = ["/".join(Path(f).parts[-2:]) for f in files]
     twice = sorted({k for k in keys if keys.count(k) > 1}) if len(set(keys)) < len(keys) else []
     if twice: raise ValueError(f"files= names {twice[0]!r} more than once; name each training image once")
@@ -366,15 +505,23 @@ def _listed(name, items, files):
 def _warn_of_pickles(name, folder, shots, seed):
     "Say where the published code would have drawn otherwise"
     drawn = folder / "split_fewshot" / f"shot_{shots}-seed_{seed}.pkl"
-    if drawn.exists(): warnings.warn(f"{drawn} holds a draw of the published code, which would use it; it is a pickle and is not opened here. The images are drawn anew from the split", stacklevel=4)
-    if seed == 0: warnings.warn("the published code never applies seed 0, so its draw with it cannot be had again; use seed 1, 2 or 3", stacklevel=4)
-    if name == "imagenet": warnings.warn("ImageNet's published few shots follow an unsorted directory listing and cannot be had again; files are sorted here, or give files=", stacklevel=4)
+    if drawn.exists():
+        warnings.warn(f"{drawn} holds a draw of the published code, which would use it; "
+                      "it is a pickle and is not opened here. The images are drawn anew from the split", stacklevel=4)
+    if seed == 0:
+        warnings.warn("the published code never applies seed 0, so its draw with it cannot be had again; "
+                      "use seed 1, 2 or 3", stacklevel=4)
+    if name == "imagenet":
+        warnings.warn("ImageNet's published few shots follow an unsorted directory listing and cannot be had again; "
+                      "files are sorted here, or give files=", stacklevel=4)
 
 
 def _by_habitat(test):
     "Waterbirds' test set in two: birds in their habitual place, and the others"
     home = np.array([bird[:4] == place[:4] for bird, place in (g.split(" on ") for g in test.groups)])
-    pick = lambda rows: replace(test, images=[test.images[i] for i in rows], labels=test.labels[rows], groups=[test.groups[i] for i in rows], masks=test.masks and [test.masks[i] for i in rows])
+    take = lambda values, rows: values and [values[i] for i in rows]
+    pick = lambda rows: replace(test, images=take(test.images, rows), labels=test.labels[rows],
+                                groups=take(test.groups, rows), masks=take(test.masks, rows))
     return {"same": pick(np.flatnonzero(home)), "shifted": pick(np.flatnonzero(~home))}
 
 
@@ -384,4 +531,5 @@ def group_table(
     "How many images of each group a task has"
     splits = {"train": task.train, **task.tests}
     if not any(s.groups for s in splits.values()): raise ValueError(f"the task {task.name!r} has no groups")
-    return pd.DataFrame({k: pd.Series(s.groups or [], dtype=object).value_counts() for k, s in splits.items()}).fillna(0).astype(int).sort_index()
+    counts = {k: pd.Series(s.groups or [], dtype=object).value_counts() for k, s in splits.items()}
+    return pd.DataFrame(counts).fillna(0).astype(int).sort_index()

@@ -81,7 +81,8 @@ def _eight_bits(values):
     "Grey values of 16 bits as 8 bits, whichever part of the range they use"
     bits = next(b for b in (8, 12, 16) if values.max(initial=0) < 2**b)
     if bits < 16:
-        warnings.warn(f"a grey image of 16 bits holds values of {bits} at most: it is read as {bits} bits", stacklevel=2)
+        warnings.warn(f"a grey image of 16 bits holds values of {bits} at most: it is read as {bits} "
+                      f"bits", stacklevel=2)
     return (values >> (bits - 8)).astype(np.uint8)
 
 # %% ../nbs/01_images.ipynb #5a3afd83

@@ -83,7 +83,7 @@ def _mask_file(folder, image):
 
 def with_masks(
     split: Split | Task,  # Any split, or all splits of a task
-    masks: str | Path | list,  # "grabcut", a folder of files named as the images, or a list of boxes, arrays, files, None
+    masks: str | Path | list,  # "grabcut", a folder of files named as the images, or a list: boxes, arrays, files, None
     masks_from: str = "",  # Where they come from, in words; needed for a list of arrays or files
 ) -> Split | Task:
     "The split or task with masks, and a word on where they come from"
