@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from .clip import _OPENAI_KEYS, Clip, _is_archive, _openai_state
+from .checks import check_known
+from .clip import _OPENAI_KEYS, Clip, _is_archive, _openai_state, open_clip
 from .data import Task
 from .evaluate import Evaluator, run_prompts
 from .prompts import make_prompts, text_features
@@ -98,51 +99,110 @@ def _as_runs(clip, task, prompts, contexts, lambdas, epochs, position):
     return Runs(steps, np.array(epochs), contexts.cpu().numpy(), texts.cpu().numpy(), np.full((len(epochs), len(lambdas), prompts.n_ctx), np.nan), evaluator.text.cpu().numpy(), evaluator.zero_shot, lambdas, task.classes, config, False, clip, task)
 
 # %% ../nbs/07_published.ipynb #750ac5ee
-_SCRIPT = '''"{title}: python {name}.py image.jpg"
-import sys, torch, open_clip
+_SCRIPT = """{title!r}
+import sys
+import numpy, open_clip, torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
-prompt, names = load_file({file!r}), {classes!r}
-model, _, preprocess = open_clip.create_model_and_transforms({model!r}{weights}); model.eval(){fill}
-place = lambda module, args, out: out.scatter(1, prompt["where"][..., None].expand(-1, -1, out.shape[-1]), prompt["context"].to(out.dtype))
-getattr(model, "text", model).token_embedding.register_forward_hook(place)
-photo = ImageOps.exif_transpose(Image.open(sys.argv[1]))
-if photo.mode[0] in "IF": sys.exit(f"{{sys.argv[1]}} holds more than 8 bits a channel; convert it to 8 bits")
-with torch.no_grad(): text, image = (f(x, normalize=True) for f, x in ((model.encode_text, prompt["tokens"]), (model.encode_image, preprocess(photo.convert("RGB"))[None])))
-print(*(f"{{p:.7f}} {{n}}" for p, n in sorted(zip((model.logit_scale.exp() * image @ text.T).softmax(-1)[0].tolist(), names), reverse=True)[:5]), sep="\\n")
-'''
+
+prompt = load_file({file!r})
+names = {classes!r}
+model, _, preprocess = open_clip.create_model_and_transforms({model!r}{weights})
+{fill}scale = model.logit_scale.to(torch.{wide}).exp()
+model.to(torch.{dtype}).eval()
 
 
-def _script_weights(clip):
-    "How open_clip gets the weights that `load_clip` got: arguments of its factory, and a statement that fills the model"
-    if ":" in clip.name: return "", ""
+def opened(path):
+    stored = Image.open(path)
+    deep, photo = any(";16" in str(tile) for tile in stored.tile), ImageOps.exif_transpose(stored)
+    if photo.mode in "IF": sys.exit(f"{{path}} holds 32 bits a pixel; convert it to 8 bits")
+    if photo.mode.startswith("I;16"):  # grey values of 16 bits, whichever part of the range they use
+        values = numpy.asarray(photo)
+        bits = next(b for b in (8, 12, 16) if values.max() < 2**b)
+        photo, deep = Image.fromarray((values >> bits - 8).astype("uint8")), False
+    photo = photo.convert("RGB")
+    if deep and 0 < max(high for _, high in photo.getextrema()) < 16:
+        sys.exit(f"{{path}} has values of 12 bits in 16 and would be black; scale it to 8 bits")
+    return preprocess(photo)[None].to(torch.{dtype})
+
+
+def place(module, args, out):  # the context takes its places among the token embeddings
+    return out.scatter(1, prompt["where"][..., None].expand(-1, -1, out.shape[-1]), prompt["context"].to(out.dtype))
+
+
+{table}.register_forward_hook(place)
+with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled={amp}):
+    features = model.encode_text(prompt["tokens"]), model.encode_image(opened(sys.argv[1]))
+text, image = (torch.nn.functional.normalize(x.to(torch.{wide}), dim=-1) for x in features)
+shares = (scale * image @ text.T).softmax(-1)[0].tolist()
+for share, name in sorted(zip(shares, names), reverse=True)[:5]: print(f"{{share:.7f}} {{name}}")
+"""
+
+
+def _script_model(clip, beside):
+    "How open_clip gets the model that `load_clip` got: its name, arguments of its factory, a statement that fills it"
+    name, pretrained = clip.name, str(clip.pretrained)
+    if pretrained == "random":
+        raise ValueError(f"{name!r} has random weights, which no script can load; train a prompt on a model with weights, "
+                         "such as load_clip('ViT-B-32', 'laion2b_s34b_b79k') or load_clip('pocket')")
+    if name == "pocket": return f"local-dir:{_pocket_folder(clip, beside)}", "", ""
+    if name.startswith("local-dir:"): return f"local-dir:{Path(name.removeprefix('local-dir:')).resolve()}", "", ""
+    if ":" in name: return name, "", ""
     quick = any(type(m).__name__ == "QuickGELU" for m in clip.model.modules())
-    activation = ", force_quick_gelu=True" if quick else ""
-    if not Path(clip.pretrained).is_file(): return f", pretrained={str(clip.pretrained)!r}{activation}", ""
-    path = str(Path(clip.pretrained).resolve())
-    if _is_archive(path): state = f'torch.jit.load({path!r}, map_location="cpu").state_dict()'
-    elif _openai_state(path) is not None: state = f'torch.load({path!r}, map_location="cpu", weights_only=True)'
-    else: return f", pretrained={path!r}{activation}", ""
-    kept = f"{{k: v for k, v in state.get('state_dict', state).items() if k not in {_OPENAI_KEYS}}}"
-    return activation, f"; state = {state}; model.load_state_dict({kept})"
+    activation, path = ", force_quick_gelu=True" if quick else "", Path(pretrained).resolve()
+    if not path.is_file():
+        check_known(f"tag or checkpoint file for {name!r}", pretrained, open_clip.list_pretrained_tags_by_model(name))
+        return name, f", pretrained={pretrained!r}{activation}", ""
+    if _is_archive(path): state = f'torch.jit.load({str(path)!r}, map_location="cpu").state_dict()'
+    elif _openai_state(path) is not None: state = f'torch.load({str(path)!r}, map_location="cpu", weights_only=True)'
+    else: return name, f", pretrained={str(path)!r}{activation}", ""
+    return name, activation, _FILL.format(state=state, numbers=_OPENAI_KEYS)
+
+
+_FILL = """state = {state}
+state = state.get("state_dict", state)
+model.load_state_dict({{k: v for k, v in state.items() if k not in {numbers}}})
+"""
+
+
+def _pocket_folder(clip, beside):
+    "The pocket model in a folder that open_clip loads as 'local-dir:', for it does not know the architecture"
+    folder = beside.with_name(f"{beside.stem}_pocket")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": open_clip.get_model_config("pocket"), "preprocess_cfg": clip.model.visual.preprocess_cfg}
+    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    weights = {k: v.float().cpu() if v.is_floating_point() else v.cpu() for k, v in clip.model.state_dict().items()}
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "open_clip_model.safetensors")
+    return folder.resolve()
+
+
+def _script(clip, path, title, classes):
+    "The script that uses a prompt"
+    model, weights, fill = _script_model(clip, path)
+    tower = "model.text" if hasattr(clip.model, "text") else "model"
+    inner = "token_embedding" if hasattr(clip.text_tower, "token_embedding") else "transformer.get_input_embeddings()"
+    arithmetic = {"dtype": str(clip.dtype)[6:], "wide": str(clip.wide)[6:], "amp": clip.autocast is not None}
+    asked = {"title": title, "file": str(path.resolve()), "classes": list(classes), "table": f"{tower}.{inner}"}
+    return _SCRIPT.format(**asked, **arithmetic, model=model, weights=weights, fill=fill)
 
 
 def export_prompt(
     runs: Runs,  # With its model and task in memory
-    path: str | Path,  # Of a .safetensors file; the script goes beside it
+    path: str | Path,  # Of a .safetensors file; the script goes beside it, and the pocket model as a folder
     lam: float,  # A trained lambda
     step: int | None = None,  # A step with a snapshot; None: the last
     classes: list | None = None,  # Class names; None: those of the training
-) -> Path:  # The script
-    "A tuned prompt and the ten lines of open_clip that use it"
+) -> Path:  # The script; it computes on the CPU, in the precision of the model
+    "A tuned prompt and a short script of open_clip that uses it"
     path, prompts, k = Path(path).with_suffix(".safetensors"), run_prompts(runs, classes), runs.snapshot(step)
-    context = torch.from_numpy(runs.contexts[k, runs.run(lam)]).float()
-    each = context if prompts.class_specific else context.expand(len(prompts.classes), -1, -1)
-    about = {"lambda": lam, "step": int(runs.snapshot_steps[k]), "classes": prompts.classes, "model": runs.config["model"], "config": runs.config}
+    context = torch.from_numpy(runs.contexts[k, runs.run(lam)]).to(runs.clip.wide)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"context": each.contiguous(), "tokens": prompts.tokens.cpu().contiguous(), "where": prompts.where.cpu().contiguous()}, path, {"prompt": json.dumps(about, default=str)})
     script = path.with_suffix(".py")
-    title, (weights, fill) = f"A prompt tuned with lambda {lam:g}", _script_weights(runs.clip)
-    said = {"title": title, "name": script.stem, "file": str(path.resolve()), "classes": list(prompts.classes)}
-    script.write_text(_SCRIPT.format(**said, model=runs.clip.name, weights=weights, fill=fill), encoding="utf-8")
+    text = _script(runs.clip, path, f"A prompt tuned with lambda {lam:g}: python {script.name} image.jpg", prompts.classes)
+    each = context if prompts.class_specific else context.expand(len(prompts.classes), -1, -1)
+    about = {"lambda": lam, "step": int(runs.snapshot_steps[k]), "classes": prompts.classes,
+             "model": runs.config["model"], "config": runs.config}
+    frame = {"tokens": prompts.tokens.cpu().contiguous(), "where": prompts.where.cpu().contiguous()}
+    save_file({"context": each.contiguous(), **frame}, path, {"prompt": json.dumps(about, default=str)})
+    script.write_text(text, encoding="utf-8")
     return script

@@ -1,8 +1,13 @@
 "Prompts of the published trainers come in, tuned prompts go out: neither needs this library on the other side."
+import copy
+import json
 import os
+import struct
 import subprocess
 import sys
 import warnings
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,89 +16,213 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from prograd_viz.clip import load_clip
+from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split, Task
 from prograd_viz.plots import plot_accuracy, plot_cosine
-from prograd_viz.evaluate import accuracy_on, calibration, class_features, per_class, predict, predictions
+from prograd_viz.evaluate import accuracy_on, calibration, class_features, per_class, predict, predictions, run_prompts
+from prograd_viz.images import open_image
+from prograd_viz.prompts import plain_text_features
 from prograd_viz.published import export_prompt, load_published, read_context
 from prograd_viz.training import train
 from prograd_viz.scenes import prepare
 from prograd_viz.widgets import Explorer
 
-CONFIGS = {"end": {"init": "random", "n_ctx": 3}, "middle": {"init": "random", "n_ctx": 4, "position": "middle"}, "class-specific": {"init": "random", "n_ctx": 2, "class_specific": True}, "template": {}}
+CLASSES = ("dog", "kiwi bird", "magnifying glass")
+CONTEXTS = {"end": {"init": "random", "n_ctx": 3}, "middle": {"init": "random", "n_ctx": 4, "position": "middle"},
+            "class-specific": {"init": "random", "n_ctx": 2, "class_specific": True},
+            "template": {"init": "template", "n_ctx": 4}}
+FILES = ("QuickGELU", "OpenAI's format", "in a checkpoint", "archive", "folder", "hub")
+PRECISIONS = ("fp16", "bf16", "amp_bf16", "fp64")
+PHOTOS = ("turned", "grey of 8 bits in 16", "grey of 12 bits in 16", "grey of 16 bits", "colours of 16 bits", "palette",
+          "alpha")
+REFUSED = {"dark colours of 16 bits": "values of 12 bits in 16", "32 bits": "holds 32 bits a pixel"}
+
+
+def state_of(clip): return {k: v.contiguous().clone() for k, v in clip.model.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
 def brought(tiny, tmp_path_factory):
     "(clip, task) of a small model with its weights in a file, and 2 x 3 images in files"
     folder, random = tmp_path_factory.mktemp("brought"), tiny(precision="fp32")
-    save_file({k: v.contiguous() for k, v in random.model.state_dict().items()}, folder / "weights.safetensors")
+    save_file(state_of(random), folder / "weights.safetensors")
     rng, files = np.random.default_rng(0), []
     for i in range(6):
         files.append(folder / f"{i}.png")
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(files[-1])
-    clip = load_clip(random.name, str(folder / "weights.safetensors"))
-    return clip, Task("brought", Split(files, [0, 1, 2] * 2, ("dog", "kiwi bird", "magnifying glass")), {"same": Split(files, [0, 1, 2] * 2, ("dog", "kiwi bird", "magnifying glass"))})
+    images = Split(files, [0, 1, 2] * 2, CLASSES)
+    return load_clip(random.name, str(folder / "weights.safetensors")), Task("brought", images, {"same": images})
+
+
+class Weights(torch.nn.Module):
+    "What a TorchScript archive of OpenAI's holds: weights under CLIP's names, and three numbers"
+    def __init__(self, model):
+        super().__init__()
+        for name, child in model.named_children(): self.add_module(name, child)
+        for name, p in model.named_parameters(recurse=False): self.register_parameter(name, p)
+        for child in self.children(): child.forward = None  # only the weights are scripted
+        for name in ("input_resolution", "context_length", "vocab_size"): self.register_buffer(name, torch.tensor(32))
+
+    def forward(self, x: torch.Tensor): return x * 2
+
+
+def config_of(clip, folder):
+    "A folder, or a repository of the hub, as open_clip loads it"
+    folder.mkdir(parents=True)
+    means = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    config = {"model_cfg": open_clip.get_model_config(clip.name) | {"quick_gelu": False}, "preprocess_cfg": means}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(state_of(clip), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def from_file(kind, plain, folder):
+    "The same weights from another kind of file"
+    state, numbers = state_of(plain), {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77)}
+    if kind == "folder": return load_clip(f"local-dir:{config_of(plain, folder / 'dir')}")
+    if kind == "hub":
+        base = Path(os.environ["HF_HOME"], "hub", "models--somebody--exported")
+        (base / "refs").mkdir(parents=True)
+        (base / "refs" / "main").write_text("0" * 40)
+        config_of(plain, base / "snapshots" / ("0" * 40))
+        return load_clip("hf-hub:somebody/exported")
+    path = folder / f"{kind}.{'safetensors' if kind == 'QuickGELU' else 'pt'}"
+    if kind == "QuickGELU": save_file(state, path)
+    if kind == "OpenAI's format": torch.save(state | numbers, path)
+    if kind == "in a checkpoint": torch.save({"state_dict": state | numbers, "epoch": 3}, path)
+    if kind == "archive": torch.jit.trace(Weights(copy.deepcopy(plain.model)), torch.ones(1)).save(str(path))
+    return load_clip(plain.name, str(path), quick_gelu=True if kind == "QuickGELU" else None, trust=kind == "archive")
+
+
+def photo_of(kind, folder):
+    "A photograph of a kind, in a file"
+    values, path = np.random.default_rng(0).integers(0, 2**16, (40, 50, 3), dtype=np.uint16), folder / f"{kind}.png"
+    small = Image.fromarray((values >> 8).astype(np.uint8))
+    if kind == "turned":
+        exif, path = Image.Exif(), path.with_suffix(".jpg")
+        exif[0x0112] = 6
+        small.save(path, exif=exif)
+    elif kind.startswith("grey"): Image.fromarray(values[..., 0] >> {"8": 8, "12": 4, "16": 0}[kind.split()[2]]).save(path)
+    elif kind == "palette": small.quantize(16).save(path)
+    elif kind == "alpha": small.convert("RGBA").save(path)
+    elif kind == "32 bits": Image.fromarray(values[..., 0].astype(np.float32)).save(path := path.with_suffix(".tiff"))
+    else: path.write_bytes(png_of_16_bits(values >> 4 if kind.startswith("dark") else values))
+    return path
+
+
+def png_of_16_bits(values):
+    "A PNG of 16 bits a channel [H, W, 3], which PIL reads and does not write"
+    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 ALONE = """
-import sys, json, torch
+import sys, json, torch, io, contextlib
 library = torch.library.Library("torchvision", "DEF")
-for schema in ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"):
-    try: library.define(schema)
+for name in ("nms", "qnms"):
+    try: library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     except RuntimeError: pass
 import open_clip
 sys.modules["prograd_viz"] = None  # whoever imports it now fails
-open_clip.add_model_config(sys.argv.pop(1))
-script = sys.argv.pop(1)
-exec(compile(open(script).read(), script, "exec"))
+open_clip.add_model_config(sys.argv[1])
+said = {}
+for kind, (script, photo) in json.loads(sys.argv[2]).items():
+    sys.argv[1:] = [photo]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try: exec(compile(open(script).read(), script, "exec"), {"__name__": "__main__"})
+        except SystemExit as e: print(e)
+    said[kind] = out.getvalue()
+print(json.dumps(said))
 """
 
 
-@pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS)
-def test_an_exported_prompt_says_the_same_with_nothing_but_open_clip(brought, tmp_path, options):
-    clip, task = brought
-    runs = train(clip, task, [0, 1], epochs=3, lr=0.1, batch_size=3, views=0, progress=False, **options)
-    script = export_prompt(runs, tmp_path / "tuned", 1.0)
-    assert len(script.read_text().splitlines()) <= 12 and "prograd" not in script.read_text().split("\n", 1)[1]
-    from open_clip.factory import _MODEL_CONFIG_PATHS
-    (config,) = [p for p in _MODEL_CONFIG_PATHS if p.stem == clip.name]
-    out = subprocess.run([sys.executable, "-I", "-c", ALONE, config, script, task.train.images[4]], cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
-    assert out.returncode == 0, out.stderr[-1500:]
-    said = {line.split(" ", 1)[1]: float(line.split(" ", 1)[0]) for line in out.stdout.splitlines() if line[:2] in ("0.", "1.")}
-    ours = predict(runs, [task.train.images[4]], 1.0).iloc[0]
-    assert set(said) == set(task.classes) and all(abs(said[c] - ours[c]) < 2e-4 for c in said)
+def tuned(clip, task, **options):
+    "A short training that moves the context"
+    options = {"init": "random", "n_ctx": 3, "epochs": 2, "lr": 0.1, "batch_size": 3, "views": 0} | options
+    return train(clip, task, [0, 1], progress=False, **options)
 
 
-def said_alone(clip, script, photo):
-    "Class -> probability, as an exported script prints them"
-    from open_clip.factory import _MODEL_CONFIG_PATHS
-    (config,) = [p for p in _MODEL_CONFIG_PATHS if p.stem == clip.name]
-    command = [sys.executable, "-I", "-c", ALONE, config, script, photo]
-    out = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
-    assert out.returncode == 0, out.stderr[-1500:]
-    lines = [line.split(" ", 1) for line in out.stdout.splitlines() if line[:2] in ("0.", "1.")]
-    return {name: float(p) for p, name in lines}
-
-
-@pytest.mark.parametrize("kind", ["safetensors", "QuickGELU", "OpenAI's format", "in a checkpoint"])
-def test_script_and_library_agree_to_a_millionth_for_every_kind_of_file_and_a_turned_photo(brought, tmp_path, kind):
-    plain, task = brought
-    state, path = {k: v.clone() for k, v in plain.model.state_dict().items()}, tmp_path / "weights.pt"
-    numbers = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77)}
-    if kind == "OpenAI's format": torch.save(state | numbers, path)
-    elif kind == "in a checkpoint": torch.save({"state_dict": state | numbers, "epoch": 3}, path)
-    else: save_file(state, path := tmp_path / "weights.safetensors")
+@pytest.fixture(scope="module")
+def exported(brought, clip, tmp_path_factory):
+    "kind -> (runs, script, photograph), of every kind of context, file, precision and photograph"
+    (plain, task), folder = brought, tmp_path_factory.mktemp("exported")
+    first, runs = task.train.images[4], {kind: tuned(plain, task, **o) for kind, o in CONTEXTS.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        clip = load_clip(plain.name, str(path), quick_gelu=True if kind == "QuickGELU" else None)
-    runs = train(clip, task, [0], epochs=2, lr=0.1, batch_size=3, views=0, progress=False, init="random", n_ctx=3)
-    exif, photo = Image.Exif(), tmp_path / "turned.jpg"
-    exif[0x0112] = 6
-    Image.open(task.train.images[1]).save(photo, exif=exif)
-    ours = predict(runs, [photo], 0).iloc[0]
-    said = said_alone(clip, export_prompt(runs, tmp_path / "tuned", 0), photo)
-    assert set(said) == set(task.classes) and all(abs(said[c] - ours[c]) < 1e-6 for c in said)
+        runs |= {kind: tuned(from_file(kind, plain, folder), task) for kind in FILES}
+        runs |= {p: tuned(load_clip(plain.name, plain.pretrained, precision=p), task) for p in PRECISIONS}
+    known = Split(task.train.images, task.train.labels, ("dog", "cat", "cup"))
+    runs["pocket"] = tuned(clip, Task("pocket", known, {}), **CONTEXTS["template"])
+    out = {kind: (r, export_prompt(r, folder / f"tuned {i}", 1.0), first) for i, (kind, r) in enumerate(runs.items())}
+    return out | {kind: (*out["end"][:2], photo_of(kind, folder)) for kind in (*PHOTOS, *REFUSED)}
+
+
+@pytest.fixture(scope="module")
+def said(brought, exported):
+    "kind -> what its script prints, all in one process that has no part of this library"
+    from open_clip.factory import _MODEL_CONFIG_PATHS
+    (config,) = [p for p in _MODEL_CONFIG_PATHS if p.stem == brought[0].name]
+    jobs = json.dumps({kind: (str(script), str(photo)) for kind, (_, script, photo) in exported.items()})
+    kept = {k: os.environ[k] for k in ("PATH", "HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")}
+    out = subprocess.run([sys.executable, "-I", "-c", ALONE, config, jobs], capture_output=True, text=True, env=kept)
+    assert out.returncode == 0, out.stderr[-1500:]
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def shares(text): return {n: float(p) for p, n in (line.split(" ", 1) for line in text.splitlines())}
+
+
+@pytest.mark.parametrize("kind", [*CONTEXTS, *FILES, "fp64", "pocket", *PHOTOS])
+def test_script_and_library_agree_to_a_millionth(exported, said, kind):
+    runs, _, photo = exported[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the bits that a grey photograph uses
+        ours = predict(runs, [photo], 1.0).iloc[0]
+    theirs = shares(said[kind])
+    assert set(theirs) == set(runs.classes) and all(abs(theirs[c] - ours[c]) < 1e-6 for c in theirs)
+
+
+@pytest.mark.parametrize("kind", ["fp16", "bf16", "amp_bf16"])
+def test_a_script_computes_in_the_precision_of_the_model(exported, said, kind):
+    runs, _, photo = exported[kind]
+    clip, prompts, k = runs.clip, run_prompts(runs), runs.snapshot(None)
+    context = torch.from_numpy(runs.contexts[k, [runs.run(1.0)]])
+    text, image = plain_text_features(prompts, context)[0], clip.encode_image(clip.preprocess(open_image(photo))[None])
+    same = (clip.logit_scale * image @ text.T).softmax(-1)[0].tolist()
+    theirs, ours = shares(said[kind]), predict(runs, [photo], 1.0).iloc[0]
+    rounding = 4 * clip.logit_scale.item() * torch.finfo(clip.autocast or clip.dtype).eps  # of four features' cosines
+    for name, p in zip(runs.classes, same):
+        assert abs(theirs[name] - p) < 1e-6, "the same operations"
+        assert abs(theirs[name] - ours[name]) < rounding, "the library packs the prompts otherwise"
+
+
+@pytest.mark.parametrize(("kind", "sentence"), REFUSED.items())
+def test_a_photo_that_the_library_refuses_is_refused_by_the_script(exported, said, kind, sentence):
+    with pytest.raises(ValueError, match="bits"): predict(exported[kind][0], [exported[kind][2]], 1.0)
+    assert sentence in said[kind] and len(said[kind].splitlines()) == 1
+
+
+def test_a_script_is_short_and_names_nothing_of_this_library(exported, said):
+    _, script, photo = exported["end"]
+    own = [line for line in script.read_text().splitlines() if not line.startswith(("prompt = ", "model, _, "))]
+    assert len(own) <= 40 and max(map(len, own)) <= 120 and not any("prograd" in line for line in own)
+
+
+def test_a_model_of_random_weights_is_refused_before_anything_is_written(tiny, brought, tmp_path):
+    for clip in (tiny(precision="fp32"), load_clip("pocket", "random")):
+        runs = tuned(clip, brought[1], epochs=1)
+        with pytest.raises(ValueError, match="has random weights, which no script can load; train"):
+            export_prompt(runs, tmp_path / "never", 1.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_gone_are_named(brought, tmp_path):
+    plain, task = brought
+    runs = tuned(replace(plain, pretrained=str(tmp_path / "gone.pt")), task, epochs=1)
+    with pytest.raises(ValueError, match="gone.pt"): export_prompt(runs, tmp_path / "never", 1.0)
 
 
 def write(folder, context, epoch, **state):
