@@ -23,7 +23,8 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("own") / "animals"
     for noun in ("dog", "cat"):
         (root / noun).mkdir(parents=True)
-        for i in range(4): Image.fromarray(render(Scene(noun, "sand", seed=i), noise=0.1)[0]).save(root / noun / f"{i}.png")
+        for i in range(4):
+            Image.fromarray(render(Scene(noun, "sand", seed=i), noise=0.1)[0]).save(root / noun / f"{i}.png")
     return root
 
 
@@ -68,31 +69,37 @@ def test_what_a_machine_left_in_a_folder_is_no_class(folder, tmp_path):
     for junk in ("__MACOSX", ".ipynb_checkpoints"): shutil.copytree(folder / "dog", tmp_path / "own" / junk)
     (tmp_path / "own" / "cat" / "._0.png").write_bytes(b"Mac OS X")
     task, plain = few_shot(tmp_path / "own", 2), few_shot(folder, 2)
-    assert task.classes == ("cat", "dog") and [p.name for p in task.train.images] == [p.name for p in plain.train.images]
+    assert task.classes == ("cat", "dog")
+    assert [p.name for p in task.train.images] == [p.name for p in plain.train.images]
 
 
 def test_one_classs_folder_and_a_flat_folder_say_what_to_give(folder, tmp_path):
-    with pytest.raises(ValueError, match=f"holds 4 images but no folders; .*if it is one class of {folder}, give that"): few_shot(folder / "dog", 2)
+    one = f"holds 4 images but no folders; .*if it is one class of {folder}, give that"
+    with pytest.raises(ValueError, match=one): few_shot(folder / "dog", 2)
     shutil.copytree(folder / "dog", tmp_path / "alone" / "flat")
-    with pytest.raises(ValueError, match="holds 4 images but no folders; .*a DataFrame of path and label"): few_shot(tmp_path / "alone" / "flat", 2)
+    flat = "holds 4 images but no folders; .*a DataFrame of path and label"
+    with pytest.raises(ValueError, match=flat): few_shot(tmp_path / "alone" / "flat", 2)
 
 
 def test_a_folder_of_splits_points_to_the_folders_inside(folder, tmp_path):
     for part in ("train", "test"): shutil.copytree(folder, tmp_path / part)
-    with pytest.raises(ValueError, match=f"one folder deeper, as in {tmp_path / 'test' / 'cat'}: give {tmp_path / 'test'}"): few_shot(tmp_path, 2)
+    says = f"one folder deeper, as in {tmp_path / 'test' / 'cat'}: give {tmp_path / 'test'}"
+    with pytest.raises(ValueError, match=says): few_shot(tmp_path, 2)
 
 
 def test_images_beside_the_folders_are_said_to_be_left_out(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "own")
     shutil.copy(folder / "dog" / "0.png", tmp_path / "own" / "cover.png")
-    with pytest.warns(UserWarning, match="cover.png and 0 more images lie beside the folders"): few_shot(tmp_path / "own", 2)
+    with pytest.warns(UserWarning, match="cover.png and 0 more images lie beside the folders"):
+        few_shot(tmp_path / "own", 2)
 
 
 def test_two_images_never_share_a_mask(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "own")
     (tmp_path / "own" / "masks").mkdir()
     for i in range(4): shutil.copy(folder / "dog" / f"{i}.png", tmp_path / "own" / "masks")
-    with pytest.raises(ValueError, match="0.png would be the mask of .*cat/0.png and of .*dog/0.png"): few_shot(tmp_path / "own", 2)
+    with pytest.raises(ValueError, match="0.png would be the mask of .*cat/0.png and of .*dog/0.png"):
+        few_shot(tmp_path / "own", 2)
 
 
 def test_a_home_folder_is_found(folder, monkeypatch):
@@ -119,10 +126,15 @@ def test_a_test_set_of_any_name_has_its_column(folder, clip, tmp_path):
 
 # -- classes that are one prompt ----------------------------------------------
 
-@pytest.mark.parametrize("pair", [("dog", "Dog"), ("hot dog", "hot_dog"), ("missile", "missile_"), ("a&amp;b", "a&b"), ("dog", "dog "), ("big  dog", "big dog")])
+ONE_PROMPT = [("dog", "Dog"), ("hot dog", "hot_dog"), ("missile", "missile_"), ("a&amp;b", "a&b"), ("dog", "dog "),
+              ("big  dog", "big dog")]
+
+
+@pytest.mark.parametrize("pair", ONE_PROMPT)
 def test_names_that_are_one_prompt_are_named(clip, pair):
     whole = replace(clip, trained_ids=None)
-    with pytest.warns(UserWarning, match=re.escape(f"{pair[0]!r} and {pair[1]!r} have the same tokens")): make_prompts(whole, [pair[0], "cat", pair[1]])
+    with pytest.warns(UserWarning, match=re.escape(f"{pair[0]!r} and {pair[1]!r} have the same tokens")):
+        make_prompts(whole, [pair[0], "cat", pair[1]])
 
 
 def test_names_that_differ_for_the_model_are_not_warned_of(clip):
@@ -134,4 +146,5 @@ def test_names_that_differ_for_the_model_are_not_warned_of(clip):
 
 def test_many_pairs_are_counted(clip):
     names = ["dog", "cat", "owl", "bee", "cow"]
-    with pytest.warns(UserWarning, match=r"'owl' and 'OWL' \(and 2 more pairs\)"): make_prompts(replace(clip, trained_ids=None), [*names, *(n.upper() for n in names)])
+    with pytest.warns(UserWarning, match=r"'owl' and 'OWL' \(and 2 more pairs\)"):
+        make_prompts(replace(clip, trained_ids=None), [*names, *(n.upper() for n in names)])
