@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Number
 
 import numpy as np
 import pandas as pd
@@ -276,7 +277,8 @@ def cam_maps(
     if method != "GradCAM": return torch.from_numpy(package_maps(clip, images, directions, layer, method))
     module, maps = target_layer(clip, layer), []
     each = directions.expand(len(images), *directions.shape[-2:])
-    for batch, wanted in zip(images.split(check_whole("batch_size", batch_size)), each.split(batch_size)):
+    batch_size = check_whole("batch_size", batch_size)
+    for batch, wanted in zip(images.split(batch_size), each.split(batch_size)):
         trace = _trace(clip, batch, module)
         if trace.jacobian is not None or wanted.shape[1] > trace.features.shape[1]: maps.append(CamOperator(*_operator_of(trace)).maps(wanted))
         else: maps.append(_maps_by_products(trace, wanted))
@@ -378,6 +380,7 @@ def foreground(
     "Foreground measures of every run, of zero-shot CLIP and of random text directions"
     clip, test, rows = runs.clip, *pick_images(runs, split, images, masked=True)
     features, masks = test.features(clip)[rows], shown_masks(clip, test, rows)
+    random_directions = check_whole("random_directions", random_directions, 0)
     labels, steps = torch.as_tensor(test.labels[rows]), [None] if steps is None else list(steps)
     keys, texts = [("zero-shot", np.nan, 0)], [runs.zero_shot]
     for step in steps:
@@ -406,10 +409,10 @@ def pick_images(
     sets = {"train": runs.task.train, **runs.task.tests}
     test = sets[check_known("split", runs.task.usual_split if split is None else split, sets)]
     if test.classes != runs.classes: raise ValueError(f"the split {split!r} has classes of its own; maps of {runs.classes[:2]}... need a split with these classes")
-    if not isinstance(images, (int, np.integer)):
-        for i in images: check_whole("image", i, 0, len(test) - 1)
+    if not isinstance(images, Number):
+        images = [check_whole("image", i, 0, len(test) - 1) for i in images]
         if masked and test.masks is not None: [test.mask(i) for i in images if i not in test.masked]  # says which has none
-        return test, list(images)
+        return test, images
     among = np.array(test.masked if masked and test.masks is not None else range(len(test)))
     spread = np.linspace(0, len(among) - 1, min(check_whole("images", images), len(among)))
     return test, among[spread.round().astype(int)].tolist()

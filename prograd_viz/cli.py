@@ -70,7 +70,7 @@ def prograd_demo(
     opt = _parse(args)
     try:
         lambdas = check_lambdas(opt.lambdas).tolist()
-        check_whole("seeds", opt.seeds)
+        opt.seeds = check_whole("seeds", opt.seeds)
         seeds = list(range(opt.first_seed, opt.first_seed + opt.seeds))
         start = time.time()
         result = study(load_clip("pocket"), seeds, opt.shots, lambdas, {"noise": opt.noise, "rho": opt.rho}, epochs=opt.epochs, out=opt.out / "runs", resume=opt.resume)

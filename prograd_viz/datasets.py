@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from .checks import check_known
+from .checks import check_draw, check_known
 from .data import Split, Task, few_shot_sample
 from .images import class_folders, image_files, open_image, upright_mask
 from .masks import with_masks
@@ -339,11 +339,10 @@ def published_draw(
     seed: int,  # Of Python's random
 ) -> tuple:  # Positions drawn from train and from val
     "The few shots and the few validation images of the published code (Dassl's `generate_fewshot_dataset`)"
+    shots, seed = check_draw(shots, seed)
     rng = random.Random(seed)
     few = few_shot_sample(train, shots, rng)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few validation images matter to nobody
-        return few, few_shot_sample(val, min(shots, 4), rng)
+    return few, few_shot_sample(val, min(shots, 4), rng, warn=False)  # few validation images matter to nobody
 
 
 def base_and_new(
@@ -466,6 +465,7 @@ def dataset_task(
 ) -> Task:
     "The few-shot task of the published code, image by image"
     folder, known = _folder(name, root), DATASETS[name]
+    shots, seed = check_draw(shots, seed)
     check_known("subset", subset, ("all", "base", "new"))
     parts = _read(name, folder)
     if not parts["train"]:

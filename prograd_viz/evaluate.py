@@ -7,6 +7,7 @@ __all__ = ['FRAMES', 'Evaluator', 'run_prompts', 'class_features', 'predict', 'a
            'per_class', 'calibration']
 
 # %% ../nbs/06_evaluate.ipynb #c1d5be9d
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,18 @@ class Evaluator:
         teacher = {c: teacher_features(clip, c, templates) for c in {s.classes for s in self.sets.values()}}
         self.text = teacher[task.classes]  # [C, E]
         self.zero_shot = {name: _accuracy(clip, teacher[s.classes][None], s)[0] for name, s in self.sets.items()}
+        self._warn_below_chance()
         others = () if prompts.class_specific else teacher.keys() - {task.classes}
         options = {"n_ctx": prompts.n_ctx, "init": prompts.init, "template": task.template, "position": position}
         self.others = {c: make_prompts(clip, c, **options) for c in others}  # Class names -> their frame
+
+    def _warn_below_chance(self):
+        "Name the splits on which zero-shot CLIP does worse than guessing"
+        chance = {name: 1 / len(s.classes) for name, s in self.sets.items()}
+        low = [f"{self.zero_shot[name]:.3f} on {name!r} (chance {c:.3f})" for name, c in chance.items() if self.zero_shot[name] < c]
+        if not low: return
+        warnings.warn(f"zero-shot CLIP is right less often than guessing: {', '.join(low)}; check that the weights are "
+                      "a trained model's, and that class names, labels and template belong to these images", stacklevel=3)
 
     def teacher_logits(
         self,
@@ -211,7 +221,8 @@ def calibration(
     bins: int = 15,  # Of equal width
 ) -> pd.DataFrame:  # A row per method: accuracy, confidence, ece, and the change of accuracy and ece against zero-shot CLIP
     "Expected calibration error of every method (Guo et al., eq. 3)"
-    edges = np.linspace(0, 1, check_whole("bins", bins) + 1)
+    bins = check_whole("bins", bins)
+    edges = np.linspace(0, 1, bins + 1)
     rows = []
     for (method, lam), mine in table.groupby(["method", "lam"], dropna=False, sort=False):
         inside = mine.groupby(np.clip(np.digitize(mine["confidence"], edges, right=True), 1, bins))

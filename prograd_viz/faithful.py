@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from .cam import cam_maps, explained_directions, foreground, pick_images
-from .checks import check_in_range, check_known, check_whole
+from .checks import check_in_range, check_known, check_seed, check_whole
 from .clip import Clip
-from .data import Split
+from .data import Split, drawing_from
 from .runs import Runs
 from pytorch_grad_cam.metrics.perturbation_confidence import PerturbationConfidenceMetric, RemoveLeastRelevantFirst, RemoveMostRelevantFirst
 from pytorch_grad_cam.metrics.road import ROADCombined
@@ -52,14 +52,13 @@ def map_scores(
 ) -> pd.DataFrame:  # A row per image, a column per measure
     "How much the class's probability depends on the pixels that a map ranks highest"
     for m in measures: check_known("measure", m, MEASURES)
-    for p in percentiles: check_in_range("percentile", p, 1, 99)
+    percentiles = [check_in_range("percentile", p, 1, 99) for p in percentiles]
     large = F.interpolate(maps[:, None].float(), size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     ranked = ((large - low) / (high - low).clamp_min(1e-12)).cpu().numpy()
     args = images, ranked, [ClassifierOutputTarget(int(i)) for i in labels], _Probability(clip, text)
     curve = lambda remove: np.mean([PerturbationConfidenceMetric(remove(p, _blank))(*args, return_diff=False) for p in percentiles], axis=0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing_from(torch.Generator().manual_seed(check_seed(seed))):
         by = {"deletion": lambda: curve(RemoveMostRelevantFirst), "insertion": lambda: curve(RemoveLeastRelevantFirst), "road": lambda: ROADCombined(list(percentiles))(*args)}
         return pd.DataFrame({m: by[m]() for m in measures})
 
@@ -77,7 +76,7 @@ def faithfulness(
 ) -> pd.DataFrame:  # A row per prompt and image: prompt, lam, step, image, and the measures
     "Deletion, insertion and ROAD of the maps of every run, of zero-shot CLIP and of random directions"
     check_known("explain", explain, ("true", "predicted"))
-    check_whole("random_directions", random_directions, 0)
+    random_directions = check_whole("random_directions", random_directions, 0)
     clip, test, rows = runs.clip, *pick_images(runs, split, images)
     features, true, at = test.features(clip)[rows], torch.as_tensor(test.labels[rows], device=clip.device), int(runs.snapshot_steps[runs.snapshot(step)])
     draws = F.normalize(torch.randn(random_directions, features.shape[1], generator=torch.Generator().manual_seed(0)), dim=-1).to(features)
@@ -116,7 +115,7 @@ def composites(
     "The images as they are, on another class's background, without their objects, and on grey"
     labels = split.labels[rows]
     if len(set(labels.tolist())) < 2: raise ValueError(f"backgrounds are swapped between classes, but all {len(rows)} images are of class {split.classes[labels[0]]!r}; give images of two classes or more")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     donors = [int(rng.choice(np.flatnonzero(labels != label))) for label in labels]
     images, masks = [split.image(i) for i in rows], [split.mask(i) for i in rows]
     empty = [without_object(image, mask) for image, mask in zip(images, masks)]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from .checks import check_in_range, check_known
+from .checks import check_in_range, check_known, check_seed, check_whole
 
 # %% ../nbs/01_pocket.ipynb #aa4d2e8a
 _MERGED = {  # one noun, several glyphs
@@ -244,6 +244,7 @@ class Scene:
     def __post_init__(self):
         for field, known in (("noun", (*NOUNS, "")), ("texture", TEXTURES), ("colour", COLOURS), ("style", STYLES)):
             check_known(field, getattr(self, field), known)
+        object.__setattr__(self, "seed", check_seed(self.seed))
 
 
 def render(
@@ -253,8 +254,9 @@ def render(
     size: float = 1.0,  # Scale of the object; 1 spans about 60-95% of the image with its border
 ) -> tuple:  # Image [px, px, 3] uint8 and object mask [px, px] bool
     "Draw a scene; the mask covers the whole sticker, border included"
-    check_in_range("noise", noise, 0, 1, "0.1 is already strong")
-    check_in_range("size", size, 0.1, 1.2, "1 is the default")
+    px = check_whole("px", px)
+    noise = check_in_range("noise", noise, 0, 1, "0.1 is already strong")
+    size = check_in_range("size", size, 0.1, 1.2, "1 is the default")
     image = _texture(scene.texture, scene.seed, px)
     mask = np.zeros((px, px), bool)
     if scene.noun: image, mask = _stick(image, scene, px, size)
@@ -297,6 +299,7 @@ def random_scenes(
     style: str = "filled",  # Rendering style, one of `STYLES`
 ) -> list:
     "Independent draws of noun, texture and colour: a world without shortcuts"
+    n, seed = check_whole("n", n, 0), check_seed(seed)
     rng = np.random.default_rng([seed, 7])
     nouns, textures, colours = (rng.integers(len(k), size=n) for k in (NOUNS, TEXTURES, COLOURS))
     names = tuple(COLOURS)
@@ -310,6 +313,7 @@ def contact_sheet(
     px: int = 64,  # Side of each image, pixels
 ) -> np.ndarray:  # One image, [H, W, 3] uint8
     "One rendering of every noun, in alphabetical order"
+    columns = check_whole("columns", columns)
     scenes = [replace(s, noun=n) for s, n in zip(random_scenes(len(NOUNS), seed), NOUNS)]
     tiles = [render(s, px)[0] for s in scenes]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)

@@ -128,6 +128,7 @@ def _augment(x, rng):
     return F.pad(x, (6, 6, 6, 6), mode="replicate")[..., dy:dy + x.shape[-2], dx:dx + x.shape[-1]].contiguous(memory_format=torch.channels_last)
 
 
+@torch.random.fork_rng(devices=[])
 def supervise(
     model: torch.nn.Module,  # The pocket CLIP; its image trunk is trained in place
     images: np.ndarray,  # [N, px, px, 3] uint8
@@ -194,6 +195,7 @@ def pooled_features(
     return torch.cat([model.visual.trunk(to_float(images[i:i + 256], model).contiguous(memory_format=torch.channels_last)) for i in batches])
 
 
+@torch.random.fork_rng(devices=[])
 def align(
     model: torch.nn.Module,  # The pocket CLIP; text tower, projections and logit scale are trained in place
     features: torch.Tensor,  # Pooled image features, [N, trunk width]
@@ -358,6 +360,7 @@ def main(
     pretrain(recipe, opt.work, opt.out)
 
 
+@torch.random.fork_rng(devices=[])
 def pretrain(
     recipe: Recipe,  # What to do
     work: Path,  # Pool, checkpoints and log

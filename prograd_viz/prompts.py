@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 
-from .checks import check_in_range, check_known, check_whole
+from .checks import check_in_range, check_known, check_seed, check_whole
 from .clip import Clip, in_this_thread
 from .data import check_classes
 
@@ -147,7 +147,7 @@ def _start(clip, words, n_ctx, n_classes, seed, first):
     "Initial context: word embeddings behind zeros, or a normal draw"
     shape = (*([n_classes] if n_classes else []), n_ctx, clip.token_embedding.embedding_dim)
     if not words:
-        draw = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.02
+        draw = torch.randn(shape, generator=torch.Generator().manual_seed(check_seed(seed))) * 0.02
         return draw.to(clip.device, clip.wide)
     n = len(words.split())
     start = torch.zeros(shape, device=clip.device, dtype=clip.wide)

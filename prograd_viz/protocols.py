@@ -8,13 +8,14 @@ __all__ = ['SHOTS', 'SEEDS', 'published_lambda', 'few_shot_protocol', 'harmonic_
 
 # %% ../nbs/10_protocols.ipynb #be64cde5
 import warnings
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .checks import check_known
+from .checks import check_draw, check_known
 from .clip import Clip
 from .data import Split, Task
 from .tasks import few_shot
@@ -64,10 +65,11 @@ def _met(known, split):
 
 def _jobs(names, shots, seeds):
     "Every (name, shots, seed), a data set at a time"
-    listed = lambda x: [x] if isinstance(x, (str, int)) else list(x)
+    listed = lambda x: [x] if isinstance(x, (str, Path, Number)) else list(x)
     for name in listed(names):
         if name not in DATASETS and name != "pocket" and not Path(name).is_dir(): check_known("data set or folder of images", name, ["pocket", *DATASETS])
-    jobs = [(name, k, seed) for name in listed(names) for k in listed(shots) for seed in listed(seeds)]
+    draws = [check_draw(k, seed) for k in listed(shots) for seed in listed(seeds)]
+    jobs = [(name, k, seed) for name in listed(names) for k, seed in draws]
     if not jobs: raise ValueError(f"nothing to do: names {names!r}, shots {shots!r}, seeds {seeds!r}")
     return jobs
 

@@ -12,6 +12,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,7 @@ def scene_parts(
 ) -> list:  # Functions without arguments, each of which returns the `Scenes` of one image
     "What there is to prepare, an image at a time, for whoever shows progress; wrong names raise here"
     if runs.clip is None: raise ValueError("these runs have no model and task in memory; open them with both, load_runs(path, clip, task), or with scenes that were saved")
-    module, whole = target_layer(runs.clip, layer), lambda i: isinstance(i, (int, np.integer))
+    module, whole = target_layer(runs.clip, layer), lambda i: isinstance(i, Number)
     if not whole(images) and not len(images): raise ValueError("no images to look at; name at least one")
     if not whole(images) and not all(map(whole, images)): return [lambda photo=photo: _photo_scene(runs, photo, module) for photo in images]
     test, rows = pick_images(runs, split, images)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .cam import foreground
+from .checks import check_seed, check_whole
 from .clip import Clip
 from .tasks import few_shot
 from .runs import Runs, mean_interval, run_name
@@ -70,8 +71,8 @@ def study(
     **training,  # Options of `train`
 ) -> Study:
     "Train every lambda on every seed's task and measure accuracy and foreground share"
-    many, tables = [], []
-    for seed in seeds:
+    many, tables, snapshots = [], [], check_whole("snapshots", snapshots)
+    for seed in [check_seed(seed) for seed in seeds]:
         task = few_shot("pocket", shots, seed, **(data or {}))
         runs = train(clip, task, lambdas, seed=seed, progress=progress, out=out and Path(out) / f"seed-{seed}", **training)
         steps = np.unique(runs.snapshot_steps[np.linspace(0, len(runs.snapshot_steps) - 1, snapshots).round().astype(int)])

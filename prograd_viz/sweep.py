@@ -382,9 +382,8 @@ def sweep(
     "Train a grid; what is finished is not done again, what fails is in the table"
     out = Path(out).expanduser().resolve()
     check_known("engine", engine, ENGINES)
-    check_whole("threads", threads)
-    check_whole("retries", retries, 0)
-    if workers is not None: check_whole("workers", workers)
+    threads, retries = check_whole("threads", threads), check_whole("retries", retries, 0)
+    if workers is not None: workers = check_whole("workers", workers)
     cells, evaluate = _all_cells(grid, out), _checked_evaluate(evaluate, version)
     out.mkdir(parents=True, exist_ok=True)
     lock = Lock(out)

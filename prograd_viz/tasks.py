@@ -11,13 +11,14 @@ import inspect
 import json
 import os
 import warnings
+from numbers import Number
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .checks import check_in_range, check_known, check_whole
+from .checks import check_draw, check_in_range, check_known, check_whole
 from .data import Split, Task, check_classes, few_shot_sample
 from .datasets import DATASETS, dataset_task
 from .images import IMAGE_SUFFIXES, class_folders, image_files
@@ -37,9 +38,9 @@ def pocket_task(
     px: int = 112,  # Side of an image, pixels
 ) -> Task:
     "A few-shot task on stickers, with a background shortcut of strength `rho`"
-    check_whole("shots", shots, 1, fix="1, 2, 4, 8 and 16 are usual")
-    check_in_range("rho", rho, 0, 1)
-    check_whole("test_per_class", test_per_class, 1)
+    shots, seed = check_draw(shots, seed)
+    rho, px = check_in_range("rho", rho, 0, 1), check_whole("px", px)
+    test_per_class = check_whole("test_per_class", test_per_class)
     rng = np.random.default_rng([seed, 11])
     base, new = _draw_classes(classes, rng)
     homes = rng.permutation(len(TEXTURES))[np.arange(len(base)) % len(TEXTURES)]  # class -> texture
@@ -63,9 +64,9 @@ def pocket_task(
 
 def _draw_classes(classes, rng):
     "Base and new nouns: as many of each, disjoint"
-    if isinstance(classes, (int, np.integer)):
+    if isinstance(classes, Number):
         fix = f"half of the {len(NOUNS)} nouns are kept for the new classes"
-        check_whole("classes", classes, 2, len(NOUNS) // 2, fix)
+        classes = check_whole("classes", classes, 2, len(NOUNS) // 2, fix)
         drawn = [NOUNS[i] for i in rng.permutation(len(NOUNS))[:2 * classes]]
         return tuple(drawn[:classes]), tuple(drawn[classes:])
     base = check_classes(classes)
@@ -182,6 +183,7 @@ def frame_task(
     name: str = "table",  # For tables and files
 ) -> Task:
     "A few-shot task from a table of paths and labels; classes are sorted, what is not drawn tests"
+    shots, seed = check_draw(shots, seed)
     frame = _once(_checked(frame), Path(root))
     labels = frame["label"].astype(str)
     classes = sorted(labels.unique())
@@ -316,6 +318,7 @@ def toy_pets(
     px: int = 96,  # Side of an image, pixels
 ) -> Path:  # The root
     "A toy in the layout of Oxford Pets: images, trimaps, split file"
+    per_class, px = check_whole("per_class", per_class), check_whole("px", px)
     folder, parts = Path(root) / "oxford_pets", {"train": [], "val": [], "test": []}
     for sub in ("images", "annotations/trimaps"): (folder / sub).mkdir(parents=True, exist_ok=True)
     for label, breed in enumerate(breeds):
@@ -337,7 +340,7 @@ def few_shot(
     **options,  # Passed to `pocket_task`, `dataset_task`, `torchvision_task`, `folder_task` or `frame_task`
 ) -> Task:
     "A few-shot task by name"
-    check_whole("seed", seed, 0)
+    shots, seed = check_draw(shots, seed)
     given = (name,)
     if not isinstance(name, (str, Path)): make = frame_task
     elif name == "pocket": make, given = pocket_task, ()

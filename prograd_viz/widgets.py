@@ -17,6 +17,7 @@ import sys
 import threading
 import warnings
 from contextlib import contextmanager
+from numbers import Number
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -516,7 +517,8 @@ class Explorer:
         images: int | list = 8,  # How many, spread over the classes, or which; or photos: paths or PIL images
         layer: str | None = None,  # See `cam.target_layer`
     ):
-        photos = [] if isinstance(images, (int, np.integer)) or all(isinstance(i, (int, np.integer)) for i in images) else list(images)
+        numbers = isinstance(images, Number) or all(isinstance(i, Number) for i in images)
+        photos = [] if numbers else list(images)
         if scenes is None: scene_parts(runs, split, photos or images, layer)  # wrong names raise here, not in the background
         self.dial, self.work, self._known, self._images, self._photos = Dial(runs), Work(self._working), {}, 8 if photos else images, photos
         self.gallery, self.panels = Gallery(self.dial, scenes), {"plane": plane_panel(self.dial), **step_panels(self.dial)}
@@ -628,7 +630,7 @@ class Explorer:
 
         def work(tick):
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about being interrupted: the explorer says so itself
+                warnings.filterwarnings("ignore", "interrupted after")  # the explorer says so itself
                 more = train_more(self.runs, [lam], callbacks=[lambda step, record: tick()], progress=False)
             if more is self.runs: raise KeyboardInterrupt
             return more

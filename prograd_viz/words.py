@@ -6,6 +6,8 @@
 __all__ = ['token_texts', 'nearest_tokens', 'read_context_words', 'plot_words']
 
 # %% ../nbs/08_words.ipynb #b4e72d51
+from numbers import Number
+
 import numpy as np
 import pandas as pd
 import torch
@@ -37,7 +39,7 @@ def nearest_tokens(
     "The tokens whose embeddings are nearest to some vectors"
     table = clip.token_embedding.weight.to(clip.wide)
     known = torch.arange(len(table)) if clip.trained_ids is None else torch.tensor(sorted(clip.trained_ids))
-    check_whole("top", top, 1, len(known))
+    top = check_whole("top", top, 1, len(known))
     distances = torch.cdist(torch.as_tensor(vectors).to(table), table[known.to(table.device)], compute_mode="donot_use_mm_for_euclid_dist")
     found = distances.topk(top, largest=False)
     return found.values.cpu(), known[found.indices.cpu()]
@@ -70,7 +72,7 @@ def _contexts_of(runs, lam, name):
 
 def _snapshots(runs, steps):
     "Positions of an even spread of snapshots, or of given steps"
-    if not isinstance(steps, (int, np.integer)): return [runs.snapshot(s) for s in steps]
+    if not isinstance(steps, Number): return [runs.snapshot(s) for s in steps]
     return np.unique(np.linspace(0, len(runs.snapshot_steps) - 1, min(check_whole("steps", steps), len(runs.snapshot_steps))).round().astype(int))
 
 # %% ../nbs/08_words.ipynb #b92544e0

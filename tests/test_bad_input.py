@@ -20,7 +20,7 @@ from PIL import Image
 
 import prograd_viz
 from prograd_viz.cam import cam_maps, cam_operator, explained_directions, foreground, measure, package_maps, pick_images, run_maps, shown_masks, target_layer
-from prograd_viz.checks import check_in_range, check_known, check_whole
+from prograd_viz.checks import check_draw, check_in_range, check_known, check_seed, check_whole
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.compare import compare_rules
 from prograd_viz.data import Split, Task, check_classes, few_shot_sample
@@ -129,6 +129,8 @@ BAD = {
                        (lambda w: check_in_range("width", "wide", 0), "'wide'"), (lambda w: check_in_range("width", None, 0), "None")],
     "check_whole": [(lambda w: check_whole("count", 2.5), "2.5"), (lambda w: check_whole("count", 0), "got 0"), (lambda w: check_whole("count", "two"), "'two'"),
                     (lambda w: check_whole("count", nan), "nan"), (lambda w: check_whole("count", inf), "inf"), (lambda w: check_whole("count", 7, 1, 5), "got 7")],
+    "check_seed": [(lambda w: check_seed(2**64), "seed must be in [0, 18446744073709551615], got 18446744073709551616"), (lambda w: check_seed(1.5), "seed must be a whole number, got 1.5")],
+    "check_draw": [(lambda w: check_draw(2.5, 1), "shots must be a whole number, got 2.5"), (lambda w: check_draw("2", 1), "got '2'; 1, 2, 4, 8 and 16 are usual"), (lambda w: check_draw(2, -1), "got -1")],
     "load_clip": [(lambda w: load_clip("RN5O", "openai"), "unknown CLIP architecture 'RN5O'; did you mean 'RN50'"), (lambda w: load_clip("zzzz", "openai"), "'zzzz'"),
                   (lambda w: load_clip("RN50"), "'RN50' needs weights"), (lambda w: load_clip("RN50", "opnai"), "'opnai'; did you mean 'openai'"),
                   (lambda w: load_clip("RN50", w.tmp / "absent.pt"), "absent.pt"), (lambda w: load_clip("RN50", "openai", quick_gelu=False), "quick_gelu=False"),
