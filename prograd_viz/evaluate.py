@@ -54,10 +54,11 @@ class Evaluator:
     def _warn_below_chance(self):
         "Name the splits on which zero-shot CLIP does worse than guessing"
         chance = {name: 1 / len(s.classes) for name, s in self.sets.items()}
-        low = [f"{self.zero_shot[name]:.3f} on {name!r} (chance {c:.3f})" for name, c in chance.items() if self.zero_shot[name] < c]
+        low = [name for name, c in chance.items() if self.zero_shot[name] < c]
         if not low: return
-        warnings.warn(f"zero-shot CLIP is right less often than guessing: {', '.join(low)}; check that the weights are "
-                      "a trained model's, and that class names, labels and template belong to these images", stacklevel=3)
+        said = ", ".join(f"{self.zero_shot[name]:.3f} on {name!r} (chance {chance[name]:.3f})" for name in low)
+        warnings.warn(f"zero-shot CLIP is right less often than guessing: {said}; check that the weights are a trained "
+                      "model's, and that class names, labels and template belong to these images", stacklevel=3)
 
     def teacher_logits(
         self,

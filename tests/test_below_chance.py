@@ -40,8 +40,8 @@ def test_labels_that_are_all_one_class_off_are_named_once_with_accuracy_and_chan
 
 def test_chance_is_that_of_each_splits_own_classes(clip, task):
     image = task.train.images[0]
-    two, pair = Split([image] * 4, [1, 1, 1, 0], (task.classes[0], task.classes[1])), mislabelled(clip, task.tests["same"])
-    made, said = warned(clip, Task("two", task.train, {"two": two, "same": pair}))
+    two = Split([image] * 4, [1, 1, 1, 0], (task.classes[0], task.classes[1]))
+    made, said = warned(clip, Task("two", task.train, {"two": two, "same": mislabelled(clip, task.tests["same"])}))
     assert made.zero_shot["two"] == 0.25 and "0.250 on 'two' (chance 0.500)" in said[0]
 
 
@@ -55,4 +55,5 @@ def test_exactly_chance_and_no_images_warn_of_nothing(clip, task):
 def test_the_warning_reaches_whoever_trains(clip, task):
     from prograd_viz.training import train
     wrong = Task("wrong", mislabelled(clip, task.train), {})
-    with pytest.warns(UserWarning, match="less often than guessing: .* on 'train'"): train(clip, wrong, [1], epochs=1, views=0, progress=False)
+    with pytest.warns(UserWarning, match="less often than guessing: .* on 'train'"):
+        train(clip, wrong, [1], epochs=1, views=0, progress=False)

@@ -65,7 +65,8 @@ def of_global_stream(clip, split, rows, views, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         augment = augmentation(clip)
-        return torch.stack([clip.encode_image(torch.stack([augment(split.image(i)) for i in rows])) for _ in range(views)])
+        drawn = [torch.stack([augment(split.image(i)) for i in rows]) for _ in range(views)]
+        return torch.stack([clip.encode_image(view) for view in drawn])
 
 
 def test_views_are_those_of_the_global_stream_seeded_alike(clip, bare):
@@ -105,15 +106,18 @@ def test_views_that_are_remembered_are_the_right_ones(clip, bare, tmp_path, nois
 
 
 def test_the_noise_of_road_is_nobody_elses(clip, task, noise):
-    images, text = task.train.tensor(clip, [0, 1]), F.normalize(torch.randn(6, 128, generator=torch.Generator().manual_seed(0)), dim=-1)
-    maps = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(1))
+    draw = torch.Generator().manual_seed(0)
+    images, text = task.train.tensor(clip, [0, 1]), F.normalize(torch.randn(6, 128, generator=draw), dim=-1)
+    maps = torch.randn(2, 4, 4, generator=draw)
     score = lambda: map_scores(clip, images, maps, text, [0, 1], ["road"], [50], seed=3)
     first, *others = at_once([score, score, score])
     for other in others: assert first.equals(other)
 
 
 def test_private_draws_are_those_of_the_global_generator_and_leave_it_alone():
-    def draws(): return [torch.rand(3), torch.randn(20), torch.randint(0, 9, (5,)), torch.empty(1).uniform_(), torch.empty(20).normal_(), torch.randn_like(torch.zeros(4, 30).t())]
+    def draws():
+        return [torch.rand(3), torch.randn(20), torch.randint(0, 9, (5,)), torch.empty(1).uniform_(),
+                torch.empty(20).normal_(), torch.randn_like(torch.zeros(4, 30).t())]
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
@@ -124,9 +128,9 @@ def test_private_draws_are_those_of_the_global_generator_and_leave_it_alone():
     for a, b in zip(shared, private, strict=True): assert torch.equal(a, b)
 
 
-# every place where the library changes what all threads of a process share: it is put back, and nobody reads it as private
+# where the library seeds or sets what all threads of a process share
 SHARED = {
-    ("pretrain", "manual_seed"): 3,  # a command of its own, in fork_rng
+    ("pretrain", "manual_seed"): 3,  # in fork_rng, which puts it back: a command that trains the pocket model
 }
 
 

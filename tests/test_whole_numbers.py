@@ -33,11 +33,15 @@ def test_large_whole_numbers_do_not_pass_through_a_float(value): assert check_se
 
 def test_the_ends_of_a_range_are_compared_exactly():
     assert check_whole("count", BEYOND, BEYOND, BEYOND) == BEYOND
-    with pytest.raises(ValueError, match=f"count must be in .*{BEYOND}"): check_whole("count", BEYOND - 1, BEYOND, BEYOND)
+    with pytest.raises(ValueError, match=f"count must be in .*{BEYOND}"):
+        check_whole("count", BEYOND - 1, BEYOND, BEYOND)
     assert check_in_range("width", np.float32(0.5), 0, 1) == 0.5
 
 
-@pytest.mark.parametrize("value", [2.5, "4", None, np.nan, np.inf, -np.inf, [4], np.array([4, 5]), 4 + 1j, 0, -1, 10**400])
+NO_COUNT = [2.5, "4", None, np.nan, np.inf, -np.inf, [4], np.array([4, 5]), 4 + 1j, 0, -1, 10**400]
+
+
+@pytest.mark.parametrize("value", NO_COUNT)
 def test_what_is_no_whole_number_in_range_is_refused(value):
     with pytest.raises(ValueError, match="count must be"): check_whole("count", value, 1, 100)
 
@@ -53,9 +57,10 @@ def test_a_seed_beyond_64_bits_is_refused_with_its_range(call, seed):
 
 def test_a_seed_beyond_64_bits_is_refused_where_views_and_contexts_are_drawn(clip, bare):
     with pytest.raises(ValueError, match="seed must be in"): bare.train.view_features(clip, 1, 2**64)
-    with pytest.raises(ValueError, match="seed must be in"): make_prompts(clip, ("dog", "cat"), init="random", seed=2**64)
-    images, maps = bare.train.tensor(clip, [0]), torch.rand(1, 4, 4)
-    with pytest.raises(ValueError, match="seed must be in"): map_scores(clip, images, maps, clip.encode_text(["dog", "cat"]), [0], seed=2**64)
+    with pytest.raises(ValueError, match="seed must be in"):
+        make_prompts(clip, ("dog", "cat"), init="random", seed=2**64)
+    given = clip, bare.train.tensor(clip, [0]), torch.rand(1, 4, 4), clip.encode_text(["dog", "cat"]), [0]
+    with pytest.raises(ValueError, match="seed must be in"): map_scores(*given, seed=2**64)
 
 
 def same_tasks(a, b):
@@ -71,7 +76,8 @@ def test_tasks_of_other_number_types_are_the_tasks_of_ints(tmp_path):
     same_tasks(pocket_task(2, 3, **sizes), pocket_task(np.int32(2), 3.0, **others))
     root = toy_pets(tmp_path, ("cat", "dog"), 6.0, np.int64(48))
     same_tasks(few_shot("oxford_pets", 2, 3, root=root), few_shot("oxford_pets", 2.0, np.int64(3), root=root))
-    table = pd.DataFrame({"path": [f"{b}_{i}.jpg" for b in ("cat", "dog") for i in range(1, 5)], "label": ["cat"] * 4 + ["dog"] * 4})
+    labels = ["cat"] * 4 + ["dog"] * 4
+    table = pd.DataFrame({"path": [f"{label}_{i % 4 + 1}.jpg" for i, label in enumerate(labels)], "label": labels})
     images = root / "oxford_pets" / "images"
     same_tasks(frame_task(table, 2, 3, images), frame_task(table, 2.0, np.int64(3), images))
 
@@ -81,7 +87,8 @@ def test_draws_of_other_number_types_are_the_draws_of_ints():
     assert few_shot_sample(labels, 3, 5) == few_shot_sample(labels, 3.0, np.int64(5))
     assert published_draw(labels, labels, 3, 5) == published_draw(labels, labels, np.int64(3), 5.0)
     assert random_scenes(3, 5) == random_scenes(3.0, np.int64(5))
-    assert np.array_equal(render(Scene("dog", "sand", seed=5), 48)[0], render(Scene("dog", "sand", seed=np.int64(5)), 48.0)[0])
+    a, b = render(Scene("dog", "sand", seed=5), 48), render(Scene("dog", "sand", seed=np.int64(5)), 48.0)
+    assert np.array_equal(a[0], b[0])
     assert np.array_equal(contact_sheet(1, 10, 16), contact_sheet(1.0, 10.0, np.int64(16)))
 
 
@@ -93,9 +100,10 @@ def test_views_and_starts_of_other_number_types_are_those_of_ints(clip, bare):
 
 def test_pictures_and_words_of_other_number_types_are_those_of_ints(clip, task):
     images, directions = task.train.tensor(clip, [0, 1, 2]), torch.eye(128)[:2]
-    assert torch.equal(cam_maps(clip, images, directions, batch_size=2), cam_maps(clip, images, directions, batch_size=2.0))
-    vectors = clip.token_embedding.weight[:2]
-    for a, b in zip(nearest_tokens(clip, vectors, 3), nearest_tokens(clip, vectors, 3.0), strict=True): assert torch.equal(a, b)
+    a, b = (cam_maps(clip, images, directions, batch_size=size) for size in (2, 2.0))
+    assert torch.equal(a, b)
+    a, b = (nearest_tokens(clip, clip.token_embedding.weight[:2], top) for top in (3, 3.0))
+    assert all(map(torch.equal, a, b))
     (a, _), (b, _) = composites(task.train, [0, 5, 9], 1), composites(task.train, [0, 5, 9], 1.0)
     assert {k: s.fingerprint() for k, s in a.items()} == {k: s.fingerprint() for k, s in b.items()}
 
@@ -105,10 +113,12 @@ def test_numbers_of_images_and_bins_may_be_floats(clip, task):
         "What `pick_images` reads of a run set"
         classes = task.classes
     Seen.clip, Seen.task = clip, task
-    assert pick_images(Seen, "same", 5)[1] == pick_images(Seen, "same", 5.0)[1] == pick_images(Seen, "same", np.int64(5))[1]
+    a, b, c = (pick_images(Seen, "same", images)[1] for images in (5, 5.0, np.int64(5)))
+    assert a == b == c
     rows = pick_images(Seen, "same", [np.int64(3), 2.0])[1]
     assert rows == [3, 2] and {type(r) for r in rows} == {int}
-    table = pd.DataFrame({"method": "zero-shot", "lam": np.nan, "right": [True, False, True], "confidence": [1.0, 0.3, 0.6]})
+    said = {"right": [True, False, True], "confidence": [1.0, 0.3, 0.6]}
+    table = pd.DataFrame({"method": "zero-shot", "lam": np.nan, **said})
     pd.testing.assert_frame_equal(calibration(table, 5), calibration(table, 5.0))
 
 
