@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 from prograd_viz import clip as clip_module
 from prograd_viz import widgets as widgets_module
-from prograd_viz.all import explore, load_clip, plot_accuracy, plot_cosine, plot_gradient_plane, plot_maps, save_report, sweep, train
+from prograd_viz.all import explore, load_clip, save_report, sweep, train
+from prograd_viz.plots import plot_accuracy, plot_cosine, plot_gradient_plane, plot_maps
 from prograd_viz.widgets import _uploaded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +43,8 @@ def test_the_five_lines_give_a_record_of_both_gradients(runs):
 
 
 def test_plots_and_the_report_need_no_extra(runs, tmp_path):
-    for figure in (plot_cosine(runs), plot_accuracy(runs), plot_maps(runs, images=1), plot_gradient_plane(runs, 1.0, 1)):
+    figures = plot_cosine(runs), plot_accuracy(runs), plot_maps(runs, images=1), plot_gradient_plane(runs, 1.0, 1)
+    for figure in figures:
         assert isinstance(figure, plt.Figure)
         plt.close(figure)
     page = save_report(runs, tmp_path / "report.html", images=1)
@@ -82,7 +84,8 @@ def test_its_sliders_and_buttons_work(explorer):
 
 
 def test_files_of_an_upload_are_read_from_either_ipywidgets():
-    assert _uploaded(({"name": "a.png", "content": memoryview(b"1")},)) == [{"name": "a.png", "content": memoryview(b"1")}]
+    file = {"name": "a.png", "content": memoryview(b"1")}
+    assert _uploaded((file,)) == [file]
     assert _uploaded({"a.png": {"metadata": {"size": 1}, "content": b"1"}}) == [{"name": "a.png", "content": b"1"}]
     assert _uploaded({}) == [] == _uploaded(())
 
@@ -97,8 +100,10 @@ def test_an_upload_of_ipywidgets_7_becomes_a_split(explorer):
 
 def test_marimo_is_told_where_to_go(explorer, runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(running_in_notebook=lambda: True))
-    with pytest.warns(UserWarning, match=r"marimo does not show ipywidgets; .*save_report\(runs, 'report.html'\)"): explore(runs, images=1)
-    assert set(explorer._repr_mimebundle_()) == {"text/plain"} and "save_report" in explorer._repr_mimebundle_()["text/plain"]
+    said = r"marimo does not show ipywidgets; .*save_report\(runs, 'report.html'\)"
+    with pytest.warns(UserWarning, match=said): explore(runs, images=1)
+    assert set(explorer._repr_mimebundle_()) == {"text/plain"}
+    assert re.search(said, explorer._repr_mimebundle_()["text/plain"])
     monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(running_in_notebook=lambda: False))
     assert VIEW in explorer._repr_mimebundle_()
 
@@ -113,11 +118,12 @@ def test_a_sweep_on_ray_without_ray_names_the_extra(tmp_path, monkeypatch):
 
 def test_a_hugging_face_tower_without_transformers_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(OSError, match=r"'roberta-ViT-B-32' is a Hugging Face model: it needs `pip install prograd_viz\[hf\]`"):
+    said = r"'roberta-ViT-B-32' is a Hugging Face model: it needs `pip install prograd_viz\[hf\]`"
+    with pytest.raises(OSError, match=said):
         load_clip("roberta-ViT-B-32", "random")
 
 
-@pytest.mark.parametrize("error", [TypeError("unexpected keyword 'depth'"), AttributeError("no attribute 'pool'")], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("error", [TypeError("unexpected 'depth'"), AttributeError("no 'pool'")], ids=repr)
 def test_a_mistaken_call_is_not_reported_as_missing_weights(error, monkeypatch):
     def fail(*args, **kwargs): raise error
     monkeypatch.setattr(clip_module.open_clip, "create_model", fail)
@@ -126,7 +132,8 @@ def test_a_mistaken_call_is_not_reported_as_missing_weights(error, monkeypatch):
 
 def test_python_3_10_is_refused_with_one_line(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 13, "final", 0))
-    with pytest.raises(ImportError, match=r"^prograd_viz needs Python 3\.11 or newer, this is 3\.10$"): runpy.run_path(prograd_viz.__file__)
+    with pytest.raises(ImportError, match=r"^prograd_viz needs Python 3\.11 or newer, this is 3\.10$"):
+        runpy.run_path(prograd_viz.__file__)
 
 
 # -- what is asked for ------------------------------------------------------------

@@ -1,5 +1,6 @@
 "The files around the library agree with each other. Nothing here reaches the network."
 import ast
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ lib = root/'prograd_viz'
 modules = sorted(f for f in lib.rglob('*.py') if '.ipynb_checkpoints' not in f.parts)
 
 sys.path.insert(0, str(root/'tools'))
+import matrix
 from pins import closure, requirements
 from readme import directives, links, relink
 
@@ -132,6 +134,55 @@ def test_the_sdist_holds_the_package_and_what_builds_and_tests_it(built):
 
 def test_the_wheel_carries_licence_and_notice(built):
     assert {'LICENSE', 'NOTICE'} <= {Path(n).name for n in built[0] if '.dist-info/' in n}
+
+
+# -- environments and workflows ------------------------------------------------
+
+def workflow(name):
+    found = yaml.safe_load((root/f'.github/workflows/{name}.yaml').read_text(encoding='utf-8'))
+    return found['jobs'], (root/f'.github/workflows/{name}.yaml').read_text(encoding='utf-8')
+
+def test_the_workflow_runs_every_environment_of_the_matrix_with_its_python():
+    jobs, _ = workflow('test')
+    rows = {r['environment']: r['python'] for r in jobs['environment']['strategy']['matrix']['include']}
+    assert rows == {name: python for name, (_, python, _, _) in matrix.ENVIRONMENTS.items()}
+    assert jobs['elsewhere']['continue-on-error'] is True and 'continue-on-error' not in jobs['environment']
+
+def test_a_release_needs_no_secret_and_publishes_what_was_checked():
+    jobs, text = workflow('release')
+    assert 'secrets.' not in text and jobs['publish']['permissions'] == {'id-token': 'write'}
+    assert jobs['publish']['needs'] == 'build' and any('twine check' in s.get('run', '') for s in jobs['build']['steps'])
+
+def test_the_oldest_environment_is_every_lower_bound():
+    bounds = dict(b.split('==') for b in matrix.lower_bounds())
+    assert len(bounds) == len(requirements(['requirements']))
+    for req in requirements(['requirements']):
+        assert req.specifier.contains(bounds[req.name])
+        below = re.sub(r'\d+$', lambda m: str(max(int(m[0]) - 1, 0)), bounds[req.name])
+        assert below == bounds[req.name] or not req.specifier.contains(below), req
+
+def test_a_package_that_pip_would_replace_is_named():
+    wants = lambda *names: {'install': [{'metadata': {'name': n}} for n in names]}
+    assert matrix.replaced(wants('open_clip_torch', 'prograd_viz'), ['torch==2.11.0', 'pandas==2.2.3']) == []
+    assert matrix.replaced(wants('Pandas', 'torch'), ['torch==2.11.0', 'pandas==2.2.3']) == ['pandas', 'torch']
+
+def test_every_environment_in_the_table_is_green_and_keeps_what_was_there():
+    rows = json.loads((root/'figures/environments/environments.json').read_text(encoding='utf-8'))
+    assert {r['environment'] for r in rows} <= set(matrix.ENVIRONMENTS) and rows
+    assert all(r['passed'] > 500 and not r['failed'] and not r['replaced'] for r in rows)
+    text = (root/'figures/environments/environments.md').read_text(encoding='utf-8')
+    assert matrix.table(rows) in text
+
+@pytest.mark.parametrize('page', ['README.md', 'README.zh.md', 'nbs/tutorials/colab.ipynb', 'nbs/places.ipynb'])
+def test_every_page_installs_from_the_address_of_settings_ini(page):
+    text = (root/page).read_text(encoding='utf-8')
+    address = f"https://github.com/{cfg()['user']}/{cfg()['repo']}"
+    assert f'git+{address}' in text and set(re.findall(r'git\+(https://[\w./-]+)', text)) == {address}
+
+def test_the_front_page_has_four_ways_to_install():
+    rows = [line.split('|')[1].split(',')[0].strip() for line in (root/'README.md').read_text(encoding='utf-8').splitlines()
+            if re.match(r'\| [\w ,]+ \| `(git clone|pip|conda|uv) ', line)]
+    assert rows == ['a clone', 'pip', 'conda', 'uv']
 
 
 # -- versions, targets, front page --------------------------------------------

@@ -27,7 +27,8 @@ COLAB = {'torch': '2.11.0', 'torchvision': '0.26.0', 'pandas': '2.2.3', 'numpy':
 # A GPU image with Python 3.12; torch and torchvision are there already.
 IMAGE = {'torch': '2.11.0', 'torchvision': '0.26.0'}
 
-TESTS = ['environments', 'architectures', 'datasets', 'images', 'models', 'properties', 'reference', 'rules', 'takeaway']
+TESTS = ['environments', 'architectures', 'datasets', 'images', 'models', 'properties', 'reference', 'rules',
+         'takeaway']
 # True of the pinned open_clip alone: newer and older ones know other architectures.
 NOT_HERE = ['tests/test_models.py::test_the_table_names_every_architecture_and_the_page_shows_it']
 SHOWN = ['torch', 'torchvision', 'open_clip_torch', 'grad-cam', 'numpy', 'pandas', 'matplotlib', 'ipywidgets']
@@ -52,7 +53,7 @@ def pinned(pins:dict)->list: return [f'{name}=={version}' for name, version in p
 
 ENVIRONMENTS = { # Name -> what it stands for, its Python, what is there before, what constrains the rest
     'oldest': ('every lower bound of settings.ini', '3.11', [], lower_bounds),
-    'pins': ('constraints.txt', '3.11', [], lambda: (root/'constraints.txt').read_text(encoding='utf-8').split('\n')),
+    'pins': ('constraints.txt', '3.11', [], lambda: (root/'constraints.txt').read_text(encoding='utf-8').splitlines()),
     'image': ('a GPU image with torch 2.11', '3.12', pinned(IMAGE), lambda: pinned(IMAGE)),
     'newest': ('the newest release of everything', '3.13', [], list),
     'colab': ("Colab's list", '3.13', pinned(COLAB), list),
@@ -75,7 +76,8 @@ def interpreter(version:str)->str: # Such as "3.13"
     for name in (os.environ.get(f"PYTHON{version.replace('.', '')}"), f'python{version}'):
         found = name and shutil.which(name)
         if found and subprocess.run([found, '-c', ''], check=False, capture_output=True).returncode == 0: return found
-    raise SystemExit(f'no python{version} found: install it, or name it as PYTHON{version.replace(".", "")}=/path/to/python')
+    variable = f"PYTHON{version.replace('.', '')}"
+    raise SystemExit(f'no python{version} found: install it, or name it in the variable {variable}')
 
 
 def wheel(folder:Path)->Path:
@@ -113,8 +115,8 @@ def build(name:str, folder:Path, built:Path)->dict:
     # a wheel of the same version may be there from an earlier build
     quietly([*pip, 'uninstall', '--quiet', '--yes', 'prograd-viz'], log)
     if quietly([*pip, 'install', '--quiet', '-c', limits, built], log): raise SystemExit(f'{name}: see {log}')
-    if quietly([*pip, 'install', '--quiet', *TOOLS], log) or quietly([*pip, 'install', '--quiet', '--no-deps', 'captum'], log):
-        raise SystemExit(f'{name}: see {log}')
+    for tools in (TOOLS, ['--no-deps', 'captum']):
+        if quietly([*pip, 'install', '--quiet', *tools], log): raise SystemExit(f'{name}: see {log}')
     return {'replaced': gone}
 
 
@@ -129,7 +131,8 @@ def import_seconds(python:Path)->float:
     "Wall time of a star import in a process of its own, the better of two"
     def once():
         start = time.perf_counter()
-        subprocess.run([python, '-c', 'from prograd_viz.all import *'], check=True, cwd=root/'tests', capture_output=True)
+        command = [python, '-c', 'from prograd_viz.all import *']
+        subprocess.run(command, check=True, cwd=root/'tests', capture_output=True)
         return time.perf_counter() - start
     return round(min(once(), once()), 1)
 
@@ -140,11 +143,15 @@ def test(name:str, folder:Path)->dict: # passed, failed
     log.unlink(missing_ok=True)
     files = [f'tests/test_{t}.py' for t in TESTS]
     skip = [] if name == 'pins' else [f'--deselect={t}' for t in NOT_HERE]
-    variables = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | {'MPLBACKEND': 'Agg', 'OMP_NUM_THREADS': '1'}
-    quietly([env/'bin/pytest', '-q', '-n', '2', '--dist', 'loadfile', '-p', 'no:warnings', *skip, *files], log, cwd=root, env=variables)
+    variables = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    variables |= {'MPLBACKEND': 'Agg', 'OMP_NUM_THREADS': '1'}
+    pytest = [env/'bin/pytest', '-n', '2', '--dist', 'loadfile', '-p', 'no:warnings']
+    quietly([*pytest, *skip, *files], log, cwd=root, env=variables)
     said = log.read_text(encoding='utf-8')
     count = lambda what: sum(map(int, re.findall(rf'(\d+) {what}', said[-300:])))
-    return {'passed': count('passed'), 'failed': count('failed') + count('errors?'), 'library': re.findall(r'library: (.+)', said)}
+    if str(env) not in ''.join(re.findall(r'^library: (.+)', said, re.M)):
+        raise SystemExit(f'{name}: the tests did not import the installed library, see {log}')
+    return {'passed': count('passed'), 'failed': count('failed') + count('errors?')}
 
 
 def run(name:str, folder:Path, built:Path)->dict:
@@ -156,42 +163,72 @@ def run(name:str, folder:Path, built:Path)->dict:
     return row | {'minutes': round((time.time() - start) / 60)}
 
 
+SIZES = """
+import json
+from importlib.metadata import distributions
+from pathlib import Path
+
+def size(f): return Path(f.locate()).stat().st_size if Path(f.locate()).is_file() else 0
+
+print(json.dumps([(sum(map(size, d.files or [])) / 1e6, d.metadata["Name"]) for d in distributions()]))
+"""
+# What the tests brought, and the library itself
+NOT_OURS = [*TOOLS, 'captum', 'pip', 'prograd_viz', 'execnet', 'iniconfig', 'pluggy', 'sortedcontainers']
+
+
 def bulk(python:Path)->list: # (MB, name) of each distribution, heaviest first
     "What an environment weighs, by the files that each distribution lists"
-    code = ('import json; from importlib.metadata import distributions; size = lambda f: f.stat().st_size if f.is_file() else 0; '
-            'print(json.dumps([(sum(size(f.locate()) for f in d.files or []) / 1e6, d.metadata["Name"]) for d in distributions()]))')
-    done = subprocess.run([python, '-c', code.replace('f.locate()', '__import__("pathlib").Path(f.locate())')], check=True, capture_output=True, text=True)
-    return sorted(json.loads(done.stdout), reverse=True)
+    done = subprocess.run([python, '-c', SIZES], check=True, capture_output=True, text=True)
+    return sorted(((mb, name) for mb, name in json.loads(done.stdout) if name not in NOT_OURS), reverse=True)
 
 
 WHY = { # The heaviest -> why it stays
-    'torch': 'everything is computed with it', 'torchvision': "open_clip's transforms and models, data sets",
-    'pyarrow': "the record of a run is a Parquet file; pandas reads Parquet with it", 'opencv-python-headless': 'GrabCut; grad-cam needs OpenCV',
-    'opencv-python': 'grad-cam asks for this build too', 'scipy': 't intervals; scikit-learn needs it', 'pandas': 'tables',
-    'numpy': 'arrays', 'sympy': 'torch needs it', 'fontawesomefree': 'the silhouettes of the pocket world, one font of it',
-    'scikit-learn': 'grad-cam needs it', 'matplotlib': 'figures', 'fonttools': 'matplotlib needs it', 'pillow': 'images',
-    'timm': 'open_clip needs it', 'networkx': 'torch needs it', 'jedi': 'ipywidgets, through IPython', 'triton': 'torch needs it',
-    'hf-xet': 'open_clip downloads weights with it', 'pip': 'came with the environment', 'setuptools': 'torch needs it',
-    'babel': 'jupyterlab needs it', 'jupyterlab': 'the extra lab'}
+    'torch': 'everything is computed with it', 'pandas': 'the record of a run is a table', 'numpy': 'arrays',
+    'pyarrow': 'a record is a Parquet file, and pandas reads Parquet with it', 'matplotlib': 'figures',
+    'opencv-python-headless': 'GrabCut; grad-cam needs OpenCV in any case', 'opencv-python': 'grad-cam asks for it',
+    'scipy': 'intervals of means; scikit-learn needs it in any case', 'sympy': 'torch needs it',
+    'fontawesomefree': 'the silhouettes of the pocket world; one font of it is read, and its licence travels with it',
+    'scikit-learn': 'grad-cam needs it', 'fonttools': 'matplotlib needs it', 'torchvision': 'open_clip needs it'}
 
 
-def weight_table(weights:list, count:int)->str:
+def weight_table(
+    weights:list, # (MB, name), heaviest first
+)->str:
     "Markdown of the ten heaviest, the CUDA libraries left out"
     mine = [(mb, name) for mb, name in weights if not name.lower().startswith(('nvidia', 'cuda'))]
-    rows = [f"| {name} | {mb:.0f} | {WHY.get(name.lower(), 'needed by one of the others')} |" for mb, name in mine[:10]]
-    head = f'A plain install beside a CPU build of torch has {count} packages, {sum(mb for mb, _ in mine) / 1000:.2f} GB. The ten heaviest:'
-    return '\n'.join([head, '', '| package | MB | why it stays |', '|---|---|---|', *rows])
+    rows = [f"| {name} | {mb:.0f} | {WHY.get(name.lower(), 'others need it')} |" for mb, name in mine[:10]]
+    total = sum(mb for mb, _ in mine) / 1000
+    head = (f'An install without extras, beside a CPU build of torch, has {len(mine)} packages and {total:.2f} GB '
+            '(`pins`, without what the tests need). The ten heaviest:')
+    lighter = ('What went: JupyterLab and what it brings, now the extra `lab`. Ray, transformers and the tools of '
+               'development are extras too.')
+    return '\n'.join([head, '', '| package | MB | why it stays |', '|---|---|---|', *rows, '', lighter])
+
+
+def cells(row:dict)->list:
+    "What the table says of one environment"
+    v = row['versions']
+    return [row['environment'], row['what'], v['Python'], *(v[n] for n in SHOWN), row['passed'], row['failed'],
+            ', '.join(row['replaced']) or 'nothing', row['import_seconds']]
 
 
 def table(rows:list)->str:
     "Markdown of the matrix"
     head = ['environment', 'what it stands for', 'Python', *SHOWN, 'tests passed', 'failed', 'replaced', 'import, s']
-    lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
-    for r in rows:
-        v = r['versions']
-        cells = [r['environment'], r['what'], v['Python'], *(v[n] for n in SHOWN), r['passed'], r['failed'], ', '.join(r['replaced']) or 'nothing', r['import_seconds']]
-        lines.append('| ' + ' | '.join(map(str, cells)) + ' |')
-    return '\n'.join(lines)
+    lines = [head, ['---'] * len(head), *map(cells, rows)]
+    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
+
+
+INTRODUCTION = """# Environments
+
+Written by `make matrix`. In each environment a wheel of the library is installed without extras, and these test
+files run against it: {tests} (`tests/test_*.py`). They are a part of the whole suite, chosen so that every
+requirement is used; `make test` runs all of it with the pins. *Replaced* is what pip's dry run would have replaced
+of the packages that were there before: torch and torchvision in `image`, {colab} in `colab`. The table of
+all architectures is compared with the pinned open_clip alone. Ray, transformers and JupyterLab are in none of
+these environments. Import seconds were taken on two cores with other work beside it.
+
+"""
 
 
 def write(folder:Path):
@@ -199,26 +236,22 @@ def write(folder:Path):
     rows = [json.loads(f.read_text(encoding='utf-8')) for n in ENVIRONMENTS if (f := folder/f'{n}.done').exists()]
     weights = folder/'weights.json'
     OUT.mkdir(parents=True, exist_ok=True)
-    keep = [{k: v for k, v in r.items() if k != 'library'} for r in rows]
-    (OUT/'environments.json').write_text(json.dumps(keep, indent=1) + '\n', encoding='utf-8')
-    said = (f"# Environments\n\nWritten by `make matrix`. In each environment a wheel of the library is installed without extras, and these test files run against it: {', '.join(TESTS)} "
-            '(`tests/test_*.py`). It is a part of the whole suite, chosen so that every requirement is used; `make test` runs all of it with the pins. '
-            '*Replaced* is what pip would have replaced of the packages that were there before. '
-            'The table of all architectures is compared with the pinned open_clip alone. Seconds were taken on a machine that did other work too.\n\n')
-    text = said + table(rows)
-    if weights.exists(): text += '\n\n## Weight\n\n' + weight_table(*json.loads(weights.read_text(encoding='utf-8')))
+    (OUT/'environments.json').write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
+    text = INTRODUCTION.format(tests=', '.join(TESTS), colab=', '.join(COLAB)) + table(rows)
+    if weights.exists(): text += '\n\n## Weight\n\n' + weight_table(json.loads(weights.read_text(encoding='utf-8')))
     (OUT/'environments.md').write_text(text + '\n', encoding='utf-8')
     print(OUT/'environments.md')
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('names', nargs='*', metavar='environment', help=f"some of {', '.join(ENVIRONMENTS)}; default: all")
+    names = ', '.join(ENVIRONMENTS)
+    p.add_argument('names', nargs='*', metavar='environment', help=f'some of {names}; default: all')
     p.add_argument('--folder', type=Path, default=root/'.matrix', help='where environments and finished rows are kept')
     p.add_argument('--keep', action='store_true', help='leave each environment where it is')
     p.add_argument('--table', action='store_true', help='write the tables and run nothing')
     a = p.parse_args()
-    if unknown := set(a.names) - set(ENVIRONMENTS): p.error(f"no environment {sorted(unknown)[0]!r}; there are {', '.join(ENVIRONMENTS)}")
+    if unknown := set(a.names) - set(ENVIRONMENTS): p.error(f'no environment {min(unknown)!r}; there are {names}')
     folder = a.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if a.table: return write(folder)
@@ -227,11 +260,10 @@ def main():
     for name in todo:
         print(f'{name}: {ENVIRONMENTS[name][0]}', flush=True)
         row = run(name, folder, built)
-        print(f"{name}: {row['passed']} passed, {row['failed']} failed, replaced: {row['replaced'] or 'nothing'}", flush=True)
+        said = f"{row['passed']} passed, {row['failed']} failed, replaced: {', '.join(row['replaced']) or 'nothing'}"
+        print(f'{name}: {said}', flush=True)
         if name == 'pins':
-            weights = bulk(folder/name/'bin/python')
-            weights = [w for w in weights if w[1] not in (*TOOLS, 'captum', 'pip', 'prograd_viz', 'execnet', 'iniconfig', 'pluggy', 'sortedcontainers')]
-            (folder/'weights.json').write_text(json.dumps([weights, len(weights)]), encoding='utf-8')
+            (folder/'weights.json').write_text(json.dumps(bulk(folder/name/'bin/python')), encoding='utf-8')
         if row['failed'] or not row['passed'] or row['replaced']: bad.append(name)
         else: (folder/f'{name}.done').write_text(json.dumps(row), encoding='utf-8')
         if not a.keep and name not in bad: shutil.rmtree(folder/name)
