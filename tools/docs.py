@@ -25,9 +25,9 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 root = Path(__file__).resolve().parent.parent
 
 # Tutorials in the order of reading; one that is not named here comes after them.
-TUTORIALS = ['paper_walkthrough', 'explore', 'your_own_data', 'real_clip', 'sweeps', 'scale']
+TUTORIALS = ['paper_walkthrough', 'explore', 'your_own_data', 'real_clip', 'sweeps', 'scale', 'colab']
 # Pages beside the notebooks, in the order of the sidebar
-PAGES = ['nbs/glossary.ipynb', 'prograd_viz/assets/MODEL_CARD.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md']
+PAGES = ['nbs/places.ipynb', 'nbs/glossary.ipynb', 'prograd_viz/assets/MODEL_CARD.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md']
 # What pages link to and readers download
 FILES = ['LICENSE', 'NOTICE', 'CITATION.cff']
 
