@@ -76,9 +76,19 @@ class _Cosine(torch.nn.Module):
     "Images to cosines with text directions, [B, T]: a classifier, in the eyes of the grad-cam package"
     def __init__(self, clip, directions):
         super().__init__()
-        self.model, self.directions = clip.model, directions
+        self.model, self.directions, self.clip = clip.model, directions, clip
 
-    def forward(self, images): return (self.directions @ F.normalize(self.model.encode_image(images), dim=-1)[..., None])[..., 0]
+    def forward(self, images):
+        with self.clip.arithmetic(): features = self.model.encode_image(images).to(self.clip.wide)
+        return (self.directions @ F.normalize(features, dim=-1)[..., None])[..., 0]
+
+
+def _methods():
+    "Methods of the grad-cam package that read one layer and leave the model as it is"
+    from pytorch_grad_cam.base_cam import BaseCAM
+    found = {n: m for n, m in vars(pytorch_grad_cam).items() if isinstance(m, type) and issubclass(m, BaseCAM)}
+    # AblationCAM exchanges the layer and leaves it so after an error, ShapleyCAM differentiates twice, FullGrad reads all
+    return {n: m for n, m in found.items() if n not in ("BaseCAM", "AblationCAM", "ShapleyCAM", "FullGrad")}
 
 
 def package_maps(
@@ -89,21 +99,32 @@ def package_maps(
     method: str = "GradCAM",  # Any method of the grad-cam package that works from gradients
 ) -> np.ndarray:  # Before the ReLU, [T, B, h, w]
     "Maps of every direction on every image, through the grad-cam package, one direction at a time"
-    known = [n for n in dir(pytorch_grad_cam) if n.endswith(("CAM", "PlusPlus")) and isinstance(getattr(pytorch_grad_cam, n), type)]
-    check_known("method", method, known)
-    module = target_layer(clip, layer)
-    cam = getattr(pytorch_grad_cam, method)(model=_Cosine(clip, directions.to(clip.device, clip.dtype)), target_layers=[module], reshape_transform=partial(_as_grid, clip, module))
-    images, maps = images.to(clip.device, clip.dtype).requires_grad_(), []  # weights are frozen: the graph starts at the image
+    methods, module = _methods(), target_layer(clip, layer)
+    make, classifier = methods[check_known("method", method, methods)], _Cosine(clip, directions.to(clip.device, clip.wide))
+    first = module.register_forward_hook(in_this_thread(lambda module, args, out: _check_grid(module, out)))
+    cam = make(model=classifier, target_layers=[module], reshape_transform=partial(_as_grid, clip, module))
+    last = module.register_forward_hook(lambda module, args, out: out.clone())  # see `_trace`
+    images, maps = images.detach().to(clip.device, clip.dtype).requires_grad_(), []  # weights are frozen: the graph starts at the image
     try:
         for t in range(directions.shape[-2]):
             targets = [ClassifierOutputTarget(t)] * len(images)
-            outputs = cam.activations_and_grads(images)
-            sum(target(o) for target, o in zip(targets, outputs)).backward()
-            activations, grads = cam.activations_and_grads.activations[0].numpy(), cam.activations_and_grads.gradients[0].numpy()
-            if not grads.any(): raise ValueError(_NO_GRADIENT)
+            activations, grads = _package_pass(clip, cam, module, images, targets)
             maps.append(cam.get_cam_image(images, module, targets, activations, grads, False))
-    finally: cam.activations_and_grads.release()
+    finally:
+        cam.activations_and_grads.release()
+        for hook in (first, last): hook.remove()
     return np.stack(maps)
+
+
+def _package_pass(clip, cam, module, images, targets):
+    "Activations and gradients at a layer as the grad-cam package records them, each [B, K, h, w]"
+    outputs, kept = cam.activations_and_grads(images), cam.activations_and_grads
+    _check_run(module, kept.activations, images)
+    sum(target(o) for target, o in zip(targets, outputs)).backward()
+    if not kept.gradients: raise ValueError(f"no image feature depends on the layer {module}; see target_layer")
+    activations, grads = (x[0].to(clip.wide).numpy() for x in (kept.activations, kept.gradients))
+    if not grads.any(): raise ValueError(_NO_GRADIENT)
+    return activations, grads
 
 
 _NO_GRADIENT = ("the score does not depend on the patches at this layer: only the class token is read from the last block's output, "
@@ -177,11 +198,20 @@ class _Trace:
 
 
 def _check_grid(module, out):
-    "Raise unless a layer returns one tensor of cells"
-    if torch.is_tensor(out) and out.ndim in (3, 4): return
+    "Raise unless a layer returns one tensor of more than one cell"
+    pooled = torch.is_tensor(out) and (out.shape[1] < 4 if out.ndim == 3 else (1, 1) in (out.shape[1:3], out.shape[2:]))
+    if torch.is_tensor(out) and out.ndim in (3, 4) and not pooled: return
     got = f"a tensor {tuple(out.shape)}" if torch.is_tensor(out) else f"a {type(out).__name__}"
     raise ValueError(f"the layer {type(module).__name__} returns {got}, not cells [B, K, h, w] or tokens [B, N, K]; "
                      "name a layer inside or before it, see target_layer")
+
+
+def _check_run(module, kept, images):
+    "Raise unless a layer was run once on every image"
+    if not kept: raise ValueError(f"the layer {module} is not part of the image tower, or was not run; see target_layer")
+    if len(kept[0]) == len(images): return
+    raise ValueError(f"the layer {type(module).__name__} sees {len(kept[0])} windows of {len(images)} images, not their "
+                     "cells; name a whole stage or the norm of a block, see target_layer")
 
 
 def _trace(clip, images, module):
@@ -199,8 +229,7 @@ def _trace(clip, images, module):
         with torch.enable_grad(), clip.arithmetic(): features = clip.model.encode_image(images.to(clip.device, clip.dtype)).to(clip.wide)
     finally:
         for hook in hooks: hook.remove()
-    if not kept: raise ValueError(f"the layer {module} is not part of the image tower, or was not run; see target_layer")
-    if len(kept[0]) != len(images): raise ValueError(f"the layer {type(module).__name__} sees {len(kept[0])} windows of {len(images)} images, not their cells; name a whole stage or the norm of a block, see target_layer")
+    _check_run(module, kept, images)
     if not features.requires_grad: raise ValueError(f"no image feature depends on the layer {module}; see target_layer")
     pool = _pool_behind(clip, module)
     if pool is not None: jacobian = _pool_jacobian(pool, kept[0].detach().to(clip.wide))

@@ -1,8 +1,13 @@
 "Layers that hooks find hard: followed by an in-place ReLU, returning a tuple, pooled."
+from contextlib import contextmanager
+
+import numpy as np
 import pytest
 import torch
 
-from prograd_viz.cam import cam_maps, cam_operator
+from prograd_viz.cam import cam_maps, cam_operator, package_maps, pytorch_grad_cam
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}
 
@@ -13,22 +18,90 @@ def inputs(clip):
     return torch.randn(2, 3, size, size, generator=generator), clip.encode_text(["a photo of a dog."])
 
 
-def test_maps_at_a_batch_norm_do_not_depend_on_whether_the_relu_behind_it_writes_in_place(tiny):
+@contextmanager
+def replaced(module, **others):
+    "A module with other children for a while"
+    before = {name: getattr(module, name) for name in others}
+    for name, other in others.items(): setattr(module, name, other)
+    try: yield
+    finally:
+        for name, old in before.items(): setattr(module, name, old)
+
+
+METHODS = ("GradCAM", "GradCAMPlusPlus", "GradCAMElementWise", "HiResCAM", "LayerCAM", "XGradCAM", "EigenGradCAM", "ScoreCAM")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_at_a_batch_norm_do_not_depend_on_whether_the_relu_behind_it_writes_in_place(tiny, method):
     clip = tiny(RESNET, "fp32")
     images, directions = inputs(clip)
-    block = clip.model.visual
-    relu, found = block.act1, {}
+    found = {}
     for inplace in (False, True):
-        block.act1 = torch.nn.ReLU(inplace=inplace)
-        try: found[inplace] = cam_maps(clip, images, directions, "bn1")
-        finally: block.act1 = relu
-    assert found[True].abs().max() > 0 and torch.equal(found[True], found[False])
+        with replaced(clip.model.visual, act1=torch.nn.ReLU(inplace=inplace)):
+            found[inplace] = [cam_maps(clip, images, directions, "bn1", method).numpy()]
+            if method == "GradCAM": found[inplace].append(package_maps(clip, images, directions, "bn1"))
+    for plain, written in zip(*found.values()): assert abs(plain).max() > 0 and np.array_equal(plain, written)
 
 
-@pytest.mark.parametrize(("vision", "layer", "said"), [(None, "transformer.resblocks.0.attn", "returns a tuple"),
-                                                       (RESNET, "attnpool", r"returns a tensor \(2, ")])
-def test_a_layer_without_cells_is_named(tiny, vision, layer, said):
-    clip = tiny(precision="fp32") if vision is None else tiny(vision, "fp32")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_map_behind_an_in_place_layer_is_the_one_that_the_package_draws_alone(tiny, method):
+    clip = tiny(RESNET, "fp32")
     images, directions = inputs(clip)
-    for call in (lambda: cam_maps(clip, images, directions, layer), lambda: cam_operator(clip, images, layer)):
-        with pytest.raises(ValueError, match=said): call()
+
+    class Cosine(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = clip.model
+
+        def forward(self, x): return torch.nn.functional.normalize(self.model.encode_image(x), dim=-1) @ directions.T
+
+    cam = getattr(pytorch_grad_cam, method)(model=Cosine(), target_layers=[clip.model.visual.bn1])
+    try:
+        with replaced(clip.model.visual, act1=torch.nn.ReLU()):
+            alone = cam(images.clone().requires_grad_(), [ClassifierOutputTarget(0)] * 2)  # between 0 and 1, [B, H, W]
+    finally: cam.activations_and_grads.release()
+    with replaced(clip.model.visual, act1=torch.nn.ReLU(inplace=True)):
+        ours = package_maps(clip, images, directions, "bn1", method)[0]
+    shown = scale_cam_image(scale_cam_image(np.maximum(ours, 0), (64, 64)))
+    assert alone.max() > 0.9
+    np.testing.assert_allclose(shown, alone, atol=1e-3)  # the package scales maps of 1e-5 up to 1
+
+
+def test_a_call_leaves_images_hooks_and_layers_as_they_were(tiny):
+    clip = tiny(RESNET, "fp32")
+    (images, directions), layer = inputs(clip), clip.model.visual.bn1
+    package_maps(clip, images, directions, "bn1", "LayerCAM")
+    assert not images.requires_grad and not layer._forward_hooks
+    for method in ("AblationCAM", "ShapleyCAM", "FinerCAM", "RefineCAM"):  # they exchange layers or read more than one
+        with pytest.raises(ValueError, match=f"unknown method '{method}'"): package_maps(clip, images, directions, "bn1", method)
+    assert clip.model.visual.bn1 is layer
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "amp_bf16"])
+def test_the_package_s_maps_in_lower_precision_are_near_those_in_float32(tiny, precision):
+    images, directions = inputs(tiny(precision="fp32"))
+    exact = package_maps(tiny(precision="fp32"), images, directions, method="LayerCAM")
+    near = package_maps(tiny(precision=precision), images, directions, method="LayerCAM")
+    assert near.dtype == np.float32 and abs(near - exact).max() < 0.1 * abs(exact).max()
+
+
+@pytest.mark.parametrize(("layer", "said"), [("tuple", "returns a tuple"), ("vector", r"returns a tensor \(2, 24\)"),
+                                             ("pooled", r"returns a tensor \(2, 256, 1, 1\)")])
+def test_a_layer_without_cells_is_named(tiny, layer, said):
+    clip = tiny(precision="fp32") if layer == "tuple" else tiny(RESNET, "fp32")
+    (images, directions), visual = inputs(clip), clip.model.visual
+    name = {"tuple": "transformer.resblocks.0.attn", "vector": "attnpool", "pooled": "layer4.1"}[layer]
+    pooled = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Upsample(2)  # as a squeeze-and-excitation block pools
+    children = {"layer4": torch.nn.Sequential(visual.layer4, *pooled)} if layer == "pooled" else {}
+    with replaced(visual, **children):
+        for call in (lambda: cam_maps(clip, images, directions, name), lambda: cam_operator(clip, images, name),
+                     lambda: package_maps(clip, images, directions, name, "LayerCAM")):
+            with pytest.raises(ValueError, match=said): call()
+
+
+def test_a_layer_that_was_not_run_is_named_with_every_method(tiny):
+    clip = tiny(precision="fp32")
+    images, directions = inputs(clip)
+    for method in ("GradCAM", "LayerCAM"):
+        with pytest.raises(ValueError, match="is not part of the image tower, or was not run"):
+            cam_maps(clip, images, directions, torch.nn.Conv2d(3, 3, 1), method)
