@@ -80,7 +80,8 @@ class Clip:
 
     def _digest(self, tower, *more):
         "SHA-256 of a tower's weights and settings, of the arithmetic and of the preprocessing"
-        preprocessing = repr(self.preprocess), self.image_size, self.model.visual.preprocess_cfg
+        shown = repr(self.preprocess), self.image_size, self.model.visual.preprocess_cfg
+        preprocessing = *shown, *_own_steps(self.preprocess)
         said = repr((self.name, self.dtype, self.autocast, *preprocessing, *more, _settings(tower)))
         digest = hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", said).encode())
         for name, tensor in sorted(tower.state_dict().items()):
@@ -127,6 +128,26 @@ class Clip:
     def __repr__(self):
         n = sum(p.numel() for p in self.model.parameters()) / 1e6
         return f"Clip({self.name!r}, {self.pretrained!r}: {n:.1f}M parameters, {self.image_size} px, {str(self.dtype)[6:]}, {self.device})"
+
+
+def _own_steps(preprocess):
+    "What the steps compute that a preprocessing of one's own adds: their repr need not say it, a lambda's does not"
+    found, published = [], lambda x: str(getattr(x, "__module__", "")).startswith(("torchvision.", "open_clip."))
+    for step in getattr(preprocess, "transforms", [preprocess]):
+        inside = vars(step) if hasattr(step, "__dict__") else {}
+        own = [v for v in inside.values() if hasattr(v, "__code__") and not published(v)]
+        if published(step): found += map(_written, own)
+        else: found += map(_written, (step, getattr(step, "forward", step.__call__), *inside.values()))
+    return found
+
+
+def _written(x):
+    "A function's code, constants, defaults and what it closes over; anything else as it is shown"
+    x = getattr(x, "__func__", x)
+    if not hasattr(x, "__code__"): return repr(x)
+    closed = [cell.cell_contents for cell in x.__closure__ or ()]
+    code = x.__code__.co_code, x.__code__.co_consts, x.__code__.co_names
+    return repr((*code, x.__defaults__, x.__kwdefaults__, closed))
 
 
 def _settings(tower):
@@ -216,8 +237,8 @@ def _tokenizer(name):
 
 def _folder(cache):
     "The folder of the cache, or None; a file in its place is an error"
-    cache = cache or os.environ.get("PROGRAD_VIZ_CACHE")
-    if cache and Path(cache).expanduser().is_file(): raise ValueError(f"cache={str(cache)!r} is a file; name a folder")
+    said, cache = "cache" if cache else "$PROGRAD_VIZ_CACHE", cache or os.environ.get("PROGRAD_VIZ_CACHE")
+    if cache and Path(cache).expanduser().is_file(): raise ValueError(f"{said}={str(cache)!r} is a file; name a folder")
     return Path(cache).expanduser() if cache else None
 
 # %% ../nbs/00_clip.ipynb #d40d30e6
@@ -227,6 +248,9 @@ def build_pocket() -> torch.nn.Module:
     with _quiet(): return open_clip.create_model("pocket", pretrained_image=False)
 
 
+_NO_POCKET = "holds no pocket model; leave pretrained out, or name the file's own architecture"
+
+
 def _pocket_model(checkpoint=None):
     "The pocket model from its compact file: token rows that were never trained are not stored, and stay zero"
     if checkpoint not in (None, "pocket", "random") and not Path(checkpoint).is_file():
@@ -234,10 +258,10 @@ def _pocket_model(checkpoint=None):
     model = build_pocket()
     if checkpoint == "random": return model, None, checkpoint
     path = ASSETS / "pocket.safetensors" if checkpoint in (None, "pocket") else Path(checkpoint)
-    if not path.is_file(): raise OSError(f"{path} is missing; `make pocket` trains the pocket model and writes it")
+    if not path.is_file(): raise OSError(f"{path} is missing; install prograd_viz again")
     try: state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
     except SafetensorError as e: raise ValueError(f"cannot read weights from {path}: {e}; the file is damaged, or no safetensors file") from e
-    if not {"token_ids", "token_rows"} <= set(state): raise ValueError(f"{path} holds no pocket model; `make pocket` writes one")
+    if not {"token_ids", "token_rows"} <= set(state): raise ValueError(f"{path} {_NO_POCKET}")
     ids, rows = state.pop("token_ids").long(), state.pop("token_rows")
     table = torch.zeros_like(model.token_embedding.weight)
     table[ids] = rows
@@ -278,7 +302,7 @@ def _open_clip_model(name, pretrained, quick_gelu, trust):
     "An open_clip model under its full name (activation included) with checked weights"
     if ":" in name:
         if pretrained is not None: raise ValueError(f"{name!r} brings its own weights, got pretrained={str(pretrained)!r} as well; leave it out")
-        return name, _create(name, None)
+        return name, _create(name, None, force_quick_gelu=_addressed_activation(name, quick_gelu))
     name = check_known("CLIP architecture", name.replace("/", "-"), open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None:
@@ -303,12 +327,28 @@ def _follow_activation(name, pretrained, quick_gelu):
     return name, _create(name, pretrained, force_quick_gelu=True)
 
 
-def _has_quick_gelu(model): return any(type(m).__name__ in ("QuickGELU", "QuickGELUActivation") for m in model.modules())
+def _addressed_activation(name, quick_gelu):
+    "Whether to force QuickGELU on a model of a hub or folder: where its configuration does not say, the caller may"
+    try:
+        with _hub(name.startswith("hf-hub:")): config = open_clip.get_model_config(name)
+    except Exception: return False  # which `_create` says better
+    if "quick_gelu" in config: return False
+    own = "timm_model_name" not in config["vision_cfg"] and "hf_model_name" not in config["text_cfg"]
+    if quick_gelu is None and own: _warn_of_silence(f"the configuration of {name!r}", name, 5)
+    return bool(quick_gelu)
+
+
+def _activations(model): return {type(m).__name__ for m in model.modules() if "GELU" in type(m).__name__}
 
 
 def _check_activation(name, model, quick_gelu):
-    "Raise where a model was not built with the activation that was asked for"
-    built = _has_quick_gelu(model)
+    "Raise where a model was not built with the activation that was asked for, in each of its towers"
+    quick = {"QuickGELU", "QuickGELUActivation"}
+    found = _activations(model)
+    built, mixed = bool(found & quick), found & quick and found - quick
+    if quick_gelu and mixed:
+        raise ValueError(f"{name!r} has towers with {' and '.join(sorted(found))}, and quick_gelu=True cannot change "
+                         "those that timm or Hugging Face builds; leave it at None")
     if quick_gelu is None or quick_gelu == built: return
     other = name.removesuffix("-quickgelu")
     fix = f"name {other!r}" if other != name and other in open_clip.list_models() else "leave it at None"
@@ -317,9 +357,12 @@ def _check_activation(name, model, quick_gelu):
 
 def _warn_of_activation(name, path):
     "A file does not say its activation; where an architecture exists with either, GELU is a guess"
-    if f"{name}-quickgelu" not in open_clip.list_models(): return
-    warnings.warn(f"{str(path)!r} does not say its activation: loading {name!r} with GELU. Weights that descend from "
-                  "OpenAI's need quick_gelu=True; quick_gelu=False says that GELU is right", stacklevel=5)
+    if f"{name}-quickgelu" in open_clip.list_models(): _warn_of_silence(repr(str(path)), name, 6)
+
+
+def _warn_of_silence(what, name, level):
+    warnings.warn(f"{what} does not say its activation: loading {name!r} with GELU. Weights that descend from "
+                  "OpenAI's need quick_gelu=True; quick_gelu=False says that GELU is right", stacklevel=level)
 
 
 def _quick_name(name): return f"{name}-quickgelu" if f"{name}-quickgelu" in open_clip.list_models() else name
@@ -338,10 +381,24 @@ def _create(name, pretrained, **kwargs):
             raise ValueError(f"cannot load {pretrained} into {name!r}: {str(e)[:200]}; it must be a state dict of this architecture, as safetensors or .pt") from e
         if "transformers" in str(e): raise OSError(f"the text tower of {name!r} is a Hugging Face model: it needs `pip install prograd_viz[hf]`, and its configuration in the local cache (HF_HOME) or a network") from e
         if isinstance(e, (TypeError, AttributeError, NameError)): raise  # a fault of the call, not of the weights
-        raise OSError(f"no weights for {name!r} ({pretrained or 'from the hub'}): they are neither in the local cache nor "
-                      "reachable. Download the checkpoint where there is a network and pass its path as pretrained=, "
-                      "or fill the cache (HF_HOME) there and copy it here.\n"
-                      f"open_clip says: {str(e)[:400]}") from e
+        raise OSError(f"{_missing(name, pretrained)}\nopen_clip says: {str(e)[:400]}") from e
+
+
+def _missing(name, pretrained):
+    "Where to get weights that are not here, by a way that is open to this kind of name"
+    start, cache = f"no weights for {name!r}", "or fill the cache (HF_HOME) there and copy it here."
+    if name.startswith("local-dir:"):
+        return f"{start}: the folder must hold open_clip_config.json with 'model_cfg' and open_clip_model.safetensors"
+    away = f"{start} ({pretrained or 'from the hub'}): they are neither in the local cache nor reachable."
+    if ":" in name:
+        return f"{away} Download the repository where there is a network and load it as 'local-dir:FOLDER', {cache}"
+    usual, tag = PreprocessCfg(), get_pretrained_cfg(name, pretrained) or {}
+    asked = {k: getattr(usual, k) for k in ("mean", "std", "interpolation", "resize_mode")}
+    differs = [k for k, v in asked.items() if tag.get(k, v) != v]
+    if differs:
+        return (f"{away} Fill the cache (HF_HOME) where there is a network and copy it here. "
+                f"(A file alone does not say its {', '.join(differs)}.)")
+    return f"{away} Download the checkpoint where there is a network and pass its path as pretrained=, {cache}"
 
 
 def _is_archive(path): return zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist())

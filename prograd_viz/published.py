@@ -58,7 +58,10 @@ def load_published(
     folders = {float(lam): Path(f) for lam, f in (folders if isinstance(folders, dict) else {1.0: folders}).items()}
     found = [_checkpoints(folder) for folder in folders.values()]
     epochs = sorted(set.intersection(*map(set, found)))
-    if not epochs: raise ValueError(f"no epoch was kept in all of {', '.join(map(str, folders.values()))}; they have {[sorted(f) for f in found]}")
+    if not epochs:
+        kept = [sorted(f) for f in found]
+        raise ValueError(f"no epoch was kept in all of {', '.join(map(str, folders.values()))}, which have {kept}; "
+                         "load those apart that have no epoch in common")
     read = [[read_context(files[e]) for files in found] for e in epochs]
     contexts = torch.stack([torch.stack([c for c, _ in row]) for row in read])  # [K, R, ...]
     first = contexts[0, 0]
@@ -146,10 +149,10 @@ def _script_model(clip, beside):
         raise ValueError(f"{name!r} has random weights, which no script can load; train a prompt on a model with weights, "
                          "such as load_clip('ViT-B-32', 'laion2b_s34b_b79k') or load_clip('pocket')")
     if name == "pocket": return f"local-dir:{_pocket_folder(clip, beside)}", "", ""
-    if name.startswith("local-dir:"): return f"local-dir:{Path(name.removeprefix('local-dir:')).resolve()}", "", ""
-    if ":" in name: return name, "", ""
     quick = any(type(m).__name__ == "QuickGELU" for m in clip.model.modules())
     activation, path = ", force_quick_gelu=True" if quick else "", Path(pretrained).resolve()
+    if name.startswith("local-dir:"): name = f"local-dir:{Path(name.removeprefix('local-dir:')).resolve()}"
+    if ":" in name: return name, activation, ""
     if not path.is_file():
         check_known(f"tag or checkpoint file for {name!r}", pretrained, open_clip.list_pretrained_tags_by_model(name))
         return name, f", pretrained={pretrained!r}{activation}", ""

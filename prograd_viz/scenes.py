@@ -212,7 +212,8 @@ def layer_names(
     clip: Clip,  # The model
 ) -> list:  # Names for `cam.target_layer`
     "Layers of the kind of the default one, from the first to the last: where else a map can be read"
-    modules, usual = dict(clip.model.visual.named_modules()), target_layer(clip)
+    try: modules, usual = dict(clip.model.visual.named_modules()), target_layer(clip)
+    except ValueError: return []  # no layer is usual: one must be named
     kind = lambda name: re.sub(r"^[a-z]?\d+$", "", name.rsplit(".", 1)[-1])  # blocks are numbered, norms are named
     default = next(name for name, module in modules.items() if module is usual)
     return [name for name, module in modules.items() if type(module) is type(usual) and kind(name) == kind(default)]

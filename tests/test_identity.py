@@ -1,4 +1,5 @@
 "What a model is: everything that changes a feature is in its fingerprint, and an activation is never guessed in silence."
+import json
 import warnings
 from dataclasses import replace
 
@@ -8,8 +9,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from prograd_viz import cam
+from prograd_viz.cam import cam_maps
 from prograd_viz.clip import load_clip, open_clip
+from prograd_viz.torchvision_ops import torchvision
 from prograd_viz.data import Split
+from prograd_viz.scenes import layer_names
 from prograd_viz.training import _fingerprints
 
 TEXTS = ["a photo of a dog."]
@@ -120,6 +125,69 @@ def test_the_pocket_model_refuses_another_activation(clip):
     assert torch.equal(load_clip("pocket", quick_gelu=False).encode_text(TEXTS), clip.encode_text(TEXTS))
 
 
+TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_model_pretrained": False, "timm_pool": "token", "timm_proj": "linear",
+        "image_size": 32}
+
+
+def test_quick_gelu_is_refused_beside_a_tower_that_it_cannot_change(tiny):
+    name = tiny(TIMM, "fp32").name
+    with pytest.raises(ValueError, match="has towers with GELU and QuickGELU, and quick_gelu=True cannot change"):
+        load_clip(name, "random", quick_gelu=True)
+    for said in (None, False): assert load_clip(name, "random", quick_gelu=said).name == name
+
+
+def test_a_resnet_of_relus_takes_quick_gelu_in_its_text_tower(tiny):
+    name = tiny({"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}, "fp32").name
+    quick = load_clip(name, "random", quick_gelu=True).model
+    assert {type(m).__name__ for m in quick.transformer.modules()} >= {"QuickGELU"}
+
+
+@pytest.fixture()
+def folder(twins, tmp_path):
+    "(says) -> the address of a folder whose configuration says this of the activation"
+    def write(**says):
+        config = {"model_cfg": open_clip.get_model_config(twins[0].name) | says, "preprocess_cfg": {}}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+        save_file({k: v.contiguous() for k, v in twins[0].model.state_dict().items()}, tmp_path / "open_clip_model.safetensors")
+        return f"local-dir:{tmp_path}"
+    return write
+
+
+def test_a_folder_that_does_not_say_its_activation_is_warned_of_and_the_fix_works(twins, folder):
+    plain, quick = (t.encode_text(TEXTS) for t in twins)
+    with pytest.warns(UserWarning, match="the configuration of 'local-dir:.*does not say its activation.*quick_gelu=True") as w:
+        assert torch.equal(load_clip(folder()).encode_text(TEXTS), plain)
+    assert w[0].filename == __file__, "it names the line that called"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(load_clip(folder(), quick_gelu=True).encode_text(TEXTS), quick)
+        assert torch.equal(load_clip(folder(), quick_gelu=False).encode_text(TEXTS), plain)
+        assert torch.equal(load_clip(folder(quick_gelu=True)).encode_text(TEXTS), quick)
+        assert torch.equal(load_clip(folder(quick_gelu=False)).encode_text(TEXTS), plain)
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_what_a_folder_says_of_its_activation_is_not_overruled(folder, says):
+    with pytest.raises(ValueError, match=f"is a model with {'QuickGELU' if says else 'GELU'}, got quick_gelu={not says}"):
+        load_clip(folder(quick_gelu=says), quick_gelu=not says)
+
+
+class Gain:
+    "A step of one's own, whose repr says nothing"
+    def __init__(self, gain): self.gain = gain
+    def __call__(self, x): return x * self.gain
+
+
+def test_steps_of_one_s_own_are_in_the_fingerprint_by_what_they_compute(twins):
+    compose, wrap = torchvision.transforms.Compose, torchvision.transforms.Lambda
+    with_step = lambda step: replace(twins[0], preprocess=compose([*twins[0].preprocess.transforms, step])).image_fingerprint
+    scaled = lambda gain: lambda x: x * gain
+    others = [lambda x: x * 2, lambda x: x * 3, wrap(lambda x: x + 2), wrap(lambda x: x + 3), scaled(5), scaled(6), Gain(2), Gain(3)]
+    assert len({with_step(step) for step in others}) == len(others)
+    assert with_step(lambda x: x * 2) == with_step(lambda x: x * 2) and with_step(Gain(2)) == with_step(Gain(2))
+    assert replace(twins[0]).image_fingerprint == twins[0].image_fingerprint
+
+
 def test_an_unknown_word_names_a_fix_that_works_where_it_is_read(clip, task):
     from prograd_viz.training import train
     with pytest.raises(ValueError, match="never trained on") as e:
@@ -141,3 +209,34 @@ def test_weights_that_cannot_be_had_are_one_sentence_at_once(monkeypatch, caplog
     out = capfd.readouterr()
     assert time.monotonic() - began < 15 and not caplog.records and "Retry" not in out.out + out.err
     assert constants.HF_HUB_OFFLINE is False, "nobody else is kept offline"
+
+
+@pytest.mark.parametrize(("name", "tag", "fix", "closed"), [
+    ("hub", None, "load it as 'local-dir:FOLDER', or fill the cache", "pretrained="),  # a hub's model takes no pretrained=
+    ("MobileCLIP-S1", "datacompdr", "Fill the cache .* does not say its mean, std, interpolation", "pass its path"),
+    ("RN50-quickgelu", "openai", "pass its path as pretrained=", "local-dir")])
+def test_the_way_out_of_missing_weights_is_open_to_the_model_that_was_asked_for(name, tag, fix, closed):
+    with pytest.raises(OSError, match=f"no weights for '.*{fix}") as e:
+        load_clip("hf-hub:nobody/here" if name == "hub" else name, tag)
+    assert closed not in str(e.value).split("open_clip says")[0]
+
+
+def test_a_file_that_is_no_pocket_model_names_a_way_that_works(renamed):
+    assert load_clip("ViT-B-32", renamed, quick_gelu=False).name == "ViT-B-32"
+    with pytest.raises(ValueError, match="holds no pocket model; leave pretrained out, or name the file's own architecture"):
+        load_clip("pocket", renamed)
+
+
+def test_a_cache_that_is_a_file_is_named_by_where_it_was_set(renamed, monkeypatch):
+    with pytest.raises(ValueError, match="^cache=.*tuned.safetensors' is a file"): load_clip(cache=renamed)
+    monkeypatch.setenv("PROGRAD_VIZ_CACHE", renamed)
+    with pytest.raises(ValueError, match=r"^\$PROGRAD_VIZ_CACHE=.*tuned.safetensors' is a file"): load_clip()
+
+
+def test_a_model_without_a_usual_layer_offers_none_in_the_explorer(tiny):
+    clip = tiny({"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}, "fp32")
+    maps = cam_maps(clip, torch.ones(1, 3, 64, 64), clip.encode_text(TEXTS), "layer2")
+    assert maps.abs().max() > 0, "a named one works"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prograd_viz.scenes.target_layer", lambda clip: cam._deepest_grid(clip, clip.model.visual, 99))
+        assert layer_names(clip) == []
