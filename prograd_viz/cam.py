@@ -341,12 +341,13 @@ def measure(
     cams, masks = cams.flatten(1), masks.flatten(1)
     total, area = cams.sum(1), masks.double().mean(1)
     empty = (total == 0) | (area == 0)
+    undefined = empty | ~total.isfinite()
     share = (cams * masks).sum(1) / total
     above = cams >= threshold * cams.amax(1, keepdim=True)
     iou = (above & masks).sum(1) / (above | masks).sum(1)
     hit = masks.gather(1, cams.argmax(1, keepdim=True))[:, 0].double()
     columns = {"share": share, "area": area, "preference": share / area, "hit": hit, "iou": iou.double()}
-    return pd.DataFrame({k: (v if k == "area" else torch.where(empty, torch.nan, v)).numpy() for k, v in columns.items()} | {"empty": empty.numpy()})
+    return pd.DataFrame({k: (v if k == "area" else torch.where(undefined, torch.nan, v)).numpy() for k, v in columns.items()} | {"empty": empty.numpy()})
 
 # %% ../nbs/07_cam.ipynb #dd5df4e9
 def shown_image(

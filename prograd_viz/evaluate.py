@@ -23,8 +23,10 @@ from .runs import Runs
 
 # %% ../nbs/06_evaluate.ipynb #0407e710
 def _right(clip, texts, split):
-    "Which images of a split each of R sets of text features [R, C, E] names right, [R, N]"
-    return (split.features(clip) @ texts.mT).argmax(-1) == torch.as_tensor(split.labels, device=clip.device)
+    "1 where a set of text features, of R [R, C, E], names an image of a split right, else 0, [R, N]; NaN where a score is not finite"
+    scores = split.features(clip) @ texts.mT
+    right = (scores.argmax(-1) == torch.as_tensor(split.labels, device=clip.device)).double()
+    return torch.where(scores.isfinite().all(-1), right, torch.nan)
 
 
 def _accuracy(clip, texts, split):
@@ -195,7 +197,8 @@ def predictions(
     _check_open(runs)
     sets = {"train": runs.task.train, **runs.task.tests}
     test = sets[check_known("split", split, sets)]
-    return pd.concat([_said(runs, test, lam, step) for lam in (None, *runs.lambdas)], ignore_index=True)
+    table = pd.concat([_said(runs, test, lam, step) for lam in (None, *runs.lambdas)], ignore_index=True)
+    return table if table["right"].dtype == bool else table.astype({"right": float})
 
 
 def _said(runs, test, lam, step):
@@ -205,14 +208,22 @@ def _said(runs, test, lam, step):
     confidence, chosen = (x.cpu().numpy() for x in p.max(-1))
     method = {"method": runs.name(lam), "lam": np.nan if lam is None else lam, "image": range(len(test))}
     what = {"label": names[test.labels], "predicted": names[chosen], "right": chosen == test.labels, "confidence": confidence}
-    return pd.DataFrame(method | what)
+    table = pd.DataFrame(method | what)
+    if np.isfinite(confidence).all(): return table
+    known = pd.Series(np.isfinite(confidence))
+    return table.assign(**{c: table[c].astype(object).where(known, np.nan) for c in ("predicted", "right")})
+
+
+def _mean(x):
+    "Mean of a column; NaN where one of its values is"
+    return x.mean(skipna=False)
 
 
 def per_class(
     table: pd.DataFrame,  # From `predictions`
 ) -> pd.DataFrame:  # A row per method and class: accuracy, and change against zero-shot CLIP
     "Accuracy of every class, largest loss first"
-    out = table.groupby(["method", "lam", "label"], dropna=False, sort=False)["right"].mean().rename("accuracy").reset_index()
+    out = table.groupby(["method", "lam", "label"], dropna=False, sort=False)["right"].agg(_mean).rename("accuracy").reset_index()
     before = out[out["lam"].isna()].set_index("label")["accuracy"]
     return out.assign(change=out["accuracy"] - out["label"].map(before)).sort_values("change", ignore_index=True, kind="stable")
 
@@ -228,8 +239,8 @@ def calibration(
     for (method, lam), mine in table.groupby(["method", "lam"], dropna=False, sort=False):
         inside = mine.groupby(np.clip(np.digitize(mine["confidence"], edges, right=True), 1, bins))
         gap = (inside["right"].mean() - inside["confidence"].mean()).abs()
-        means = {"accuracy": mine["right"].mean(), "confidence": mine["confidence"].mean()}
-        rows.append({"method": method, "lam": lam, **means, "ece": (gap * inside.size()).sum() / len(mine)})
+        means = {"accuracy": _mean(mine["right"]), "confidence": _mean(mine["confidence"])}
+        rows.append({"method": method, "lam": lam, **means, "ece": (gap * inside.size()).sum(skipna=False) / len(mine)})
     out = pd.DataFrame(rows)
     before = out[out["lam"].isna()].iloc[0]
     return out.assign(**{f"{c}_change": out[c] - before[c] for c in ("accuracy", "ece")})

@@ -80,19 +80,31 @@ def make_prompts(
     "Tokenise the frame and initialise the context, as in the published trainers (CoOp, ProGrad `PromptLearner`)"
     classes = check_classes(classes)
     check_known("position of the class name", position, POSITIONS)
-    words = "" if init == "random" else (template if init == "template" else init).split("{}")[0].strip()
+    words, gap, tail = _split(template if init == "template" else init) if init != "random" else ("", " ", ".")
     if init != "random" and not words: raise ValueError(f"no words to start from in {init if init != 'template' else template!r}; use init='random'")
     n_words = len(words.split())
     n_ctx = check_whole("n_ctx", n_ctx, max(1, n_words), fix=f"{words!r} alone has {n_words} words") if n_ctx is not None else n_words or 16
     if class_specific and words: raise ValueError(f"class-specific contexts need init='random', got init={init!r}; a text would start all classes alike")
     frame = " ".join(["X"] * (n_ctx - n_words) + [words]).strip()
     names = [c.replace("_", " ") for c in classes]
-    _check_fits(clip, frame, names, n_ctx)
+    _check_fits(clip, frame, names, n_ctx, tail)
     _say_what_is_slow(clip, class_specific, position)
     first = _first_position(clip)
-    tokens, where = _placed(clip, clip.tokenize([f"{frame} {name}." for name in names]), names, n_ctx, position, first)
+    texts = clip.tokenize([f"{frame}{gap}{name}{tail}" for name in names])
+    tokens, where = _placed(clip, texts, names, frame, n_ctx, position, first)
     _say_what_is_one_prompt(classes, tokens)
     return Prompts(clip, classes, tokens, where, _start(clip, words, n_ctx, len(classes) if class_specific else 0, seed, first), init, first)
+
+
+def _split(text):
+    "Words before the class name, what parts them from it, and what follows it; a text without a place ends as in CoOp"
+    if text.count("{}") > 1: raise ValueError(f"the start of the context needs one {{}} at most, got {text!r}")
+    before, place, after = text.partition("{}")
+    words, tail = before.replace("_", " ").strip(), after if place else "."  # underscores are spaces, as in CoOp
+    gap = before[len(before.rstrip("_ ")):].replace("_", " ") if place else " "
+    if place and words and not gap and words[-1].isalnum():
+        raise ValueError(f"{text!r} joins its last word to the class name, so no context vector can take its place; put a space before {{}}")
+    return words, gap, tail
 
 
 def _first_position(clip):
@@ -101,7 +113,7 @@ def _first_position(clip):
     return int(a == b)
 
 
-def _placed(clip, tokens, names, n_ctx, position, first):
+def _placed(clip, tokens, names, frame, n_ctx, position, first):
     "Tokens [C, L] with the context before, around or behind the class name, and the positions of its vectors, [C, M]"
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     where = torch.arange(first, first + n_ctx, device=tokens.device).repeat(len(tokens), 1)
@@ -109,10 +121,13 @@ def _placed(clip, tokens, names, n_ctx, position, first):
     if not hasattr(clip.tokenizer, "encode"): raise ValueError(f"position={position!r} needs a tokenizer that can encode a name alone; {clip.name!r} has none, use 'end'")
     lengths = torch.tensor([len(clip.tokenizer.encode(n)) for n in names], device=tokens.device)[:, None]
     where[:, before:] += lengths
+    own = len(clip.tokenizer.encode(frame))  # more than n_ctx where the words have a comma: what is frozen goes behind the context
     at = torch.arange(tokens.shape[1], device=tokens.device)
     source = at.repeat(len(tokens), 1)  # the name moves forward by what now stands behind it
-    name = (at > before) & (at <= before + lengths)
-    source = torch.where(name, at + n_ctx - before, source).scatter(1, where[:, before:], torch.arange(1 + before, 1 + n_ctx, device=at.device).expand(len(tokens), -1))
+    name = (at >= first + before) & (at < first + before + lengths)
+    source = torch.where(name, at + own - before, source)
+    moved = torch.arange(first + before, first + own, device=at.device).expand(len(tokens), -1)
+    source = source.scatter(1, moved + lengths, moved)
     return tokens.gather(1, source), where
 
 
@@ -133,11 +148,11 @@ def _say_what_is_one_prompt(classes, tokens):
                   "rename or merge them", stacklevel=3)
 
 
-def _check_fits(clip, frame, names, n_ctx):
+def _check_fits(clip, frame, names, n_ctx, tail):
     "Raise where the context leaves no room for the longest class name"
     if not hasattr(clip.tokenizer, "encode"): return
     longest = max(names, key=lambda n: len(clip.tokenizer.encode(n)))
-    room = clip.context_length - 2 - len(clip.tokenizer.encode(f"{longest}."))
+    room = clip.context_length - 2 - len(clip.tokenizer.encode(f"{longest}{tail}"))
     if len(clip.tokenizer.encode(frame)) > room:
         raise ValueError(f"n_ctx={n_ctx} does not fit: beside {longest!r} there is room for {room} of the {clip.context_length} tokens; use fewer context vectors")
 

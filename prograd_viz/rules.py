@@ -68,7 +68,11 @@ RULES = {  # Name -> rule, with the range of its strength and its source
 }
 
 
-def _ratio(a, b): return ((a * b).flatten(1).sum(1) / b.flatten(1).square().sum(1).clamp_min(torch.finfo(b.dtype).tiny)).view(-1, *[1] * (b.ndim - 1))
+def _ratio(a, b):
+    "<a, b> / |b|^2 of each run, at lengths whose squares float32 can hold; [R, 1, ...]"
+    (near_a, by_a), (near_b, by_b) = square_safe(a.flatten(1)), square_safe(b.flatten(1))
+    ratio = (near_a * near_b).sum(1) / near_b.square().sum(1).clamp_min(torch.finfo(b.dtype).tiny)
+    return (ratio * (by_b / by_a)).view(-1, *[1] * (b.ndim - 1))
 
 # %% ../nbs/04_rules.ipynb #38e79983
 def find_rule(
@@ -127,9 +131,19 @@ def steering(
     def steer(grads, update, context, strengths):
         each = lambda x: x.to(context.device).view(-1, *[1] * (context.ndim - 1))
         signals = Signals(grads.g_d, grads.g_g, context, start, each(strengths.to(context.dtype)), each(update.cos), each(update.conflict), lambda: feature_gradient(prompts, context, teacher_text, memory_gb))
-        return _checked(found.direction(signals), grads.g_d, name)
+        direction = _checked(found.direction(signals), grads.g_d, name)
+        if not direction.is_cuda: _check_finite(name, direction, grads.g_d, grads.g_g, context)  # a GPU would have to be waited for
+        return direction
 
     return steer
+
+
+def _check_finite(name, direction, *given):
+    "Raise where finite gradients and contexts became something else: the rule is to blame, not the training"
+    if direction.isfinite().all() or not all(x.isfinite().all() for x in given): return
+    bad = (~direction.flatten(1).isfinite()).any(1).nonzero()[:, 0].tolist()
+    raise FloatingPointError(f"rule {name!r} returned NaN or infinity for run {', '.join(map(str, bad))}, from finite gradients; "
+                             "guard its divisions, and lower the strength")
 
 
 def _checked(direction, like, name):
