@@ -120,11 +120,12 @@ def png_of_16_bits(values):
 
 
 ALONE = """
-import sys, json, torch, io, contextlib
-library = torch.library.Library("torchvision", "DEF")
-for name in ("nms", "qnms"):
-    try: library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    except RuntimeError: pass
+import sys, json, torch, io, contextlib, glob, importlib.util
+for file in glob.glob(importlib.util.find_spec("torchvision").submodule_search_locations[0] + "/_C*"):
+    with contextlib.suppress(OSError): torch.ops.load_library(file)
+if not hasattr(torch.ops.torchvision, "nms"):  # compiled for another torch
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"): library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 import open_clip
 sys.modules["prograd_viz"] = None  # whoever imports it now fails
 open_clip.add_model_config(sys.argv[1])
