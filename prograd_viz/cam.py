@@ -412,10 +412,10 @@ def foreground(
     features, masks = test.features(clip)[rows], shown_masks(clip, test, rows)
     random_directions = check_whole("random_directions", random_directions, 0)
     labels, steps = torch.as_tensor(test.labels[rows]), [None] if steps is None else list(steps)
-    keys, texts = [("zero-shot", np.nan, 0)], [runs.zero_shot]
+    keys, texts = [("zero-shot", np.nan, 0)], [runs.text(None)]
     for step in steps:
         k = runs.snapshot(step)
-        keys += [(runs.rule(lam), lam, int(runs.snapshot_steps[k])) for lam in runs.lambdas]
+        keys += [(runs.rule(key), runs.lambdas[r], int(runs.snapshot_steps[k])) for r, key in enumerate(runs.keys)]
         texts += list(runs.text_features[k])
     directions = explained_directions(torch.as_tensor(np.stack(texts)).to(features), features, labels.to(clip.device), explain)
     draws = torch.randn(random_directions, 1, directions.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(directions)
@@ -454,7 +454,7 @@ class RunMaps:
     maps: np.ndarray  # [K, R, C, B, h, w]
     zero_shot: np.ndarray  # The teacher's, [C, B, h, w]
     steps: np.ndarray  # [K]
-    lambdas: tuple  # R
+    keys: tuple  # Of the runs, R
     classes: tuple  # C names
     rows: list  # Which images of the split, B
 
@@ -479,4 +479,4 @@ def run_maps(
     of = lambda text: operator.maps(torch.as_tensor(text[..., take, :]).flatten(0, -2)).float().cpu().numpy()
     maps = np.empty(shape, np.float32)
     for k, snapshot in enumerate(tqdm(at, desc="maps", unit="step", disable=not progress)): maps[k] = of(runs.text_features[snapshot]).reshape(shape[1:])
-    return RunMaps(maps, of(runs.zero_shot), runs.snapshot_steps[at], runs.lambdas, names, rows)
+    return RunMaps(maps, of(runs.text(None)), runs.snapshot_steps[at], runs.keys, names, rows)

@@ -48,5 +48,5 @@ def _row(runs, r):
     steps = runs.steps[runs.steps["run"] == r]
     last, end = steps[steps["epoch"] == steps["epoch"].max()], steps.iloc[-1]
     accuracies = {c: end[c] for c in steps if c.startswith("acc_") and c.removeprefix("acc_") in runs.zero_shot_accuracy}
-    return {"rule": end["rule"], "strength": end["lam"], "conflict": steps["conflict"].mean(), "raises_kl": (steps["cos_step_gg"] < 0).mean(), "drift": np.linalg.norm(runs.contexts[-1, r] - runs.contexts[0, r]),
+    return {"rule": runs.rule(runs.keys[r]), "strength": end["lam"], "conflict": steps["conflict"].mean(), "raises_kl": (steps["cos_step_gg"] < 0).mean(), "drift": np.linalg.norm(runs.contexts[-1, r] - runs.contexts[0, r]),
             **last[["loss_ce", "loss_kl"]].mean(), **accuracies}

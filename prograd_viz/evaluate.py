@@ -87,7 +87,10 @@ def run_prompts(
 ) -> Prompts:
     "The frozen frame of a run set's prompts, for its own classes or for others"
     _check_open(runs)
-    options = {k: runs.config[k] for k in ("n_ctx", "init", "class_specific", "position")}
+    runs.check_contexts()
+    known = ("n_ctx", "init", "class_specific", "position")
+    if not set(known) <= set(runs.config): raise ValueError(f"these runs do not say how their prompts are built: give Recorder(config=) {', '.join(known)}")
+    options = {k: runs.config[k] for k in known}
     if options["class_specific"] and classes is not None and tuple(classes) != runs.classes:
         raise ValueError(f"class-specific contexts cannot name other classes than {runs.classes[:3]}...; train a unified context")
     return make_prompts(runs.clip, runs.classes if classes is None else classes, template=template or runs.task.template, **options)
@@ -101,7 +104,7 @@ def _check_open(runs):
 def _texts(runs, rows, classes, step=None, template=None):
     "Text features of some runs at a step, [rows, C, E]; those of the record where they are the ones asked for"
     k, clip = runs.snapshot(step), runs.clip
-    framed = template not in (None, runs.task.template) and runs.config["init"] == "template"
+    framed = template not in (None, runs.task.template) and runs.config.get("init") == "template"
     if tuple(classes) == runs.classes and not framed: return torch.as_tensor(runs.text_features[k, rows]).to(clip.device, clip.wide)
     prompts, contexts = run_prompts(runs, classes, template), torch.as_tensor(runs.contexts[k, rows]).to(clip.device, clip.wide)
     parts = prompts.parts(len(rows), runs.config.get("memory_gb", 1.0))
@@ -120,7 +123,7 @@ def class_features(
     if classes is None and template is None: return runs.text(lam, step)
     _check_open(runs)
     classes = runs.classes if classes is None else classes
-    if lam is None: return teacher_features(runs.clip, classes, template or runs.config["teacher"]).cpu().numpy()
+    if lam is None: return teacher_features(runs.clip, classes, template or runs.config.get("teacher", runs.task.template)).cpu().numpy()
     return _texts(runs, [runs.run(lam)], classes, step, template)[0].cpu().numpy()
 
 
@@ -156,10 +159,9 @@ def _tested(runs, split, template, frame="source"):
     _check_open(runs)
     check_known("frame", frame, FRAMES)
     if not len(split): raise ValueError("the split has no images to test on")
-    teacher = teacher_features(runs.clip, split.classes, template or runs.config["teacher"])
+    teacher = teacher_features(runs.clip, split.classes, template or runs.config.get("teacher", runs.task.template))
     last = _texts(runs, list(range(len(runs))), split.classes, template=template if frame == "target" else None)
-    lams = (None, *runs.lambdas)
-    methods = pd.DataFrame({"method": [runs.name(lam) for lam in lams], "lam": np.array(lams, float)})
+    methods = pd.DataFrame({"method": [runs.name(key) for key in (None, *runs.keys)], "lam": [np.nan, *runs.lambdas]})
     return methods, _right(runs.clip, torch.cat([teacher[None], last]), split).cpu()
 
 
@@ -197,7 +199,7 @@ def predictions(
     _check_open(runs)
     sets = {"train": runs.task.train, **runs.task.tests}
     test = sets[check_known("split", split, sets)]
-    table = pd.concat([_said(runs, test, lam, step) for lam in (None, *runs.lambdas)], ignore_index=True)
+    table = pd.concat([_said(runs, test, lam, step) for lam in (None, *runs.keys)], ignore_index=True)
     return table if table["right"].dtype == bool else table.astype({"right": float})
 
 
@@ -206,7 +208,8 @@ def _said(runs, test, lam, step):
     classes = None if test.classes == runs.classes else test.classes
     p, names = _probabilities(runs, test.features(runs.clip), lam, step, classes), np.array(test.classes)
     confidence, chosen = (x.cpu().numpy() for x in p.max(-1))
-    method = {"method": runs.name(lam), "lam": np.nan if lam is None else lam, "image": range(len(test))}
+    strength = np.nan if lam is None else runs.lambdas[runs.run(lam)]
+    method = {"method": runs.name(lam), "lam": strength, "image": range(len(test))}
     what = {"label": names[test.labels], "predicted": names[chosen], "right": chosen == test.labels, "confidence": confidence}
     table = pd.DataFrame(method | what)
     if np.isfinite(confidence).all(): return table

@@ -80,7 +80,7 @@ def faithfulness(
     clip, test, rows = runs.clip, *pick_images(runs, split, images)
     features, true, at = test.features(clip)[rows], torch.as_tensor(test.labels[rows], device=clip.device), int(runs.snapshot_steps[runs.snapshot(step)])
     draws = F.normalize(torch.randn(random_directions, features.shape[1], generator=torch.Generator().manual_seed(0)), dim=-1).to(features)
-    prompts = [("zero-shot", None), *((str(runs.steps.loc[runs.steps["run"] == r, "rule"].iloc[0]), lam) for r, lam in enumerate(runs.lambdas))]
+    prompts = [("zero-shot", None), *((runs.rule(key), key) for key in runs.keys)]
     texts = [torch.from_numpy(runs.text(lam, None if lam is None else at)).to(features) for _, lam in prompts]
     own = torch.stack([explained_directions(t, features, true, explain) for t in texts] + [d.expand_as(features) for d in draws])
     tensor = test.tensor(clip, rows).to(clip.device, clip.dtype)
@@ -89,7 +89,8 @@ def faithfulness(
     for (prompt, lam), text, cams in zip(prompts, texts, maps):
         labels = true if explain == "true" else (features @ text.T).argmax(-1)
         scores = map_scores(clip, tensor, cams, text, labels.tolist(), measures, percentiles)
-        frames.append(scores.assign(prompt=prompt, lam=np.nan if lam is None else lam, step=0 if lam is None else at, image=rows))
+        strength = np.nan if lam is None else runs.lambdas[runs.run(lam)]
+        frames.append(scores.assign(prompt=prompt, lam=strength, step=0 if lam is None else at, image=rows))
     table = pd.concat(frames, ignore_index=True)
     return table[["prompt", "lam", "step", "image", *measures]]
 
@@ -139,12 +140,13 @@ def causal_checks(
     at = int(runs.snapshot_steps[runs.snapshot(step)])
     shares = foreground(runs, split, rows, [at], layer=layer, random_directions=0).groupby(["prompt", "lam"], dropna=False, sort=False)["share"].mean().tolist()
     table = []
-    for r, lam in enumerate((None, *runs.lambdas)):
-        name = "zero-shot" if lam is None else str(runs.steps.loc[runs.steps["run"] == r - 1, "rule"].iloc[0])
+    for r, lam in enumerate((None, *runs.keys)):
+        name = "zero-shot" if lam is None else runs.rule(lam)
+        strength = np.nan if lam is None else runs.lambdas[r - 1]
         text = torch.from_numpy(runs.text(lam, None if lam is None else at))
         for condition, images_of in changed.items():
             features = images_of.features(clip)
             chosen = (features @ text.to(features).T).argmax(-1).cpu().numpy()
-            table.append({"prompt": name, "lam": np.nan if lam is None else lam, "step": 0 if lam is None else at, "condition": condition, "accuracy": (chosen == images_of.labels).mean(),
+            table.append({"prompt": name, "lam": strength, "step": 0 if lam is None else at, "condition": condition, "accuracy": (chosen == images_of.labels).mean(),
                           "follows_background": (chosen == donors).mean() if condition == "background swapped" else np.nan, "share": shares[r]})
     return pd.DataFrame(table)

@@ -23,7 +23,7 @@ from .checks import check_known
 from .clip import ASSETS
 from .masks import about_masks
 from .rules import RULES, Signals
-from .runs import Runs, mean_interval, run_name
+from .runs import Runs, mean_interval, read_name, run_name
 
 # %% ../nbs/08_plots.ipynb #d1367af3
 ZERO_SHOT, COOP, PROGRAD = "#7a7a7a", "#D55E00", "#0072B2"  # Colours of the three methods, from Okabe and Ito's palette
@@ -37,7 +37,7 @@ def colour(
     among: list = (),  # All strengths of another rule that are drawn together: each gets a colour of its own
 ) -> str:  # Hex colour
     "The colour of a method, the same in every figure"
-    if lam is None or np.isnan(lam): return ZERO_SHOT
+    if lam is None or rule in (None, "zero-shot", "zero-shot CLIP"): return ZERO_SHOT
     if rule in ("coop", "prograd"): return to_hex(_BETWEEN(0.0 if rule == "coop" else float(lam)))
     return _OTHERS[sorted(among).index(lam) % len(_OTHERS)] if lam in among else _OTHERS[0]
 
@@ -47,15 +47,18 @@ def label(
     rule: str | None = "prograd",  # A name of `rules.RULES`, or that of a function
 ) -> str:
     "The name of a method in a figure: its rule, and its lambda or strength"
-    return run_name(rule, lam, "math")
+    return run_name(None if lam is None else rule, lam, "math")
 
 
 def run_colour(
     runs: Runs,  # One run set
-    lam: float | None,  # One of its runs; None for zero-shot CLIP
+    lam: float | str | None,  # The lambda or the name of a run; None for zero-shot CLIP
 ) -> str:  # Hex colour
     "The colour of a run"
-    return colour(lam, runs.rule(lam), runs.lambdas)
+    if lam is None: return ZERO_SHOT
+    others = [key for key in runs.sorted_keys() if runs.rule(key) not in ("coop", "prograd")]
+    key = runs.keys[runs.run(lam)]
+    return _OTHERS[others.index(key) % len(_OTHERS)] if key in others else colour(runs.lambdas[runs.run(lam)], runs.rule(lam))
 
 
 def figure(
@@ -74,15 +77,15 @@ def figure(
 @figure
 def plot_cosine(
     runs: Runs,  # One run set
-    lambdas: list | None = None,  # Which runs; None for all
+    lambdas: list | None = None,  # Which runs, by lambda or name; None for all
     window: int = 15,  # Steps in the running mean
 ) -> Figure:
     "Cosine of G_d and G_g over steps, with the band of conflict shaded"
     fig, ax = plt.subplots(figsize=(8, 3.2))
     ax.axhspan(-1, 0, color="#000000", alpha=0.06, lw=0)
     rates = runs.conflicts()
-    for lam in runs.lambdas if lambdas is None else [runs.lambdas[runs.run(x)] for x in lambdas]:
-        run = runs.steps[runs.steps["lam"] == lam]
+    for lam in runs.keys if lambdas is None else [runs.keys[runs.run(x)] for x in lambdas]:
+        run = runs.record(lam)
         ax.plot(run["step"], run["cos"], ".", ms=2.5, alpha=0.35, color=run_colour(runs, lam))
         ax.plot(run["step"], run["cos"].rolling(window, center=True, min_periods=1).mean(), color=run_colour(runs, lam), label=f"{runs.name(lam, 'math')}: " + ("no gradients recorded" if np.isnan(rates[lam]) else f"{rates[lam]:.0%} of steps in conflict"))
     ax.axhline(0, color="#333333", lw=0.8)
@@ -100,7 +103,8 @@ def plot_angles(
     "Histogram of the angle between the gradients, one outline per lambda"
     fig, ax = plt.subplots(figsize=(8, 2.8))
     ax.axvspan(90, 180, color="#000000", alpha=0.06, lw=0)
-    for lam, run in runs.steps.groupby("lam"):
+    for lam in runs.sorted_keys():
+        run = runs.record(lam)
         ax.hist(run["angle_deg"].dropna(), bins=np.linspace(0, 180, bins + 1), histtype="step", lw=1.8, color=run_colour(runs, lam), label=runs.name(lam, "math"))
     ax.text(0.995, 0.94, "conflict", transform=ax.transAxes, ha="right", va="top", color="#666666", style="italic")
     ax.set(xlabel="angle between $G_d$ and $G_g$ (degrees)", ylabel="steps", xlim=(0, 180), xticks=range(0, 181, 30))
@@ -114,14 +118,15 @@ def gradient_arrows(
     step: int,  # Which step, from 1
 ) -> tuple:  # Arrows as (end [2], colour, name), the reach of the longest, and the step's row
     "G_d, G_g, the rule's G and the real step as vectors (across, along) G_g; the step is turned round and brought to the length of G, and what of it leaves the plane is not seen"
-    row = runs.steps[(runs.steps["run"] == runs.run(lam)) & (runs.steps["step"] == step)]
+    row = runs.record(lam)
+    row = row[row["step"] == step]
     if row.empty: raise ValueError(f"no step {step}; there are steps 1 to {runs.steps['step'].max()}")
     row = row.iloc[0]
     cos = 1.0 if np.isnan(row["cos"]) else row["cos"]
     g_d, g_g = row["norm_gd"] * np.array([np.sqrt(1 - cos**2), cos]), np.array([0, row["norm_gg"]])
-    rule = row.get("rule", "prograd")
+    rule, lam = runs.rule(lam), runs.keys[runs.run(lam)]
     g = _rule_in_plane(rule, lam, g_d, g_g)
-    name = f"$G$, $\\lambda={lam:g}$" if rule in ("coop", "prograd") else f"$G$, {run_name(rule, lam)}" + ("" if g.any() else ": leaves this plane")
+    name = f"$G$, $\\lambda={lam:g}$" if rule in ("coop", "prograd") else f"$G$, {runs.name(lam)}" + ("" if g.any() else ": leaves this plane")
     arrows = [(g_g, ZERO_SHOT, "$G_g$"), (g_d, COOP, "$G_d$"), (g, PROGRAD if rule in ("coop", "prograd") else run_colour(runs, lam), name), (_in_plane(row, cos) * (np.linalg.norm(g) or row["norm_gd"]), "#000000", "real step")]
     return arrows, 1.25 * max(np.abs(np.array([a for a, _, _ in arrows])).max(), 1e-12), row
 
@@ -201,8 +206,8 @@ def plot_maps(
 ) -> Figure:
     "Images with mask outline, and their maps under zero-shot CLIP, CoOp (or strength 0) and ProGrad (or another rule); a line says where masks come from that are not exact, and a split without masks is drawn without outlines and shares"
     test, rows = pick_images(runs, split, images)
-    columns = [None, *([0.0] if 0.0 in runs.lambdas else []), max(runs.lambdas) if lam is None else lam]
-    columns = list(dict.fromkeys(columns))
+    shown = runs.ends() if lam is None else [*(key for key in runs.keys if runs.rule(key) == "coop"), lam]
+    columns = [None, *dict.fromkeys(shown)]
     maps, masks, tables, verdicts = _maps_of(runs, test, rows, columns, step, explain, layer)
     fig, axes = plt.subplots(len(rows), 1 + len(columns), figsize=(2.1 * (1 + len(columns)), 2.45 * len(rows)), squeeze=False)
     for r, i in enumerate(rows):
@@ -262,11 +267,11 @@ def _band(ax, x, table, c, name, marker=None):
 def plot_accuracy(
     many: list,  # One run set per seed, trained with the same steps
     splits: list | None = None,  # One panel each; None: those of same, shifted and new that were tested
-    lambdas: list | None = None,  # Which runs; None for the first and the last
+    lambdas: list | None = None,  # Which runs, by lambda or name; None for the first and the last
 ) -> Figure:
     "Accuracy over steps, a panel per test set; mean and 95% interval over seeds"
     many = [many] if isinstance(many, Runs) else list(many)
-    lambdas = sorted({min(many[0].lambdas), max(many[0].lambdas)}) if lambdas is None else [many[0].lambdas[many[0].run(x)] for x in lambdas]
+    lambdas = many[0].ends() if lambdas is None else [many[0].keys[many[0].run(x)] for x in lambdas]
     tested = many[0].tested
     splits = [s for s in tested if s != "style"] if splits is None else [check_known("split", s, {"train", *SPLIT_TITLES, *tested}) for s in splits]
     if absent := set(splits) - {*tested, "train"} or not splits: raise ValueError(f"no accuracy on {', '.join(sorted(absent)) if splits else 'any test set'} was recorded; these runs were tested on {', '.join(tested) or 'nothing'}")
@@ -275,7 +280,7 @@ def plot_accuracy(
         level = mean_interval([r.zero_shot_accuracy.get(split, np.nan) for r in many])[0]
         ax.axhline(level, color=ZERO_SHOT, lw=1.4, ls="--", label=label(None))
         for lam in lambdas:
-            wide = pd.concat([r.steps[r.steps["lam"] == lam].set_index("step")[f"acc_{split}"].dropna() for r in many], axis=1)
+            wide = pd.concat([r.record(lam).set_index("step")[f"acc_{split}"].dropna() for r in many], axis=1)
             _band(ax, wide.index, wide.to_numpy(), run_colour(many[0], lam), many[0].name(lam, "math"))
         ax.set(title=SPLIT_TITLES.get(split, split), xlabel="step", ylim=(0, 1))
     axes[0, 0].set_ylabel("accuracy")
@@ -295,7 +300,8 @@ def plot_foreground(
     fig, ax = plt.subplots(figsize=(6.4, 3.2))
     for prompt, style in (("zero-shot", "--"), ("random", ":")):
         ax.axhline(by_seed[by_seed["prompt"] == prompt][measure].mean(), color=ZERO_SHOT, lw=1.4, ls=style, label={"zero-shot": label(None), "random": "random text directions"}[prompt])
-    for (lam, rule), group in by_seed.dropna(subset="lam").groupby(["lam", "prompt"]):
+    trained = by_seed[~by_seed["prompt"].isin(["zero-shot", "random"])]
+    for (lam, rule), group in trained.groupby(["lam", "prompt"], dropna=False):
         wide = group.pivot(index="step", columns="seed", values=measure)
         _band(ax, wide.index, wide.to_numpy(), colour(lam, rule, sorted(set(by_seed["lam"].dropna()))), label(lam, rule))
     if measure == "share": ax.axhline(table["area"].mean(), color="#333333", lw=1.0, ls="-.", label="uniform map (object's area)")
@@ -321,7 +327,8 @@ def plot_lambda(
         stats = table.groupby("lam")[column].agg(lambda v: mean_interval(v)[0]), table.groupby("lam")[column].agg(lambda v: mean_interval(v)[1])
         name = SPLIT_TITLES.get(column.split("_")[-1], column.replace("_", " "))
         ax.errorbar(stats[0].index, stats[0], stats[1], color=c, marker=marker, capsize=3, label=name)
-    others = set(table["rule"].dropna()) - {"coop", "prograd"} if "rule" in table else ()
+    methods = table.loc[table["lam"].notna(), "method"].unique() if "method" in table else ()
+    others = {read_name(m)[0] for m in methods} - {"coop", "prograd"}
     ax.set(xlabel=f"strength of {', '.join(sorted(others))}" if others else "$\\lambda$   (0 = CoOp, 1 = full projection)", ylabel=ylabel)
     ax.set_ylim(bottom=0)
     if title: fig.suptitle(title)
@@ -342,8 +349,8 @@ def plot_shots(
     fig, axes = plt.subplots(1, len(columns), figsize=(3.1 * len(columns) + 0.6 * (len(columns) == 1), 2.9), sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):
         for ((method, lam), group), marker in zip(table.groupby(["method", "lam"], dropna=False, sort=False), cycle("os^Dv")):
-            wide, rule = group.pivot(index="shots", columns="seed", values=column).sort_index(), _rule_of(method)
-            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), colour(lam, rule, table.loc[table["method"].map(_rule_of) == rule, "lam"].unique()), label(lam, rule), marker)
+            wide, rule = group.pivot(index="shots", columns="seed", values=column).sort_index(), read_name(method)[0]
+            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), colour(lam, rule, table.loc[table["method"].map(lambda m: read_name(m)[0]) == rule, "lam"].unique()), label(lam, rule), marker)
         ax.set(title=SPLIT_TITLES.get(column.removeprefix("acc_"), column.replace("_", " ")), xlabel="shots", xscale="log")
         ax.set_xticks(sorted(table["shots"].unique()), [f"{x:g}" for x in sorted(table["shots"].unique())])
         ax.minorticks_off()
@@ -354,6 +361,4 @@ def plot_shots(
     return fig
 
 
-def _rule_of(method):
-    "The rule in a method's name, see `runs.run_name`"
-    return {"CoOp": "coop", "ProGrad": "prograd"}.get(method.split(" ")[0], method.rsplit(" ", 1)[0])
+

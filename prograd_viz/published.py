@@ -20,7 +20,7 @@ from .clip import _OPENAI_KEYS, Clip, _is_archive, _openai_state, open_clip
 from .data import Task
 from .evaluate import Evaluator, run_prompts
 from .prompts import make_prompts, text_features
-from .runs import STEP_COLUMNS, Runs
+from .runs import STEP_COLUMNS, Runs, run_name
 
 # %% ../nbs/07_published.ipynb #3f1f9279
 class _Inert:
@@ -96,10 +96,10 @@ def _as_runs(clip, task, prompts, contexts, lambdas, epochs, position):
     rows = []
     for epoch, context, text in zip(epochs, contexts, texts):
         accuracies = evaluator.accuracies(context, text)
-        rows += [{"run": r, "rule": "coop" if lam == 0 else "prograd", "lam": lam, "seed": -1, "step": epoch, "epoch": epoch, "conflict": False, "agree": False, "batch_hash": "", **{f"acc_{s}": a[r] for s, a in accuracies.items()}} for r, lam in enumerate(lambdas)]
+        rows += [{"run": r, "method": run_name("prograd", lam), "lam": lam, "seed": -1, "step": epoch, "epoch": epoch, "conflict": False, "agree": False, "batch_hash": "", **{f"acc_{s}": a[r] for s, a in accuracies.items()}} for r, lam in enumerate(lambdas)]
     steps = pd.DataFrame(rows).reindex(columns=list(STEP_COLUMNS)).sort_values(["run", "step"], ignore_index=True)
     config = {"published": True, "rule": "prograd", "lambdas": list(lambdas), "init": prompts.init, "position": position, "n_ctx": prompts.n_ctx, "class_specific": prompts.class_specific, "teacher": task.template, "model": [clip.name, clip.pretrained], "task": task.settings}
-    return Runs(steps, np.array(epochs), contexts.cpu().numpy(), texts.cpu().numpy(), np.full((len(epochs), len(lambdas), prompts.n_ctx), np.nan), evaluator.text.cpu().numpy(), evaluator.zero_shot, lambdas, task.classes, config, False, clip, task)
+    return Runs(steps, np.array(epochs), contexts.cpu().numpy(), texts.cpu().numpy(), np.full((len(epochs), len(lambdas), prompts.n_ctx), np.nan), evaluator.text.cpu().numpy(), evaluator.zero_shot, tuple(run_name("prograd", lam) for lam in lambdas), task.classes, config, False, clip, task)
 
 # %% ../nbs/07_published.ipynb #750ac5ee
 _SCRIPT = """{title!r}
@@ -156,9 +156,10 @@ def _script_model(clip, beside):
     if not path.is_file():
         check_known(f"tag or checkpoint file for {name!r}", pretrained, open_clip.list_pretrained_tags_by_model(name))
         return name, f", pretrained={pretrained!r}{activation}", ""
-    if _is_archive(path): state = f'torch.jit.load({str(path)!r}, map_location="cpu").state_dict()'
-    elif _openai_state(path) is not None: state = f'torch.load({str(path)!r}, map_location="cpu", weights_only=True)'
-    else: return name, f", pretrained={str(path)!r}{activation}", ""
+    file = str(path)
+    if _is_archive(path): state = f'torch.jit.load({file!r}, map_location="cpu").state_dict()'
+    elif _openai_state(path) is not None: state = f'torch.load({file!r}, map_location="cpu", weights_only=True)'
+    else: return name, f", pretrained={file!r}{activation}", ""
     return name, activation, _FILL.format(state=state, numbers=_OPENAI_KEYS)
 
 

@@ -31,10 +31,10 @@ def report_data(
 ) -> dict:  # JSON
     "Everything that the page draws from"
     kept = np.unique(np.linspace(0, len(runs.snapshot_steps) - 1, min(check_whole("steps", steps), len(runs.snapshot_steps))).round().astype(int))
-    order = np.argsort(runs.lambdas)
-    lambdas, images = [runs.lambdas[r] for r in order], range(len(scenes))
+    lambdas, images = runs.sorted_keys(), range(len(scenes))
+    order = [runs.run(key) for key in lambdas]
     views = [[[scenes.view(b, runs.text_features[k, r]) for b in images] for r in order] for k in kept]
-    zero = [scenes.view(b, runs.zero_shot) for b in images]
+    zero = [scenes.view(b, runs.text(None)) for b in images]
     maps = np.stack([v.cam for step in views for run in step for v in run]).reshape(len(kept), len(order), len(scenes), *zero[0].cam.shape)
     every = np.concatenate([maps.reshape(-1, *maps.shape[2:]), np.stack([v.cam for v in zero])[None]])  # [K * R + 1, B, h, w]
     top = every.max((0, 2, 3), keepdims=True)
@@ -73,8 +73,10 @@ def save_report(
     scenes = prepare(runs, split, images) if scenes is None else scenes
     script, style = ((ASSETS / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     data = json.dumps(report_data(runs, scenes), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    if title is None: title = "CoOp and ProGrad, side by side" if {*runs.steps["rule"]} <= {"coop", "prograd"} else f"{', '.join(dict.fromkeys(runs.steps['rule']))}, side by side"
-    what = "lambda" if {*runs.steps["rule"]} <= {"coop", "prograd"} else "strength"
+    rules = list(dict.fromkeys(map(runs.rule, runs.keys)))
+    known, named = {*rules} <= {"coop", "prograd"}, any(isinstance(key, str) for key in runs.keys)
+    if title is None: title = "CoOp and ProGrad, side by side" if known else f"{', '.join(rules)}, side by side"
+    what = "lambda" if known else "method" if named else "strength"
     fields = {"title": html.escape(title), "strength": what, "masks": scenes.about_masks() and f"; {html.escape(scenes.about_masks())}", "what": html.escape(repr(runs)), "style": style, "script": script, "data": data, "summary": _summary(runs), "still": _still(runs, scenes),
               "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
               "images": "".join(f"<option value='{i}'>{html.escape(n)}</option>" for i, n in enumerate(scenes.names)), "lambdas": len(runs) - 1, "steps": len(json.loads(data)["steps"]) - 1}
@@ -92,7 +94,7 @@ def _hash(content): return f"'sha256-{base64.b64encode(hashlib.sha256(content.en
 def _summary(runs):
     "The last step of every run, as a table"
     columns = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "loss_ce": "cross-entropy", "loss_kl": "divergence"}
-    final, rates = runs.final().sort_index(), runs.conflicts()
+    final, rates = runs.final().loc[runs.sorted_keys()], runs.conflicts()
     show = lambda x: "-" if np.isnan(x) else f"{x:.2f}"
     rows = [[runs.name(lam, "words"), *(show(final.loc[lam, c]) for c in columns), "-" if np.isnan(rates[lam]) else f"{rates[lam]:.0%}"] for lam in final.index]
     zero = [runs.zero_shot_accuracy.get(s, np.nan) for s in ("same", "shifted", "new")]
@@ -103,7 +105,7 @@ def _summary(runs):
 
 def _still(runs, scenes):
     "The end of training as pictures, for readers without JavaScript"
-    prompts = [("zero-shot CLIP", runs.zero_shot, ZERO_SHOT), *((runs.name(lam, "words"), runs.text(lam), run_colour(runs, lam)) for lam in sorted({min(runs.lambdas), max(runs.lambdas)}))]
+    prompts = [("zero-shot CLIP", runs.text(None), ZERO_SHOT), *((runs.name(key, "words"), runs.text(key), run_colour(runs, key)) for key in runs.ends())]
     figures = []
     for b, name in enumerate(scenes.names):
         views, mask = [scenes.view(b, text) for _, text, _ in prompts], None if scenes.masks is None else scenes.masks[b]

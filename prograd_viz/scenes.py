@@ -318,8 +318,10 @@ def strips(
     dpi: int = 100,  # Of the pictures
 ) -> dict:  # Name -> Strip
     "What happens over the steps: cosine, cosine within each context vector, accuracies"
-    both = lambda lam: list(dict.fromkeys([*([0.0] if 0.0 in runs.lambdas else []), lam]))
-    drawings = {"cosine": lambda lam: plot_cosine(runs, both(lam)), "tokens": lambda lam: plot_token_cosines(runs, lam)}
+    coop = [key for key in runs.keys if runs.rule(key) == "coop"]
+    both = lambda lam: list(dict.fromkeys([*coop, lam]))
+    drawings = {"cosine": lambda lam: plot_cosine(runs, both(lam))}
+    if runs.token_cos.shape[2]: drawings["tokens"] = lambda lam: plot_token_cosines(runs, lam)
     if runs.tested: drawings["accuracy"] = lambda lam: plot_accuracy([runs], runs.tested, both(lam))
     return {name: Strip(draw, dpi) for name, draw in drawings.items()}
 

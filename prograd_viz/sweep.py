@@ -213,7 +213,7 @@ def _rows(runs):
     rows = [{"method": "zero-shot", "lam": np.nan, **{f"acc_{k}": v for k, v in runs.zero_shot_accuracy.items()}}]
     for lam in runs.lambdas:
         numbers = {k: v for k, v in final.loc[lam].items() if k.startswith(("acc_", "loss_"))}
-        method = {"method": run_name(final.loc[lam, "rule"], lam), "lam": lam}
+        method = {"method": runs.name(lam), "lam": lam}
         rows.append(method | numbers | {k: v[lam] for k, v in shares.items()})
     return pd.DataFrame(rows).dropna(axis=1, how="all")
 

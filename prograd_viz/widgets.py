@@ -29,7 +29,7 @@ from PIL import Image
 from .checks import check_in_range, check_known
 from .images import open_image
 from .plots import run_colour
-from .runs import Runs
+from .runs import Cancel, Runs
 from .scenes import EXPLAINED, Scenes, beside, encode, join_scenes, layer_names, paint, paint_plane, prepare, scene_parts, strips
 from .training import train_more
 
@@ -73,10 +73,12 @@ class Dial:
     ):
         "Take a run set, whose lambdas become the places of a new slider: the browser's would not notice further ones"
         self.runs, self.strips = runs, strips(runs)
-        lambdas = sorted(runs.lambdas)
-        options = [(f"{x:g}" + (" (CoOp)" if runs.rule(x) == "coop" else ""), x) for x in lambdas]
-        self.what, tip = ("lambda", "How much of the conflict ProGrad removes; the trained values") if runs.rule(lambdas[-1]) in ("coop", "prograd") else ("strength", f"Strength of {runs.rule(lambdas[-1])}; the trained values")
-        self.lam = _slider(options, lambdas[-1] if lam is None else runs.lambdas[runs.run(lam)], self.what, tip)
+        keys, rules = runs.sorted_keys(), {runs.rule(key) for key in runs.keys}
+        named = lambda key: key if isinstance(key, str) else f"{key:g}" + (" (CoOp)" if runs.rule(key) == "coop" else "")
+        if rules <= {"coop", "prograd"}: self.what, tip = "lambda", "How much of the conflict ProGrad removes; the trained values"
+        elif any(isinstance(key, str) for key in keys): self.what, tip = "method", "Which of the recorded methods to look at"
+        else: self.what, tip = "strength", f"Strength of {runs.rule(keys[-1])}; the trained values"
+        self.lam = _slider([(named(key), key) for key in keys], keys[-1] if lam is None else runs.keys[runs.run(lam)], self.what, tip)
         self._lam_place.children = [self.lam]
         for see in self._watchers: self.lam.observe(see, "value")
 
@@ -109,7 +111,7 @@ class Dial:
     @property
     def record(self) -> pd.DataFrame:
         "The steps of the run at this lambda"
-        return self.runs.steps[self.runs.steps["run"] == self.runs.run(self.lam.value)]
+        return self.runs.record(self.lam.value)
 
     @property
     def row(self) -> pd.Series | None:
@@ -180,17 +182,25 @@ def step_panels(
 def _token_words(dial):
     "The cosine within each context vector, in words"
     if dial.step.value == 0: return "no gradients yet"
-    cosines = dial.runs.token_cos[dial.step.value - 1, dial.runs.run(dial.lam.value)]
+    if dial.row is None: return "this step was not recorded"
+    row = int(np.flatnonzero(dial.record["step"] == dial.step.value)[0])
+    cosines = dial.runs.token_cos[row, dial.runs.run(dial.lam.value)]
     return "cosine within context vector " + ", ".join(f"{m}: " + ("none" if np.isnan(c) else f"{c:+.2f}") for m, c in enumerate(cosines, 1))
 
 
 def _accuracy_words(dial):
     "The last accuracies measured, in words"
     def of(lam):
-        record = dial.runs.steps[(dial.runs.steps["run"] == dial.runs.run(lam)) & (dial.runs.steps["step"] <= dial.step.value)]
+        record = dial.runs.record(lam)
+        record = record[record["step"] <= dial.step.value]
         known = {s: record[f"acc_{s}"].dropna() for s in ("train", "same", "shifted", "new", "style")}
         return ", ".join(f"{s} {v.iloc[-1]:.0%}" for s, v in known.items() if len(v)) or "not measured yet"
-    return "accuracy of " + "; ".join(f"{dial.runs.name(lam, 'words')}: {of(lam)}" for lam in dict.fromkeys([*([0.0] if 0.0 in dial.runs.lambdas else []), dial.lam.value]))
+    return "accuracy of " + "; ".join(f"{dial.runs.name(lam, 'words')}: {of(lam)}" for lam in dict.fromkeys([*_coop(dial.runs), dial.lam.value]))
+
+
+def _coop(runs):
+    "The key of CoOp, where it was trained"
+    return [key for key in runs.keys if runs.rule(key) == "coop"]
 
 # %% ../nbs/09_widgets.ipynb #1e803432
 def _shown_as(ui, what):
@@ -316,7 +326,7 @@ class Gallery:
 
     def prompts(self) -> dict:  # Name -> lambda, None for zero-shot CLIP
         "The prompts to compare: zero-shot CLIP, CoOp (or strength 0) where it was trained, and the dial's"
-        lams = dict.fromkeys([None, *([0.0] if 0.0 in self.dial.runs.lambdas else []), self.dial.lam.value])
+        lams = dict.fromkeys([None, *_coop(self.dial.runs), self.dial.lam.value])
         return {self.dial.runs.name(lam, "words"): lam for lam in lams}
 
     def views(
@@ -353,7 +363,7 @@ class Gallery:
         picture, mask, views = scenes.pictures[b], None if scenes.masks is None else scenes.masks[b], self.views(scenes, b)
         top = max(v.cam.max() for v in views.values())
         panels = [paint(picture, mask=mask, side=side), *(paint(picture, v.cam, top, mask, self.strength.value, side) for v in views.values())]
-        most = len({None, *([0.0] if 0.0 in self.dial.runs.lambdas else []), max(self.dial.runs.lambdas)})
+        most = 1 + len(self.dial.runs.ends())
         panels += [Image.new("RGB", (side, side), "white")] * (1 + most - len(panels))  # at lambda 0 there is one less: nothing moves
         return beside(panels, ["image", *views] if titles else [], ["#222222", *(run_colour(self.dial.runs, lam) for lam in self.prompts().values())])
 
@@ -410,7 +420,8 @@ def compare(
     a, b = (_with_gallery(dial, Gallery(dial, s), {"cosine": step_panels(dial)["cosine"]}) for dial, s in zip(dials, scenes))
     nearest = lambda options, value: min(options, key=lambda x: abs(x - value))
     a.dial.step.observe(lambda change: setattr(b.dial.step, "value", nearest(b.dial.step.options, change["new"])), "value")
-    a.dial.lam.observe(lambda change: setattr(b.dial.lam, "value", nearest(b.dial.runs.lambdas, change["new"])), "value")
+    near = lambda key: key if key in b.dial.runs.keys or isinstance(key, str) else nearest([k for k in b.dial.runs.keys if not isinstance(k, str)], key)
+    a.dial.lam.observe(lambda change: setattr(b.dial.lam, "value", near(change["new"])), "value")
     first, second = a.panels["maps"], b.panels["maps"]
     first.image.observe(lambda change: setattr(second.image, "index", min(first.image.index, len(second.scenes) - 1)), "value")
     first.explain.observe(lambda change: setattr(second.explain, "value", change["new"]) if change["new"] in second.explain.options else None, "value")
@@ -443,7 +454,7 @@ class Work:
         self,
         what: str,  # For the reader
         total: int,  # Ticks until it is done
-        work,  # Function of `tick`, run in the thread; tick() moves the bar, or raises KeyboardInterrupt if the work was cancelled
+        work,  # Function of `tick`, run in the thread; tick() moves the bar, or raises Cancel if the work was cancelled
         done,  # Function of what `work` returned, run on the kernel's thread
     ):
         "Begin; what is under way is not disturbed"
@@ -454,12 +465,12 @@ class Work:
         self.watch(True)
 
         def tick():
-            if self._stopped: raise KeyboardInterrupt
+            if self._stopped: raise Cancel
             self.bar.value = 100 * next(ticks) // total
 
         def run():
             try: self._left = lambda result=work(tick): (self.say(""), done(result))
-            except KeyboardInterrupt: self._left = lambda: self.say(f"cancelled: {what}")
+            except Cancel: self._left = lambda: self.say(f"cancelled: {what}")
             except Exception as e: self._left = lambda e=e: self._fail(what, e)
             self.soon(self._finish)
 
@@ -539,7 +550,7 @@ class Explorer:
         layers = layer_names(runs.clip) if able else []
         self.layer = widgets.Dropdown(options=["default", *dict.fromkeys([*layers, *([layer] if layer else [])])], value=layer or "default", tooltip=tip("The layer of the image tower that maps are read from"), **narrow)
         self.photos = widgets.FileUpload(accept="image/*", multiple=True, description="your photos", icon="", tooltip=tip("Look at photos of your own"), layout={"width": "auto"})
-        self.new = widgets.BoundedFloatText(value=0.25, min=0, max=1 if self.dial.what == "lambda" else 1e6, step=0.05, description=f"new {self.dial.what}", style={"description_width": "82px"}, tooltip=tip("A lambda to train, from 0 to 1" if self.dial.what == "lambda" else f"A strength of {runs.config['rule']} to train"), layout={"width": "155px"})
+        self.new = widgets.BoundedFloatText(value=0.25, min=0, max=1 if self.dial.what == "lambda" else 1e6, step=0.05, description=f"new {self.dial.what}", style={"description_width": "82px"}, tooltip=tip("A lambda to train, from 0 to 1" if self.dial.what == "lambda" else f"A strength of {runs.rule(runs.sorted_keys()[-1])} to train"), layout={"width": "155px"})
         self.train = _button("train it", tip("Train this lambda just as the others were, and add it to the slider"))
         self.keep = _button("save", "Save what is on screen: a picture at print resolution and a table")
         self._slow = [self.split, self.layer, self.photos, self.new, self.train]
@@ -625,14 +636,14 @@ class Explorer:
         "Train a further lambda in the background, just as the others were, and go there; one that is trained is gone to at once"
         if self.dial.what == "lambda": check_in_range("lambda", lam, 0, 1)
         if np.isclose(lam, self.runs.lambdas).any():
-            self.dial.lam.value = self.runs.lambdas[self.runs.run(lam)]
+            self.dial.lam.value = self.runs.keys[self.runs.run(lam)]
             return self.work.say(f"{self.dial.what} {lam:g} was already trained")
 
         def work(tick):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "interrupted after")  # the explorer says so itself
                 more = train_more(self.runs, [lam], callbacks=[lambda step, record: tick()], progress=False)
-            if more is self.runs: raise KeyboardInterrupt
+            if more is self.runs: raise Cancel
             return more
 
         def done(more):

@@ -65,6 +65,7 @@ def read_context_words(
 
 def _contexts_of(runs, lam, name):
     "Contexts of a run over the snapshots, [K, M, D]"
+    runs.check_contexts()
     contexts = runs.contexts[:, runs.run(lam)]
     if (contexts.ndim == 4) != (name is not None): raise ValueError(f"{'class-specific contexts: name one of the classes' if name is None else 'a unified context has no class of its own: leave name at None'}, got name={name!r}")
     return contexts if name is None else contexts[:, runs.classes.index(check_known("class", name, runs.classes))]
@@ -79,12 +80,12 @@ def _snapshots(runs, steps):
 @figure
 def plot_words(
     runs: Runs,  # With its model in memory
-    lambdas: list | None = None,  # Which runs; None for the first and the last
+    lambdas: list | None = None,  # Which runs, by lambda or name; None for the first and the last
     steps: int | list = 30,  # How many snapshots, evenly spread, or the steps
     name: str | None = None,  # A class, whose own context to read; None for a unified context
 ) -> Figure:
     "Drift of every context vector and its distance to the nearest token, a panel per vector"
-    lambdas = sorted({min(runs.lambdas), max(runs.lambdas)}) if lambdas is None else [runs.lambdas[runs.run(x)] for x in lambdas]
+    lambdas = runs.ends() if lambdas is None else [runs.keys[runs.run(x)] for x in lambdas]
     tables = {lam: read_context_words(runs, lam, steps, 1, name) for lam in lambdas}
     vectors = sorted(tables[lambdas[0]]["vector"].unique())
     columns = min(4, len(vectors))

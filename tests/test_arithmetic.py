@@ -81,7 +81,9 @@ def test_features_that_are_not_finite_are_evaluated_as_nan(clip, task):
     got = Evaluator(clip, task, prompts, task.template).accuracies(prompts.start[None], torch.full((1, 6, text.shape[-1]), torch.nan))
     assert np.isnan(got["same"]).all() and np.isnan(got["train"]).all()
     shares = foreground(replace(runs, text_features=np.full_like(text, np.nan)), images=2, random_directions=1)
-    assert shares["share"].isna().equals(shares["lam"].notna()) and shares["hit"].isna().equals(shares["lam"].notna())
+    tuned = shares["lam"].notna()
+    assert shares.loc[tuned, ["share", "hit"]].isna().all(axis=None) and not shares.loc[tuned, "empty"].any()
+    assert shares.loc[~tuned, "share"].isna().equals(shares.loc[~tuned, "empty"]), "others are NaN where their map is empty alone"
 
 
 def test_a_map_of_nan_has_no_measure():

@@ -36,7 +36,8 @@ from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.protocols import base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, paper_table
 from prograd_viz.report import report_data, save_report
 from prograd_viz.runs import load_runs, save_runs
-from prograd_viz.store import Folder, Manifest, Writer, check_size, read_manifest, read_rows, repair, verify
+from prograd_viz.runs import Recorder
+from prograd_viz.store import Contents, Folder, Part, PartFile, Writer, read_contents, repair, verify
 from prograd_viz.published import export_prompt, load_published, read_context
 from prograd_viz.rules import check_strengths, find_rule, steering
 from prograd_viz.study import Study, study
@@ -44,7 +45,7 @@ from prograd_viz.scenes import Scenes, prepare, scene_parts
 from prograd_viz.summary import interval_of, summarise
 from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
 from prograd_viz.tasks import few_shot, folder_task, frame_task, pocket_task, torchvision_task, toy_pets
-from prograd_viz.training import train, train_more, train_together
+from prograd_viz.training import Before, Recipe, Training, train, train_more
 from prograd_viz.widgets import Dial, Explorer, Gallery, compare, explore, show_maps
 from prograd_viz.words import nearest_tokens, plot_words, read_context_words
 
@@ -72,14 +73,17 @@ def w(clip, tiny, task, bare, tmp_path_factory):
     runs = train(clip, task, [0, 1], epochs=2, batch_size=8, views=0, progress=False)
     toy = toy_pets(tmp / "toy", per_class=6)
     for name in ("stored", "torn", "flipped", "headless", "bare"): runs.save(tmp / name)
-    for name, file, spoil in (("torn", "record.safetensors", lambda b: b[:-1]), ("flipped", "contexts.safetensors", lambda b: b[:600] + bytes([b[600] ^ 1]) + b[601:]), ("headless", "manifest.json", lambda b: b"{}")):
+    first = "part-00001.safetensors"
+    at = read_contents(Folder.of(tmp / "stored")).parts[0].span("contexts")[0] + 9
+    flip = lambda b: b[:at] + bytes([b[at] ^ 1]) + b[at + 1:]
+    for name, file, spoil in (("torn", first, lambda b: b[:-1]), ("flipped", first, flip), ("headless", "run.json", lambda b: b"{}")):
         (tmp / name / file).write_bytes(spoil((tmp / name / file).read_bytes()))
-    (tmp / "bare" / "zero_shot.safetensors").unlink()
+    (tmp / "bare" / first).unlink()
     (tmp / "swept").mkdir(), (tmp / "swept" / "sweep.json").write_text("{}")
     (tmp / "begun").mkdir(), (tmp / "others").mkdir()
-    (tmp / "others" / "config.json").write_text("mine")
+    (tmp / "others" / "part-00001.safetensors").write_text("mine")
     (tmp / "linked").mkdir()
-    os.symlink("/etc/hostname", tmp / "linked" / "manifest.json")
+    os.symlink("/etc/hostname", tmp / "linked" / "run.json")
     image, mask = render(Scene("dog", "sand"))
     return SimpleNamespace(clip=clip, vit=tiny(precision="fp32"), task=task, bare=bare, tmp=tmp, pets=pets, toy=toy, configured=tmp / "configured", runs=runs, image=image, mask=mask,
                            g=torch.ones(1, 2, 3), names=["dog", "cat"], empty=Task("empty", Split([], [], task.classes), {}))
@@ -88,25 +92,34 @@ def w(clip, tiny, task, bare, tmp_path_factory):
 SHORT = {"epochs": 2, "batch_size": 8, "views": 0, "progress": False}  # as w.runs were trained
 
 
-def table(w): return read_manifest(Folder.of(w.tmp / "stored")).tables["contexts"]
+def part(w): return read_contents(Folder.of(w.tmp / "stored")).parts[0]
 
 
 def written(w, call):
     "Try something with a writer of a folder of its own"
-    folder = Path(tempfile.mkdtemp(dir=w.tmp))
-    rows = {"record": ("F64", (2, 3), 5), "contexts": ("F32", (2, 4), 5), "text_features": ("F32", (2, 5, 7), 5)}
-    about = {"columns": {"step": "int64"}, "order": ["run", "rule", "lam", "seed", "step"], "runs": [{"rule": "coop", "lam": 0.0, "seed": 1}] * 2}
-    with Writer(folder) as writer:
-        writer.begin(about, np.ones((5, 7), np.float32), rows, 5)
+    with Writer(Path(tempfile.mkdtemp(dir=w.tmp))) as writer:
+        writer.begin({}, 5)
         call(writer)
 
 
 def block(**changed):
-    "One step for `written`"
-    return {"record": np.ones((1, 2, 3)), "snapshot_steps": [0], "contexts": np.ones((1, 2, 4)), "text_features": np.ones((1, 2, 5, 7))} | changed
+    "One step for `Writer.add`"
+    rows = {"record": np.ones((1, 2, 3)), "token_cos": np.ones((1, 2, 4))}
+    states = {"contexts": np.ones((1, 2, 4, 3)), "text_features": np.ones((1, 2, 5, 7))} | changed
+    return {"steps": [1], "snapshots": [0], "rows": rows, "states": states, "once": {}}
 
 
-def sealed(text): return b'{"sha256":"%s","manifest":%s}\n' % (hashlib.sha256(text).hexdigest().encode(), text)
+def recorder(**options): return Recorder(["cat", "dog"], ["CoOp", "mine"], **options)
+
+
+def logged(**options):
+    "What a recorder says to a second step"
+    record = Recorder(["cat", "dog"], "mine")
+    record.log(1, context=torch.zeros(4, 8), g_d=torch.zeros(4, 8), text_features=torch.zeros(2, 6))
+    record.log(**{"step": 2} | options)
+
+
+def sealed(text): return b'{"sha256":"%s","run":%s}\n' % (hashlib.sha256(text).hexdigest().encode(), text)
 
 
 def own_task(w): return replace(w.bare, train=replace(w.bare.train, labels=[0, 1], images=w.bare.train.images[:2], classes=("cat", "dog"), masks=None), tests={})
@@ -200,20 +213,22 @@ BAD = {
               (lambda w: train(w.clip, w.bare, epochs=0), "epochs must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, epochs=1.5), "1.5"), (lambda w: train(w.clip, w.bare, batch_size=0), "batch_size must be at least 1, got 0"),
               (lambda w: train(w.clip, w.bare, lr=-1), "lr must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, lr=nan), "nan"), (lambda w: train(w.clip, w.bare, momentum=-1), "momentum must be at least 0, got -1"),
               (lambda w: train(w.clip, w.bare, weight_decay=-1), "weight_decay must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, temperature=0), "temperature must be at least 0.001, got 0"), (lambda w: train(w.clip, w.bare, views=-1), "views must be at least 0, got -1"),
-              (lambda w: train(w.clip, w.bare, seed=-1), "seed must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, n_ctx=99), "n_ctx=99"), (lambda w: train(w.clip, w.bare, init="random", n_ctx=0), "got 0"),
+              (lambda w: train(w.clip, w.bare, seed=-1), "seed must be in [0, 18446744073709551615], got -1"), (lambda w: train(w.clip, w.bare, n_ctx=99), "n_ctx=99"), (lambda w: train(w.clip, w.bare, init="random", n_ctx=0), "got 0"),
               (lambda w: train(w.clip, w.bare, class_specific=True), "init='random'"), (lambda w: train(w.clip, w.bare, teacher="a photo"), "'a photo'"), (lambda w: train(w.clip, w.bare, teacher=[]), "[]"),
               (lambda w: train(w.clip, w.bare, eps_rel=-1), "eps_rel must be at least 0, got -1"), (lambda w: train(w.clip, w.bare, evaluate_every=0), "evaluate_every must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, snapshot_every=-2), "-2"),
               (lambda w: train(w.clip, w.bare, snapshot_every=0), "snapshot_every must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, lr=inf), "inf"), (lambda w: train(w.clip, w.bare, warmup_lr=-1), "warmup_lr must be at least 0, got -1"),
               (lambda w: train(w.clip, w.empty), "no training images"), (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / "weights.pt"), "weights.pt' is a file; name a folder"),
-              (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / "stored"), "stored' holds a run set"), (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / "others"), "config.json in"),
+              (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / "stored"), "stored' holds a run set"), (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / "others"), "part-00001.safetensors in"),
               (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / "begun", checkpoint_every=0), "checkpoint_every must be at least 1, got 0"), (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / "begun", checkpoint_every=2.5), "2.5"),
               (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / "begun", checkpoint_every=nan), "nan"), (lambda w: train(w.clip, w.bare, **SHORT, out="/proc/none"), "cannot write '/proc/none'"),
-              (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / ("x" * 300)), "x" * 300), (lambda w: train(w.clip, w.task, **SHORT | {"epochs": 3}, out=w.tmp / "stored", resume=True), "epochs was 2, now 3"),
-              (lambda w: train(w.clip, w.task, **SHORT, out=w.tmp / "headless", resume=True), "manifest.json in"), (lambda w: train(w.clip, w.bare, resume=True), "resume=True"), (lambda w: train(w.clip, w.bare, checkpoint_every=7), "checkpoint_every=7"),
+              (lambda w: train(w.clip, w.bare, **SHORT, out=w.tmp / ("x" * 300)), "x" * 300), (lambda w: train(w.clip, w.task, **SHORT | {"epochs": 3}, out=w.tmp / "stored", resume=True), "epochs: 2 on disk, 3 given"),
+              (lambda w: train(w.clip, w.task, **SHORT, out=w.tmp / "headless", resume=True), "run.json in"), (lambda w: train(w.clip, w.bare, resume=True), "resume=True"), (lambda w: train(w.clip, w.bare, checkpoint_every=7), "checkpoint_every=7"),
               (lambda w: train(w.clip, w.bare, **SHORT, out="memory://x"), "'/x' is not on this machine")],
     "train_more": [(lambda w: train_more(w.runs, [1.5]), "1.5"), (lambda w: train_more(w.runs, []), "no lambda"), (lambda w: train_more(w.runs, [w.runs.lambdas[0]]), "already trained"),
                    (lambda w: train_more(replace(w.runs, clip=None), [0.3]), "no model and task")],
-    "Runs.join": [(lambda w: w.runs.join(w.runs), "both hold lambda"), (lambda w: w.runs.join(replace(w.runs, lambdas=(0.3, 0.4)[:len(w.runs)], classes=("x",))), "'x'")],
+    "Runs.join": [(lambda w: w.runs.join(w.runs), "both hold CoOp"), (lambda w: w.runs.join(replace(w.runs, methods=("a", "b"), classes=("x",))), "'x'")],
+    "Runs.record": [(lambda w: w.runs.record(0.3), "0.3"), (lambda w: w.runs.record("min"), "unknown method 'min'")],
+    "Runs.export": [(lambda w: w.runs.export(w.tmp / "weights.pt"), "weights.pt")],
     "Runs.run": [(lambda w: w.runs.run(0.3), "0.3"), (lambda w: w.runs.text(nan), "nan")],
     "Runs.save": [(lambda w: w.runs.save(w.tmp / "stored"), "stored' holds a run set"), (lambda w: w.runs.save(w.tmp / "weights.pt"), "weights.pt' is a file"), (lambda w: w.runs.save("zzz://there"), "'zzz://there'"), (lambda w: w.runs.save("/proc/none"), "'/proc/none'"),
                   (lambda w: w.runs.save(w.tmp / "weights.pt" / "below"), "weights.pt/below"), (lambda w: w.runs.save(w.tmp / "others"), "is not of a run set; name an empty folder")],
@@ -222,26 +237,33 @@ BAD = {
     "load_runs": [(lambda w: load_runs(w.tmp / "stored", w.vit), "is not the model of these runs, pocket"), (lambda w: load_runs(w.tmp / "stored", w.clip, own_task(w)), "the task about 2 from 'cat'"),
                   (lambda w: load_runs(w.tmp / "swept"), "is a sweep, not a run set; load_sweep("),
                   (lambda w: load_runs(w.tmp / "absent"), "no run set in"), (lambda w: load_runs(w.tmp / "weightless"), "weightless"), (lambda w: load_runs(w.tmp / "weights.pt"), "weights.pt"), (lambda w: load_runs("memory://nothing"), "nothing"),
-                  (lambda w: load_runs("zzz://there"), "'zzz://there'"), (lambda w: load_runs(w.tmp / "torn"), "record.safetensors in"), (lambda w: load_runs(w.tmp / "headless"), "does not match its own hash"), (lambda w: load_runs(w.tmp / "bare"), "zero_shot.safetensors in"),
-                  (lambda w: np.asarray(load_runs(w.tmp / "flipped").contexts), "row 0 does not match its hash"), (lambda w: load_runs(w.tmp / "linked"), "is a link")],
+                  (lambda w: load_runs("zzz://there"), "'zzz://there'"), (lambda w: load_runs(w.tmp / "torn"), "part-00001.safetensors in"), (lambda w: load_runs(w.tmp / "headless"), "does not match its own hash"), (lambda w: load_runs(w.tmp / "bare"), "it is missing"),
+                  (lambda w: np.asarray(load_runs(w.tmp / "flipped").contexts), "its contexts do not match their hash"), (lambda w: load_runs(w.tmp / "linked"), "is not a plain file")],
     "verify": [(lambda w: verify(w.tmp / "absent"), "absent"), (lambda w: verify("zzz://there"), "'zzz://there'")],
-    "repair": [(lambda w: repair(w.tmp / "weights.pt"), "weights.pt' is a file"), (lambda w: repair("memory://nothing"), "not on this machine"), (lambda w: repair(w.tmp / "weightless"), "no run set in")],
-    "read_manifest": [(lambda w: read_manifest(Folder.of(w.tmp / "weightless")), "weightless"), (lambda w: read_manifest(Folder.of(w.tmp / "linked")), "is a link")],
-    "Manifest.open": [(lambda w: Manifest.open(b"", "it"), "it is damaged"), (lambda w: Manifest.open(sealed(b"[]"), "it"), "it does not describe a run set"), (lambda w: Manifest.open(sealed(b'{"format":9}'), "it"), "format 9"),
-                      (lambda w: Manifest.open(sealed(b"[" * 100_000), "it"), "it does not describe a run set"), (lambda w: Manifest.open(sealed(b'{"format":1}'), "it"), "'about'")],
+    "repair": [(lambda w: repair(w.tmp / "weights.pt"), "it is a file; name its folder"), (lambda w: repair("memory://nothing"), "not on this machine"), (lambda w: repair(w.tmp / "weightless"), "no run set in")],
+    "read_contents": [(lambda w: read_contents(Folder.of(w.tmp / "weightless")), "weightless"), (lambda w: read_contents(Folder.of(w.tmp / "linked")), "is not a plain file")],
+    "Contents.unseal": [(lambda w: Contents.unseal(b"", "it"), "it is damaged"), (lambda w: Contents.unseal(sealed(b"[]"), "it"), "it does not describe a run set"),
+                        (lambda w: Contents.unseal(sealed(b'{"format":9}'), "it"), "format 9"), (lambda w: Contents.unseal(sealed(b"[" * 100_000), "it"), "it does not describe a run set"),
+                        (lambda w: Contents.unseal(sealed(b'{"format":2}'), "it"), "'about'")],
     "Folder.of": [(lambda w: Folder.of("zzz://there"), "'zzz://there'")],
-    "Folder.size": [(lambda w: Folder.of(w.tmp / "linked").size("manifest.json"), "manifest.json in"), (lambda w: Folder.of(w.tmp).size("pets"), "no plain file")],
+    "Folder.size": [(lambda w: Folder.of(w.tmp / "linked").size("run.json"), "run.json in"), (lambda w: Folder.of(w.tmp).size("pets"), "not a plain file")],
     "Folder.read": [(lambda w: Folder.of(w.tmp / "stored").read("absent", 0, 1), "absent")],
     "Folder.held": [(lambda w: Folder.of(w.tmp / "stored").held("absent"), "absent")],
-    "Table.read": [(lambda w: table(w).read(Folder.of(w.tmp / "flipped"), 0), "row 0 does not match its hash"), (lambda w: table(w).read(Folder.of(w.tmp / "stored"), 99), "row 99 is cut off")],
-    "read_rows": [(lambda w: read_rows(Folder.of(w.tmp / "flipped"), table(w)), "row 0 does not match"), (lambda w: read_rows(Folder.of(w.tmp / "stored"), replace(table(w), row=(2**15, 2**13), digests="0" * 640)), "too many for a record")],
-    "check_size": [(lambda w: check_size(Folder.of(w.tmp / "stored"), replace(table(w), row=(9, 9, 9)), True), "expected"), (lambda w: check_size(Folder.of(w.tmp / "weightless"), table(w), True), "it has 0 bytes")],
-    "Writer.refuse_taken": [(lambda w: Writer(w.tmp / "others").refuse_taken(), "config.json in")],
-    "Writer.begin": [(lambda w: written(w, lambda writer: writer.begin({}, np.ones(2), {}, 1)), "holds a run set"), (lambda w: written(w, lambda writer: writer.begin({}, np.ones(2), {"contexts": ("F64", (2**20, 2**10), 1)}, 1)), "8,589,934,592 bytes"),
-                     (lambda w: written(w, lambda writer: writer.begin({}, np.ones(2), {"record": ("F64", (1, 1), 10**6)}, 1)), "64,000,000 bytes")],
+    "PartFile.check": [(lambda w: PartFile(Folder.of(w.tmp / "flipped"), part(w)).check(), "its contexts do not match their hash")],
+    "PartFile.tensor": [(lambda w: PartFile(Folder.of(w.tmp / "flipped"), part(w)).tensor("contexts", 0), "its contexts do not match"), (lambda w: PartFile(Folder.of(w.tmp / "torn"), part(w)), "bytes, expected")],
+    "Writer.refuse_taken": [(lambda w: Writer(w.tmp / "others").refuse_taken(), "part-00001.safetensors in")],
+    "Writer.begin": [(lambda w: Writer(w.tmp / "stored").begin({}), "holds a run set; continue it with resume=True")],
     "Writer.resume": [(lambda w: Writer(w.tmp / "weightless").resume(), "no run set in")],
-    "Writer.append": [(lambda w: written(w, lambda writer: writer.append(**block(contexts=np.ones((1, 2, 5))))), "(2, 5), expected (2, 4)"), (lambda w: written(w, lambda writer: writer.append(**block(record=np.ones((1, 3))))), "(3,), expected (2, 3)"),
-                      (lambda w: written(w, lambda writer: writer.append(**block(text_features=np.full((1, 2, 5, 7), nan)))), "text features hold NaN")],
+    "Writer.add": [(lambda w: written(w, lambda writer: writer.add(**block(text_features=np.full((1, 2, 5, 7), nan)))), "text features hold NaN"),
+                   (lambda w: written(w, lambda writer: writer.add(**block(contexts=np.ones((1, 2, 4, 3), np.float16)))), "got float16")],
+    "Recorder.log": [(lambda w: logged(step=1), "step 1 comes after step 1"), (lambda w: logged(step=0), "got 0"), (lambda w: logged(context=torch.zeros(5, 8)), "context had (4, 8) before"),
+                     (lambda w: logged(g_g=torch.zeros(4, 9)), "a gradient had (4, 8) before"), (lambda w: logged(text_features=torch.zeros(3, 6)), "do not fit 2 classes"), (lambda w: logged(method="yours"), "unknown method 'yours'"),
+                     (lambda w: logged(loss_ce=torch.zeros(3)), "loss_ce has shape (3,)"), (lambda w: recorder().log(1, context=torch.zeros(3, 4, 8)), "must be the 2 methods CoOp, mine")],
+    "Recorder.end": [(lambda w: recorder().end(context=torch.zeros(3, 4, 8)), "must be the 2 methods")],
+    "Training.recorder": [(lambda w: Training(w.clip, w.bare, [0], Recipe().checked(w.bare)).recorder(w.tmp / "stored"), "holds a run set")],
+    "Recipe.checked": [(lambda w: Recipe(batch_size=0).checked(w.bare), "got 0"), (lambda w: Recipe(rule="sun").checked(w.bare), "did you mean 'sum'")],
+    "Before.read": [(lambda w: Before.read(w.tmp / "headless"), "run.json in")],
+    "Before.complete": [(lambda w: Before.read(w.tmp / "stored").complete(Training(w.clip, w.bare, [0, 1], Recipe(lr=3).checked(w.bare))), "lr: 0.002 on disk, 3.0 given")],
     "Study.paired": [(lambda w: Study([], pd.DataFrame(), pd.DataFrame({"lam": [0.0], "seed": [1]})).paired(0.5), "0.5")],
     "Runs.snapshot": [(lambda w: w.runs.snapshot(99), "99"), (lambda w: w.runs.text(1, -1), "-1")],
     "target_layer": [(lambda w: target_layer(w.clip, "trunk.layer4"), "'trunk.layer4'")],
@@ -288,7 +310,6 @@ BAD = {
     "sweep": [(lambda w: sweep({"shots": 1}, w.tmp / "sweep", engine="slurm"), "unknown engine 'slurm'"), (lambda w: sweep({"shots": 1}, w.tmp / "sweep", threads=0), "got 0"), (lambda w: sweep(None, w.tmp / "no-sweep"), "no-sweep"),
               (lambda w: sweep({"shots": 1}, w.tmp / "sweep", gpus=1, progress=False), "gpus=1"), (lambda w: sweep({"shots": 1}, w.tmp / "sweep", workers=0, progress=False), "workers must be at least 1, got 0"),
               (lambda w: sweep({"shots": 1}, w.tmp / "sweep", retries=-1, progress=False), "got -1"), (lambda w: sweep({"shots": 1}, w.tmp / "sweep", evaluate=len), "evaluate must be a dict of functions by name")],
-    "train_together": [(lambda w: train_together([{"clip": w.clip, "task": w.task, "epochs": 1, "views": 0, "progress": False, "n_ctx": n} for n in (4, 5)]), "the same shapes of context, got (4, 128) and (5, 128)")],
     "load_sweep": [(lambda w: load_sweep(w.tmp / "no-sweep"), "begin one with a grid")],
     "Sweep.runs": [(lambda w: Sweep(w.tmp, cells_of({"seed": 1})).runs(sed=1), "'sed'; did you mean 'seed'")],
     "interval_of": [(lambda w: interval_of([1, 2], "u"), "'u'")],
@@ -452,10 +473,10 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
     "What is not in the table takes tensors, tables or paths that the library made itself, or nothing that can be wrong"
     inner = {"in_this_thread", "Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Scenes.view", "Gallery.views", "Gallery.prompts", "Gallery.refresh", "Gallery.shown", "Gallery.sheet", "Gallery.table", "Gallery.turn_pin", "Dial.observe", "Dial.still", "Dial.where", "Panel.refresh", "Screen.refresh", "plane_panel", "step_panels", "show_cosine", "show_gradient_plane",
              "Work.say", "Work.start", "Work.soon", "Work.stop", "Work.wait", "Explorer.refresh", "Explorer.save", "Strip.at", "strips", "paint_plane", "gradient_arrows", "join_scenes", "layer_names", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
-             "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "planned_steps", "step", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
+             "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
-             "write_whole", "plain", "Lock.owner", "Lock.release", "Table.header", "Table.header_problem", "Table.row_problem", "side_by_side", "Manifest.seal", "Writer.close", "Writer.state", "Writer.commit", "Writer.finish", "file_problem", "columns_of", "matrix", "frame",
-             "write_parquet", "in_parts", "about_runs", "about_masks", "exif_orientation", "upright_mask", "square_safe", "Clip.fingerprint", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
+             "write_whole", "plain", "sha256", "undisturbed", "open_parts", "check_about", "agreement_eps", "Part.encode", "Part.span", "Part.wrong", "Contents.seal", "Writer.publish", "leading_whole", "run_sets_in", "read_name", "Runs.sorted_keys", "Runs.ends", "Runs.check_contexts", "Runs.check_model", "Recorder.close", "Recorder.runs", "Recipe.of", "Recipe.steps", "Training.batches", "Training.gradients", "Training.direction", "Training.descend", "Training.accuracies", "Training.state", "Training.restore", "Training.final", "Training.config", "Training.check_finite", "fingerprints", "add_lambdas", "Before.fill", "Lock.owner", "Lock.release", "side_by_side", "Writer.close", "frame",
+             "about_masks", "exif_orientation", "upright_mask", "square_safe", "Clip.fingerprint", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py
     every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}
     assert every - set(BAD) == inner | elsewhere

@@ -72,11 +72,11 @@ def test_the_demo_keeps_its_run_sets_and_goes_on_with_them(demo, monkeypatch, ca
     cwd, _ = demo
     tables, here = (cwd / "here" / "there" / "summary.csv").read_bytes(), ["--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8", "--noise", "0.25", "--out", str(cwd / "here" / "there")]
     assert {p.name for p in (cwd / "here" / "there" / "runs").iterdir()} == {"seed-5"} and load_runs(cwd / "here" / "there" / "runs" / "seed-5").lambdas == (0.0, 0.8)
-    monkeypatch.setattr(training, "step", None)
+    monkeypatch.setattr(training.Training, "descend", None)
     prograd_demo([*here, "--resume"])
     assert (cwd / "here" / "there" / "summary.csv").read_bytes() == tables
     with pytest.raises(SystemExit) as e: prograd_demo(here)
-    assert "seed-5' holds a run set; go on with it (--resume)" in e.value.code and "\n" not in e.value.code
+    assert "seed-5' holds a run set; continue it with --resume" in e.value.code and "\n" not in e.value.code
 
 
 def test_the_demos_figures_are_pictures(demo):

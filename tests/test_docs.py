@@ -100,7 +100,7 @@ def test_the_reference_says_what_python_says():
     train = next(m for m in VISIBLE if m.name == "training")
     rows = {name: (kind, default, said) for name, kind, default, said in api.parameters(train, train.defined["train"])}
     assert rows["clip"] == ("Clip", "", "The frozen model") and rows["lr"][:2] == ("float", "0.002") and all(said for _, _, said in rows.values())
-    assert api.returned(train, train.defined["step"])[1].startswith("Column -> tensor")
+    assert api.returned(train, train.defined["epoch_batches"])[1].startswith("Arrays of indices")
 
 
 def test_formulas_are_mathml(site):

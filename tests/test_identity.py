@@ -15,7 +15,7 @@ from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.torchvision_ops import torchvision
 from prograd_viz.data import Split
 from prograd_viz.scenes import layer_names
-from prograd_viz.training import _fingerprints
+from prograd_viz.training import fingerprints
 
 TEXTS = ["a photo of a dog."]
 
@@ -46,7 +46,7 @@ def changed(clip):
     return {"precision": replace(clip, autocast=torch.bfloat16), "preprocessing": replace(clip, preprocess=wide)}
 
 
-def test_models_that_differ_in_activation_alone_have_other_fingerprints(twins):
+def test_models_that_differ_in_activation_alone_have_otherfingerprints(twins):
     plain, quick = twins
     assert not torch.equal(plain.encode_text(TEXTS), quick.encode_text(TEXTS)), "they are other models"
     assert plain.image_fingerprint != quick.image_fingerprint
@@ -54,7 +54,7 @@ def test_models_that_differ_in_activation_alone_have_other_fingerprints(twins):
 
 
 @pytest.mark.parametrize("what", ["precision", "preprocessing"])
-def test_whatever_changes_a_feature_changes_both_fingerprints(twins, what):
+def test_whatever_changes_a_feature_changes_bothfingerprints(twins, what):
     other = changed(twins[0])[what]
     assert other.image_fingerprint != twins[0].image_fingerprint and other.fingerprint() != twins[0].fingerprint()
 
@@ -83,7 +83,7 @@ def test_two_loads_of_one_model_have_one_fingerprint(clip):
 
 
 def test_runs_are_resumed_with_the_model_of_the_same_activation_alone(twins, task):
-    plain, quick = (_fingerprints(c, task) for c in twins)
+    plain, quick = (fingerprints(c, task) for c in twins)
     assert plain["model"] == twins[0].fingerprint() and plain["model"] != quick["model"] and plain["data"] == quick["data"]
 
 

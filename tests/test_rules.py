@@ -40,15 +40,15 @@ def test_prograd_is_bit_for_bit_two_gradients_one_projection_and_sgd(exact, bare
     path = walk(prompts, features, labels, teacher, lambda grads, _: project(grads.g_d, grads.g_g, torch.tensor(lambdas, dtype=torch.float64)).g, start)
     for runs in (train(exact, bare, lambdas, **QUICK, **options), train(exact, bare, lambdas, rule="prograd", **QUICK, **options)):
         assert np.array_equal(runs.contexts, path)
-        assert list(runs.steps.groupby("run")["rule"].first()) == ["coop", "prograd", "prograd"] and runs.config["rule"] == "prograd"
+        assert list(map(runs.rule, runs.keys)) == ["coop", "prograd", "prograd"] and runs.config["rule"] == "prograd"
 
 
 def test_projects_handed_in_as_a_function_are_prograd_bit_for_bit(exact, bare):
     "A function of the user's goes another way through the step and arrives at the same bits"
     def mine(x): return project(x.g_d, x.g_g, x.strength.flatten()).g
     ours, theirs = train(exact, bare, [0, 0.5, 1], **QUICK), train(exact, bare, [0, 0.5, 1], rule=mine, **QUICK)
-    assert np.array_equal(ours.contexts, theirs.contexts) and set(theirs.steps["rule"]) == {"mine"}
-    same = [c for c in ours.steps if c not in ("rule", "seconds")]
+    assert np.array_equal(ours.contexts, theirs.contexts) and set(map(theirs.rule, theirs.keys)) == {"mine"}
+    same = [c for c in ours.steps if c not in ("method", "seconds")]
     assert ours.steps[same].equals(theirs.steps[same])
 
 
@@ -76,7 +76,7 @@ UNIFIED, OWN = {"init": "random", "n_ctx": 4}, {"init": "random", "n_ctx": 3, "c
 def test_a_training_follows_the_equation_of_its_rule(exact, bare, problem, name, options):
     prompts, features, labels, teacher = problem(**options)
     runs = train(exact, bare, STRENGTHS[name], rule=name, **QUICK, **options)
-    assert set(STRENGTHS) == set(RULES) and set(runs.steps["rule"]) == {name} and runs.config["rule"] == name
+    assert set(STRENGTHS) == set(RULES) and set(map(runs.rule, runs.keys)) == {name} and runs.config["rule"] == name
     for r, s in enumerate(STRENGTHS[name]):
         def direction(grads, context):
             c = context.detach().requires_grad_()
@@ -109,7 +109,7 @@ def test_the_table_has_a_row_per_rule_and_strength_beside_zero_shot(clip, task):
 
 def test_more_strengths_join_a_run_set_of_another_rule(clip, bare):
     runs = train_more(train(clip, bare, [1], rule="sum", **QUICK), [3], progress=False)
-    assert runs.lambdas == (1.0, 3.0) and set(runs.steps["rule"]) == {"sum"}
+    assert runs.lambdas == (1.0, 3.0) and set(map(runs.rule, runs.keys)) == {"sum"}
     with pytest.raises(ValueError, match="at least 0, got -1"): train_more(runs, [-1])
 
 
@@ -117,7 +117,7 @@ def test_a_rule_of_ones_own_goes_on_if_it_is_handed_in_again(clip, bare, tmp_pat
     def mine(x): return x.g_d + x.strength * x.g_g
     runs, together = train(clip, bare, [1], rule=mine, **QUICK), train(clip, bare, [1, 3], rule=mine, **QUICK)
     more = train_more(runs, [3], progress=False, rule=mine)
-    assert more.lambdas == (1.0, 3.0) and set(more.steps["rule"]) == {"mine"} and np.array_equal(more.contexts[:, :1], runs.contexts)
+    assert more.lambdas == (1.0, 3.0) and set(map(more.rule, more.keys)) == {"mine"} and np.array_equal(more.contexts[:, :1], runs.contexts)
     np.testing.assert_allclose(more.contexts[:, 1], together.contexts[:, 1], rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=r"followed a function of yours, 'mine'.*train_more\(runs, lambdas, rule=mine\)"): train_more(runs, [3], progress=False)
     with pytest.raises(ValueError, match="followed the rule 'mine', got rule 'sum'"): train_more(runs, [3], progress=False, rule="sum")

@@ -3,6 +3,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -14,20 +15,38 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import soak
 from prograd_viz import store
 from prograd_viz.data import Task
 from prograd_viz.report import save_report
-from prograd_viz.runs import STEP_COLUMNS, load_runs, prograd_verify, save_runs
-from prograd_viz.store import FILES, MANIFESTS, TABLES, Folder, read_manifest, repair, verify
+from prograd_viz.runs import Recorder, load_runs, prograd_verify, save_runs
+from prograd_viz.store import RUN, Folder, read_contents, repair, sha256, verify
 from prograd_viz.training import train, train_more
 
 SEED = int(os.environ.get("PROGRAD_SURVIVAL_SEED", int.from_bytes(os.urandom(4))))  # fresh each time; set the variable to see a failure again
 SHORT = 12  # epochs of two steps
-HERE = {*MANIFESTS, *FILES.values(), *(f"{name}.safetensors" for name in TABLES)}
+
+
+class PowerCut(Exception): pass
+
+
+def cut_at(n):
+    "A callback that fails like a machine whose power goes off after a step"
+    def cut(step, record):
+        if step == n: raise PowerCut
+    return cut
+
+
+def parts_of(folder): return read_contents(Folder.of(folder)).parts
+
+
+def here(folder): return {RUN, *(part.name for part in parts_of(folder))}
+
+
+def everything(folder): return {p.name: p.read_bytes() for p in folder.glob("[!.]*")}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,7 +76,9 @@ def test_a_killed_training_resumes_to_the_same_bits():
 
 
 def test_damage_is_noticed_refused_and_repaired():
-    assert {row["file"] for row in rows_of("damage", 50, epochs=SHORT)} == HERE
+    rows = rows_of("damage", 50, epochs=SHORT)
+    assert {row["file"] for row in rows} == here(soak.specimen(SHORT)[0])
+    assert all(row["repaired"] for row in rows if row["in_a_part"]), "every complete part before the damage is kept"
 
 
 def test_a_full_disk_loses_nothing_before_the_last_checkpoint(): rows_of("full_disk", 2, epochs=SHORT)
@@ -69,7 +90,7 @@ def test_a_second_writer_is_refused_with_the_process_and_host_of_the_first(): ro
 def test_hostile_files_are_refused_within_bounded_memory(): rows_of("hostile", 60, epochs=SHORT)
 
 
-def test_anything_in_manifest_and_config_is_refused_by_name(): rows_of("fuzz", 100, epochs=SHORT)
+def test_anything_in_run_json_is_refused_by_name(): rows_of("fuzz", 100, epochs=SHORT)
 
 
 def test_an_interrupted_cell_leaves_runs_that_can_be_used(): rows_of("interrupts", 5)
@@ -87,41 +108,56 @@ def test_what_is_written_while_training_is_what_is_trained_in_memory(run):
     folder, out = run
     memory = soak.reference(SHORT)
     assert soak.identical(out, memory) and soak.identical(load_runs(folder), memory) and out.clip is soak.world()[0]
-    assert {p.name for p in folder.glob("[!.]*")} == HERE
+    assert {p.name for p in folder.glob("[!.]*")} == here(folder) and len(parts_of(folder)) > 2
 
 
-def test_files_open_in_other_readers(run):
+def test_parts_open_in_other_readers(run):
     folder, out = run
-    pd.testing.assert_frame_equal(pd.read_parquet(folder / "steps.parquet"), out.steps, check_exact=True)
+    tensors = [load_file(folder / part.name) for part in parts_of(folder)]
+    for name in ("contexts", "text_features"):
+        assert np.array_equal(np.concatenate([part[name] for part in tensors]), getattr(out, name))
+    assert np.array_equal(tensors[0]["zero_shot"], out.zero_shot)
+    body = json.loads((folder / RUN).read_text())["run"]
+    record = np.concatenate([part["record"] for part in tensors])
+    columns = dict(zip(body["about"]["columns"], np.moveaxis(record, -1, 0)))
+    assert np.array_equal(columns["loss_ce"].T.ravel(), out.steps["loss_ce"]) and list(columns["step"][:, 0]) == list(range(1, 25))
+    about, config = body["about"], body["about"]["config"]
+    assert about["classes"] == list(out.classes) and config["lambdas"] == [0, 0.5, 1]
+    assert [r["method"] for r in about["runs"]] == ["CoOp", "ProGrad 0.5", "ProGrad 1"]
+    assert set(config["hashes"]) == {"model", "data"}
+    assert set(config["versions"]) == {"torch", "open_clip_torch", "prograd_viz", "device"}
+
+
+def test_an_exported_run_set_opens_in_other_readers(run, tmp_path):
     import pyarrow.parquet as pq
-    assert pq.read_table(folder / "steps.parquet", page_checksum_verification=True).num_rows == len(out.steps)
-    for name in ("contexts", "text_features"): assert np.array_equal(load_file(folder / f"{name}.safetensors")[name], getattr(out, name))
-    config = json.loads((folder / "config.json").read_text())
-    assert config["classes"] == list(out.classes) and config["config"]["lambdas"] == [0, 0.5, 1] and set(config["config"]["hashes"]) == {"model", "data"} and set(config["config"]["versions"]) == {"torch", "open_clip_torch", "prograd_viz", "device"}
+    out = run[1]
+    out.export(tmp_path)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "steps.parquet"), out.steps, check_exact=True)
+    assert pq.read_table(tmp_path / "steps.parquet", page_checksum_verification=True).num_rows == len(out.steps)
+    for name in ("contexts", "text_features"):
+        assert np.array_equal(load_file(tmp_path / f"{name}.safetensors")[name], getattr(out, name))
 
 
-def test_the_manifest_says_sizes_and_hashes_of_everything(run):
-    import hashlib
+def test_run_json_gives_the_place_and_the_hash_of_every_byte(run):
     folder, _ = run
-    manifest = read_manifest(Folder.of(folder))
-    for entry in manifest.files.values():
-        content = (folder / entry["name"]).read_bytes()
-        assert entry["bytes"] == len(content) and entry["sha256"] == hashlib.sha256(content).hexdigest()
-    for table in manifest.tables.values():
-        content = (folder / table.file).read_bytes()
-        assert len(content) == store.HEADER + table.rows * table.stride and content[:store.HEADER] == table.header(table.rows)
-        assert table.digests == "".join(hashlib.sha256(content[i:i + table.stride]).hexdigest() for i in range(store.HEADER, len(content), table.stride))
-    assert {*(e["name"] for e in manifest.files.values()), *(t.file for t in manifest.tables.values()), *MANIFESTS} == {p.name for p in folder.glob("[!.]*")}, "no file is without a hash"
+    content = (folder / RUN).read_bytes()
+    assert json.loads(content)["sha256"] == sha256(content[83:-2]) and list(json.loads(content)) == ["sha256", "run"]
+    for part in parts_of(folder):
+        content, at = (folder / part.name).read_bytes(), part.header[0]
+        assert part.header[1] == sha256(content[:at])
+        for name in sorted(part.tensors, key=lambda name: part.span(name)):
+            start, end = part.span(name)
+            assert start == at and part.tensors[name][3] == sha256(content[start:end])
+            at = end
+        assert at == len(content), "no byte is without a hash"
+    steps = [step for part in parts_of(folder) for step in part.steps]
+    assert steps == sorted(steps) and (steps[0], steps[-1]) == (1, 24)
 
 
 @pytest.mark.parametrize("options", ({"init": "random", "n_ctx": 3, "class_specific": True}, {"views": "fresh"}, {"momentum": 0.0, "views": 2}), ids=("class-specific", "fresh views", "no momentum"))
 def test_every_kind_of_training_resumes_to_the_same_bits(tmp_path, options):
-    class PowerCut(Exception): pass
-
-    def cut(step, record):
-        if step == 5: raise PowerCut
     recipe = soak.options(4) | options
-    with pytest.raises(PowerCut): train(*soak.world(), **recipe, out=tmp_path / "run", checkpoint_every=2, callbacks=[cut])
+    with pytest.raises(PowerCut): train(*soak.world(), **recipe, out=tmp_path / "run", checkpoint_every=2, callbacks=[cut_at(5)])
     seen = []
     resumed = train(*soak.world(), **recipe, out=tmp_path / "run", resume=True, callbacks=[lambda step, record: seen.append(step)])
     assert seen == [5, 6, 7, 8] and soak.identical(resumed, train(*soak.world(), **recipe))
@@ -135,16 +171,23 @@ def test_float64_survives_the_disk(exact, bare, tmp_path):
 
 # -- resuming -----------------------------------------------------------------
 
-@pytest.mark.parametrize("change, says", [({"lambdas": [0, 1]}, "lambdas was [0.0, 0.5, 1.0], now [0.0, 1.0]"), ({"lr": 0.3}, "lr was 0.01, now 0.3"), ({"seed": 9}, "seed was 1, now 9"), ({"epochs": 3}, "epochs was 4, now 3"),
-                                          ({"batch_size": 4}, "batch_size was 8, now 4"), ({"init": "random", "n_ctx": 4}, "init was template, now random"), ({"evaluate_every": 3}, "evaluate_every was 7, now 3")], ids=lambda x: str(x)[:30])
+OTHER_RECIPES = [
+    ({"lambdas": [0, 1]}, "lambdas: [0.0, 0.5, 1.0] on disk, [0.0, 1.0] given"), ({"lr": 0.3}, "(lr: 0.01 on disk, 0.3 given)"),
+    ({"seed": 9}, "seed: 1 on disk, 9 given"), ({"epochs": 3}, "epochs: 4 on disk, 3 given"),
+    ({"batch_size": 4}, "batch_size: 8 on disk, 4 given"), ({"evaluate_every": 3}, "evaluate_every: 7 on disk, 3 given"),
+    ({"init": "random", "n_ctx": 4}, "init: template on disk, random given")]
+
+
+@pytest.mark.parametrize("change, says", OTHER_RECIPES, ids=lambda x: str(x)[:30])
 def test_another_recipe_is_refused_with_the_differences(tmp_path, change, says):
     def stop(step, record):
         if step == 3: raise KeyboardInterrupt
     with pytest.warns(UserWarning, match="interrupted after 3 of 8"): train(*soak.world(), **soak.options(4), out=tmp_path / "run", callbacks=[stop])
-    before = {p.name: p.read_bytes() for p in (tmp_path / "run").glob("[!.]*")}
+    before = everything(tmp_path / "run")
     with pytest.raises(ValueError) as e: train(*soak.world(), **soak.options(4) | change, out=tmp_path / "run", resume=True)
-    assert says in str(e.value) and str(tmp_path) in str(e.value)
-    assert before == {p.name: p.read_bytes() for p in (tmp_path / "run").glob("[!.]*")}, "a refusal changes nothing"
+    begins = f"cannot resume {str(tmp_path / 'run')!r}: the configuration differs ("
+    assert says in str(e.value) and str(e.value).startswith(begins)
+    assert before == everything(tmp_path / "run"), "a refusal changes nothing"
 
 
 def test_other_data_and_another_model_are_refused_by_their_hashes(run, tiny):
@@ -152,11 +195,11 @@ def test_other_data_and_another_model_are_refused_by_their_hashes(run, tiny):
     clip, task = soak.world()
     labels = np.roll(task.train.labels, 1)
     other = Task(task.name, type(task.train)(task.train.images, labels, task.classes, task.train.masks), task.tests, settings=task.settings)
-    with pytest.raises(ValueError, match="hashes.data was") as e: train(clip, other, **soak.options(SHORT), out=folder, resume=True)
+    with pytest.raises(ValueError, match="hashes.data: .* on disk, .* given") as e: train(clip, other, **soak.options(SHORT), out=folder, resume=True)
     assert "hashes.model" not in str(e.value)
     with torch.no_grad(): clip.model.ln_final.weight[0] += 1e-3
     try:
-        with pytest.raises(ValueError, match="hashes.model was") as e: train(clip, task, **soak.options(SHORT), out=folder, resume=True)
+        with pytest.raises(ValueError, match="hashes.model: .* on disk, .* given") as e: train(clip, task, **soak.options(SHORT), out=folder, resume=True)
         assert "hashes.data" not in str(e.value)
     finally:
         with torch.no_grad(): clip.model.ln_final.weight[0] -= 1e-3
@@ -175,9 +218,10 @@ def test_lambdas_are_added_to_a_finished_set_and_only_they_are_trained(tmp_path)
     trained = []
     both = train(clip, task, [0, 0.25, 1], **recipe, out=tmp_path / "run", resume=True, callbacks=[lambda step, record: trained.append(record["cos"].shape)])
     assert set(trained) == {(1,)} and len(trained) == 8 and both.lambdas == (0.0, 1.0, 0.25)
-    assert soak.identical(replace(both, steps=both.steps[both.steps["run"] < 2], lambdas=first.lambdas, **{k: getattr(both, k)[:, :2] for k in ("contexts", "text_features", "token_cos")}), first), "what was there stays, to the bit"
+    assert soak.identical(replace(both, steps=both.steps[both.steps["run"] < 2], methods=first.methods, **{k: getattr(both, k)[:, :2] for k in ("contexts", "text_features", "token_cos")}), first), "what was there stays, to the bit"
     assert soak.identical(both, train_more(train(clip, task, [0, 1], **recipe), [0.25], progress=False)) and soak.identical(load_runs(tmp_path / "run"), both)
-    assert {p.name for p in (tmp_path / "run").glob("*")} == HERE - {"state.safetensors"} | {".lock"} and not any(f.problem for f in verify(tmp_path / "run"))
+    assert {p.name for p in (tmp_path / "run").glob("*")} == here(tmp_path / "run") | {".lock"} and soak.sound(tmp_path / "run")
+    assert not any(part.resumable for part in parts_of(tmp_path / "run"))
     trained.clear()
     again = train(clip, task, [0, 0.25], **recipe, out=tmp_path / "run", resume=True, callbacks=[lambda *seen: trained.append(seen)])
     assert not trained and soak.identical(again, both), "nothing is missing"
@@ -187,31 +231,84 @@ def test_a_killed_addition_leaves_the_finished_set_and_goes_on(tmp_path):
     clip, task = soak.world()
     recipe = {k: v for k, v in soak.options(4).items() if k != "lambdas"}
     first = train(clip, task, [0, 1], **recipe, out=tmp_path / "run")
-
-    class PowerCut(Exception): pass
-
-    def cut(step, record):
-        if step == 5: raise PowerCut
-    with pytest.raises(PowerCut): train(clip, task, [0, 1, 0.5], **recipe, out=tmp_path / "run", resume=True, checkpoint_every=2, callbacks=[cut])
+    with pytest.raises(PowerCut):
+        train(clip, task, [0, 1, 0.5], **recipe, out=tmp_path / "run", resume=True, checkpoint_every=2, callbacks=[cut_at(5)])
     assert soak.identical(load_runs(tmp_path / "run"), first)
     seen = []
     both = train(clip, task, [0, 1, 0.5], **recipe, out=tmp_path / "run", resume=True, callbacks=[lambda step, record: seen.append(step)])
     assert seen == [5, 6, 7, 8] and both.lambdas == (0.0, 1.0, 0.5)
 
 
-def test_a_kill_at_the_very_first_writing_is_no_damage(tmp_path):
-    "The copy of the manifest is there, the manifest is not yet"
-    class PowerCut(Exception): pass
+@pytest.mark.parametrize("left", ("a part", "half a part", "half of run.json"))
+def test_a_kill_at_the_very_first_writing_is_no_damage(tmp_path, left):
+    "Bytes are there, run.json is not yet"
+    run = tmp_path / "run"
+    with pytest.raises(PowerCut): train(*soak.world(), **soak.options(4), out=run, callbacks=[cut_at(1)])
+    (run / RUN).unlink()
+    if left != "a part": next(run.glob("part-*")).rename(run / "part-00001.safetensors.tmp")
+    if left == "half of run.json": (run / "run.json.tmp").write_bytes(b"{")
+    with pytest.raises(FileNotFoundError, match="no run set in"): load_runs(run)
+    assert soak.identical(train(*soak.world(), **soak.options(4), out=run, resume=True), soak.reference(4))
+    assert set(everything(run)) == here(run), "nothing is left behind"
 
-    def cut(step, record): raise PowerCut
-    with pytest.raises(PowerCut): train(*soak.world(), **soak.options(4), out=tmp_path / "run", callbacks=[cut])
-    body = json.loads((tmp_path / "run" / MANIFESTS[0]).read_bytes())["manifest"]
-    body |= {"steps": 0, "snapshot_steps": [], "state_step": 0, "files": {k: v for k, v in body["files"].items() if k != "state"}, "tables": {k: t | {"digests": ""} for k, t in body["tables"].items()}}
-    soak.write_sealed(tmp_path / "run" / MANIFESTS[1], body)
-    (tmp_path / "run" / MANIFESTS[0]).unlink()
-    assert not any(f.problem for f in verify(tmp_path / "run"))
-    with pytest.raises(ValueError, match="no complete step yet"): load_runs(tmp_path / "run")
-    assert soak.identical(train(*soak.world(), **soak.options(4), out=tmp_path / "run", resume=True), soak.reference(4))
+
+@pytest.mark.parametrize("at", (1, 2, 3))
+def test_ctrl_c_at_an_early_step_resumes_to_the_same_bits(tmp_path, at):
+    "Also where no state was written yet"
+    def pressed(step, record):
+        if step == at: raise KeyboardInterrupt
+    with pytest.warns(UserWarning, match=f"interrupted after {at} of 8"):
+        left = train(*soak.world(), **soak.options(4), out=tmp_path / "run", callbacks=[pressed])
+    assert len(left.token_cos) == at and soak.is_beginning(left, soak.reference(4)) and soak.sound(tmp_path / "run")
+    again = train(*soak.world(), **soak.options(4), out=tmp_path / "run", resume=True)
+    assert soak.identical(again, soak.reference(4)) and soak.sound(tmp_path / "run")
+
+
+def test_a_kill_while_a_resumed_training_replaces_parts_is_no_damage(tmp_path):
+    "A part that run.json lists is never overwritten: the folder is whole after every single write"
+    run = tmp_path / "run"
+    def pressed(step, record):
+        if step == 7: raise KeyboardInterrupt
+    with pytest.warns(UserWarning): train(*soak.world(), **soak.options(4), out=run, checkpoint_every=3, callbacks=[pressed])
+    assert not parts_of(run)[-1].resumable, "the last part will be written anew"
+    seen, real = [], store.write_whole
+
+    def write(path, content):
+        real(path, content)
+        seen.append((path.name, soak.sound(run)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "write_whole", write)
+        train(*soak.world(), **soak.options(4), out=run, resume=True, checkpoint_every=1)
+    assert len(seen) > 3 and all(whole for _, whole in seen), seen
+
+
+def test_a_run_set_that_is_replaced_while_it_is_opened_is_opened_again(run, tmp_path, monkeypatch):
+    "Between the reading of run.json and the opening of its parts another process replaces both"
+    folder = tmp_path / "run"
+    save_runs(run[1], folder)
+    real = store.read_contents
+
+    def slow(where):
+        found = real(where)
+        if where.path == str(folder) and not replaced:
+            replaced.append(where)
+            save_runs(run[1], folder, replaces=True)
+        return found
+    replaced = []
+    monkeypatch.setattr(store, "read_contents", slow)
+    assert soak.identical(load_runs(folder), run[1]) and replaced
+
+
+def test_a_run_set_is_read_while_it_is_trained(tmp_path):
+    whole, seen = soak.reference(4), []
+
+    def look(step, record):
+        if not (tmp_path / "run" / RUN).exists(): return
+        now = load_runs(tmp_path / "run")
+        assert now.interrupted and soak.is_beginning(now, whole) and soak.sound(tmp_path / "run")
+        seen.append(len(now.token_cos))
+    train(*soak.world(), **soak.options(4), out=tmp_path / "run", checkpoint_every=1, callbacks=[look])
+    assert seen == sorted(seen) and seen[-1] == 7
 
 
 def test_ctrl_c_before_the_first_step_leaves_the_folder_free(tmp_path, monkeypatch):
@@ -232,24 +329,40 @@ def test_ctrl_c_before_the_first_step_leaves_the_folder_free(tmp_path, monkeypat
 
 def test_a_finished_set_without_resume_is_never_overwritten(run):
     folder, out = run
-    before = {p.name: p.read_bytes() for p in folder.glob("[!.]*")}
+    before = everything(folder)
     for call in (lambda: train(*soak.world(), **soak.options(SHORT), out=folder), lambda: out.save(folder), lambda: save_runs(out, f"file://{folder}")):
-        with pytest.raises(FileExistsError, match="holds a run set; go on with it"): call()
-    assert before == {p.name: p.read_bytes() for p in folder.glob("[!.]*")}
+        with pytest.raises(FileExistsError, match="holds a run set; continue it with resume=True"): call()
+    assert before == everything(folder)
 
 
-def test_a_damaged_state_means_the_first_step_and_the_same_bits(tmp_path, caplog):
-    class PowerCut(Exception): pass
-
-    def cut(step, record):
-        if step == 7: raise PowerCut
-    with pytest.raises(PowerCut): train(*soak.world(), **soak.options(4), out=tmp_path / "run", checkpoint_every=2, callbacks=[cut])
-    state = next((tmp_path / "run").glob("state*"))
-    state.write_bytes(state.read_bytes()[:-1])
-    assert len(load_runs(tmp_path / "run").token_cos) == 5, "the record is whole without it"
+def test_a_damaged_state_means_the_part_before_and_the_same_bits(tmp_path, caplog):
+    run = tmp_path / "run"
+    with pytest.raises(PowerCut): train(*soak.world(), **soak.options(4), out=run, checkpoint_every=2, callbacks=[cut_at(7)])
+    states = [part for part in parts_of(run) if part.resumable]
+    assert [part.steps for part in states] == [[1, 1], [2, 2], [3, 4], [5, 6]]
+    flip(run / states[-1].name, states[-1].span("state.context")[0])
+    assert load_runs(run).steps["step"].max() == 6, "the record is whole without it"
     seen = []
-    with caplog.at_level(logging.WARNING, "prograd_viz"): resumed = train(*soak.world(), **soak.options(4), out=tmp_path / "run", resume=True, callbacks=[lambda step, record: seen.append(step)])
-    assert seen == list(range(1, 9)) and "starting again at the first step" in caplog.text and soak.identical(resumed, soak.reference(4))
+    again = lambda: train(*soak.world(), **soak.options(4), out=run, resume=True, callbacks=[lambda step, record: seen.append(step)])
+    with caplog.at_level(logging.WARNING, "prograd_viz"): resumed = again()
+    assert seen == [5, 6, 7, 8] and f"{states[-1].name} is damaged; continuing before it" in caplog.text
+    assert soak.identical(resumed, soak.reference(4))
+
+
+def test_a_first_part_that_is_damaged_means_the_first_step(tmp_path, caplog):
+    run = tmp_path / "run"
+    with pytest.raises(PowerCut): train(*soak.world(), **soak.options(4), out=run, checkpoint_every=2, callbacks=[cut_at(7)])
+    flip(run / parts_of(run)[0].name, -1)
+    with caplog.at_level(logging.WARNING, "prograd_viz"):
+        resumed = train(*soak.world(), **soak.options(4), out=run, resume=True)
+    assert "starting again at the first step" in caplog.text and soak.identical(resumed, soak.reference(4))
+
+
+def flip(path, at):
+    "One bit of a file is another"
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
 
 
 # -- places -------------------------------------------------------------------
@@ -269,10 +382,11 @@ def test_run_sets_are_written_and_read_through_fsspec(run, tmp_path, scheme):
     assert soak.identical(opened, run[1]) and type(opened.contexts).__name__ == "Lazy" and not any(f.problem for f in verify(address))
     if scheme == "memory://":
         fs, inside = fsspec.core.url_to_fs(address)
-        content = bytearray(fs.cat_file(f"{inside}/contexts.safetensors"))
-        content[-1] ^= 1
-        fs.pipe_file(f"{inside}/contexts.safetensors", bytes(content))
-        with pytest.raises(ValueError, match="contexts.safetensors .* is damaged: row"): np.asarray(load_runs(address).contexts)
+        part = parts_of(address)[0]
+        content = bytearray(fs.cat_file(f"{inside}/{part.name}"))
+        content[part.span("contexts")[0]] ^= 1
+        fs.pipe_file(f"{inside}/{part.name}", bytes(content))
+        with pytest.raises(ValueError, match=f"{part.name} .* is damaged: its contexts"): np.asarray(load_runs(address).contexts)
         assert soak.identical(replace(load_runs(address), contexts=run[1].contexts), run[1]), "all else can be read"
         with pytest.raises(ValueError, match="not on this machine"): repair(address)
 
@@ -298,11 +412,25 @@ def test_a_read_only_folder_is_refused_before_training(tmp_path, run):
     assert "PermissionError" in out.stderr and f"cannot write '{locked}/run': Permission denied; name a folder that can be written" in out.stderr
 
 
-def test_files_of_others_are_never_overwritten(tmp_path, run):
-    (tmp_path / "config.json").write_text("mine")
+@pytest.mark.parametrize("name, says", [("part-00001.safetensors", "part-00001.safetensors in .* is not of a run set; name an empty folder"),
+                                        ("run.json", "holds a run set")])
+def test_files_of_others_are_never_overwritten(tmp_path, run, name, says):
+    (tmp_path / name).write_text("mine")
     for _ in range(2):
-        with pytest.raises(FileExistsError, match="config.json in .* is not of a run set; name an empty folder"): run[1].save(tmp_path)
-    assert (tmp_path / "config.json").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+        with pytest.raises(FileExistsError, match=says): run[1].save(tmp_path)
+    assert everything(tmp_path) == {name: b"mine"}
+
+
+def test_files_of_others_beside_a_run_set_stay(tmp_path, run):
+    for name in ("notes.tmp", "part-mine.safetensors", "part-1.safetensors.bak"): (tmp_path / name).write_text("mine")
+    run[1].save(tmp_path)
+    for name in ("notes.tmp", "part-mine.safetensors", "part-1.safetensors.bak"): assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_folder_that_is_not_there_is_not_made_by_looking_at_it(tmp_path):
+    for look in (verify, repair, load_runs):
+        with pytest.raises(FileNotFoundError, match="no run set in"): look(tmp_path / "none")
+    assert not list(tmp_path.iterdir())
 
 
 # -- strangers ----------------------------------------------------------------
@@ -367,20 +495,21 @@ train("/loud")
 
 def test_verify_is_a_command_that_needs_no_torch(run, tmp_path, capsys):
     folder = tmp_path / "run"
-    save_runs(run[1], folder)
+    shutil.copytree(run[0], folder)
     code = "import sys\nfrom prograd_viz.runs import prograd_verify\ntry: prograd_verify(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
     call = lambda *args: subprocess.run([sys.executable, "-c", code, str(folder), *args], capture_output=True, text=True)
     whole = call()
     assert whole.returncode == 0 and whole.stdout.count(": ok, ") == len(list(folder.glob("[!.]*"))) and whole.stderr == ""
-    content = bytearray((folder / "record.safetensors").read_bytes())
-    table = read_manifest(Folder.of(folder)).tables["record"]
-    content[store.HEADER + 9 * table.stride + 5] ^= 4
-    (folder / "record.safetensors").write_bytes(content)
+    ninth = next(part for part in parts_of(folder) if part.steps and part.steps[0] > 8)
+    flip(folder / ninth.name, ninth.span("record")[0] + 5)
     broken = call()
-    assert broken.returncode == 1 and "record.safetensors: row 9 does not match its hash; 9 of 24 steps can be saved" in broken.stdout
-    assert call("--repair").returncode == 0 and call().returncode == 0
+    says = f"{ninth.name}: its record do not match their hash; from step {ninth.steps[0]} on nothing can be saved"
+    assert broken.returncode == 1 and says in broken.stdout and ", behind a damaged part" in broken.stdout
+    mended, last = call("--repair"), ninth.steps[0] - 1
+    assert mended.returncode == 0 and f"steps {last + 1} to 24 were dropped" in mended.stdout and call().returncode == 0
     left = load_runs(folder)
-    assert left.steps["step"].max() == 9 and list(left.snapshot_steps) == [s for s in run[1].snapshot_steps if s <= 9] and soak.is_beginning(left, run[1])
+    assert left.steps["step"].max() == last and soak.is_beginning(left, run[1])
+    assert list(left.snapshot_steps) == [s for part in parts_of(folder) for s in part.snapshots]
     nothing = subprocess.run([sys.executable, "-c", code, str(tmp_path / "none")], capture_output=True, text=True)
     assert nothing.returncode == 1 and nothing.stderr.startswith("prograd_verify: no run set in") and nothing.stderr.count("\n") == 1
 
@@ -390,13 +519,27 @@ def test_verify_is_a_command_that_needs_no_torch(run, tmp_path, capsys):
 def test_rows_are_read_and_checked_when_they_are_asked_for_and_not_before(run, tmp_path):
     save_runs(run[1], tmp_path / "run")
     opened = load_runs(tmp_path / "run")
-    with open(tmp_path / "run" / "text_features.safetensors", "r+b") as file:
-        file.seek(store.HEADER + 1)
+    part = parts_of(tmp_path / "run")[0]
+    with open(tmp_path / "run" / part.name, "r+b") as file:
+        file.seek(part.span("text_features")[0] + 1)
         file.write(b"!")
-    assert np.array_equal(opened.text_features[1:], run[1].text_features[1:]) and np.array_equal(opened.contexts, run[1].contexts)
-    with pytest.raises(ValueError, match="text_features.safetensors .* is damaged: row 0"): opened.text_features[0]
-    (tmp_path / "run" / "contexts.safetensors").unlink()
+    with pytest.raises(ValueError, match="part-00001.safetensors .* is damaged: its text_features"): opened.text_features[0]
+    (tmp_path / "run" / part.name).unlink()
     assert np.array_equal(opened.contexts[-1], run[1].contexts[-1]), "what was opened stays readable"
+    pd.testing.assert_frame_equal(opened.steps, run[1].steps, check_exact=True)
+
+
+def test_many_open_run_sets_of_many_parts_keep_few_files_open(run, tmp_path):
+    "Each of 30 run sets has 24 parts; a process may open 1024 files, often 256"
+    import psutil
+    train(*soak.world(), **soak.options(SHORT), out=tmp_path / "run", checkpoint_every=1)
+    assert len(parts_of(tmp_path / "run")) >= 24
+    before = psutil.Process().num_fds()
+    opened = [load_runs(tmp_path / "run") for _ in range(30)]
+    assert psutil.Process().num_fds() - before <= store.MAX_HELD
+    assert all(np.array_equal(one.contexts, run[1].contexts) for one in opened)
+    del opened
+    assert psutil.Process().num_fds() <= before
 
 
 def test_a_lazy_array_goes_to_another_process_as_an_array(run):

@@ -242,7 +242,7 @@ def test_published_checkpoints_become_a_run_set_with_the_accuracies_of_their_con
         for epoch in (2, 4): write(tmp_path / str(lam), torch.from_numpy(runs.contexts[runs.snapshot(3 * epoch), r]), epoch, token_prefix=torch.zeros(6, 1, 128))
     write(tmp_path / "1", torch.zeros(4, 128), 7)  # an epoch that the other did not keep
     loaded = load_published({0: tmp_path / "0", 1: tmp_path / "1"}, clip, task)
-    assert loaded.snapshot_steps.tolist() == [2, 4] and loaded.lambdas == (0.0, 1.0) and set(loaded.steps["rule"]) == {"coop", "prograd"}
+    assert loaded.snapshot_steps.tolist() == [2, 4] and loaded.lambdas == (0.0, 1.0) and loaded.methods == ("CoOp", "ProGrad 1")
     for lam in (0.0, 1.0):
         for epoch in (2, 4):
             np.testing.assert_allclose(loaded.text(lam, epoch), runs.text(lam, 3 * epoch), atol=1e-6)

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prograd_viz import training
+from prograd_viz import runs, training
 from prograd_viz.data import Task
 from prograd_viz.tasks import few_shot
 from prograd_viz.gradients import prompt_gradients
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features, text_features
 from prograd_viz.runs import STEP_COLUMNS
-from prograd_viz.training import epoch_batches, planned_steps, step, train, train_together
+from prograd_viz.training import Recipe, Training, epoch_batches, train
 
 QUICK = {"epochs": 4, "batch_size": 8, "views": 0, "progress": False}  # three steps an epoch on the fixtures' tasks
 ACCURACIES = [f"acc_{s}" for s in ("train", "same", "shifted", "new", "style")]
@@ -271,7 +271,7 @@ def test_lambda_matters(exact, bare):
     runs = train(exact, bare, [0, 0.5, 1], **QUICK | {"epochs": 6})
     ends = runs.contexts[-1]
     assert np.abs(ends[0] - ends[1]).max() > 1e-6 and np.abs(ends[1] - ends[2]).max() > 1e-6
-    assert list(runs.steps.groupby("run")["rule"].first()) == ["coop", "prograd", "prograd"]
+    assert list(runs.steps.groupby("run")["method"].first()) == ["CoOp", "ProGrad 0.5", "ProGrad 1"]
 
 
 def test_a_cached_view_is_what_training_sees(exact, bare):
@@ -300,7 +300,7 @@ def full(exact, task):
 
 def test_the_record_has_the_columns_of_the_design(full):
     assert list(full.steps.columns) == list(STEP_COLUMNS) == [
-        "run", "rule", "lam", "seed", "step", "epoch", "lr", "loss_ce", "loss_kl", "cos", "angle_deg", "conflict", "agree", "norm_gd", "norm_gg", "norm_update",
+        "run", "method", "lam", "seed", "step", "epoch", "lr", "loss_ce", "loss_kl", "cos", "angle_deg", "conflict", "agree", "norm_gd", "norm_gg", "norm_g", "norm_update",
         "cos_step_gd", "cos_step_gg", *ACCURACIES, "batch_hash", "seconds"]
     assert len(full.steps) == 2 * 12 and list(full.steps["step"]) == [*range(1, 13)] * 2 and list(full.steps["epoch"])[:12] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
     assert full.token_cos.shape == (12, 2, 4) and full.steps["seconds"].groupby(full.steps["run"]).apply(lambda s: s.is_monotonic_increasing).all()
@@ -397,16 +397,16 @@ def test_ctrl_c_after_a_step_returns_all_until_then(exact, task, full, stop, eve
 
 @contextlib.contextmanager
 def pressed(at):
-    "Raise KeyboardInterrupt before the at-th line of training.py that runs inside the training loop; yields the places passed, as (function, line)"
-    places = []
-    loops = {f.__code__: loop_lines(f, head) for f, head in ((train.__wrapped__, "for batch in"), (training._in_step, "while waiting"))}  # the loop, and who answers it
+    "Raise KeyboardInterrupt before the at-th line of training.py or runs.py that runs inside the training loop; yields the places passed, as (function, line)"
+    places, files = [], {training.__file__, runs.__file__}
+    loops = {train.__code__: loop_lines(train, "for batch in")}
 
     def in_loop(frame):
         while frame and frame.f_code not in loops: frame = frame.f_back
         return frame and loops[frame.f_code][0] <= frame.f_lineno <= loops[frame.f_code][1]
 
     def trace(frame, event, arg):
-        if frame.f_code.co_filename != training.__file__: return None
+        if frame.f_code.co_filename not in files: return None
         if event == "line" and in_loop(frame):
             places.append((frame.f_code.co_name, frame.f_lineno))
             if len(places) == at: raise KeyboardInterrupt
@@ -432,7 +432,8 @@ def test_ctrl_c_at_any_line_of_the_loop_returns_whole_steps(exact, task, full):
     "A signal arrives between any two lines: a step is kept with its record, its context and its place, or not at all"
     options = {**QUICK, "snapshot_every": 4, "evaluate_every": 3, "lr": 0.05}
     with pressed(at=None) as places: train(exact, task, [0, 1], **options)
-    assert len({p for p in places if p[0] == "step"}) >= 8 and len({p for p in places if p[0] == "keep"}) >= 5 and len({p for p in places if p[0] == "_in_step"}) == 4
+    lines = {name: len({p for p in places if p[0] == name}) for name in ("train", "direction", "descend", "log", "_arrived")}
+    assert lines["train"] >= 8 and lines["descend"] == 3 and lines["log"] >= 10 and lines["_arrived"] >= 6, lines
     everywhere = {p: i for i, p in reversed(list(enumerate(places, 1)))}  # the first time each line runs
     later = random.Random(0).sample(range(len(places) // 3, len(places)), 25)
     broken = set()
@@ -489,83 +490,16 @@ def test_a_step_reads_nothing_back_from_the_device(clip, bare):
             read.extend(w for w in waits if w in str(func))
             return func(*args, **(kwargs or {}))
 
-    prompts = make_prompts(clip, bare.classes)
-    prompts.packing  # decided once
-    context = torch.nn.Parameter(prompts.start.repeat(2, 1, 1) + 0.01)
-    optimiser = torch.optim.SGD([context], lr=0.002, momentum=0.9)
-    images, teacher = bare.train.features(clip), teacher_features(clip, bare.classes)
-    labels, logits = torch.as_tensor(bare.train.labels), clip.logit_scale * images @ teacher.T
+    training = Training(clip, bare, [0.0, 1.0], Recipe(views=0).checked(bare))
+    training.prompts.packing  # decided once
+    [batch], record = list(training.batches())[:1], training.recorder()
     with Watch():
-        for _ in range(2): step(prompt_gradients(prompts, context, images, labels, logits), context, optimiser, torch.tensor([0.0, 1.0]))
+        for step in (1, 2):
+            grads = training.gradients(batch)
+            direction = training.direction(grads)
+            record.log(step, loss_ce=grads.loss_ce, loss_kl=grads.loss_kl, g_d=grads.g_d, g_g=grads.g_g, g=direction,
+                       context=training.context, text_features=grads.text, lr=batch.lr, batch_hash=batch.hash)
+            training.descend(direction, batch)
         assert not read
-        context.sum().item()
+        training.context.sum().item()
     assert read == ["_local_scalar_dense"], "the watch works"
-
-
-# -- several in one stack ------------------------------------------------------
-
-NOUNS = ["dog", "bus", "eye"]
-
-
-def seeds(clip, **options):
-    "The same classes with other images, a training for each of three seeds"
-    return [{"clip": clip, "task": few_shot(shots=4, seed=seed, classes=NOUNS, test_per_class=3), "seed": seed, "lr": 0.1, **QUICK, "batch_size": 4, **options} for seed in (1, 2, 3)]
-
-
-def near(a, b): return np.abs(a.contexts - b.contexts).max() < 1e-10 and np.allclose(a.token_cos, b.token_cos, atol=1e-8, equal_nan=True) and a.config == b.config
-
-
-@pytest.mark.parametrize("options", [{}, {"class_specific": True, "init": "random", "n_ctx": 2}, {"memory_gb": 1e-3}, {"rule": "sum", "lambdas": [0.5, 2.0]}], ids=str)
-def test_a_stack_of_seeds_trains_what_each_would_alone(exact, options):
-    with warnings.catch_warnings(action="ignore"):
-        stack, alone = train_together(seeds(exact, **options)), [train(**o) for o in seeds(exact, **options)]
-    for a, b in zip(stack, alone, strict=True):
-        assert near(a, b) and list(a.steps["batch_hash"]) == list(b.steps["batch_hash"])
-    assert np.abs(stack[0].contexts[-1] - stack[1].contexts[-1]).max() > 1e-3, "seeds differ"
-
-
-def test_filling_a_stack_changes_nothing(exact):
-    for a, b in zip(train_together(seeds(exact)[:2], rows=9), train_together(seeds(exact)[:2]), strict=True): assert near(a, b)
-
-
-def test_one_that_fails_leaves_the_others(clip):
-    def stumble(step, record):
-        if step == 5: raise RuntimeError("the power went out")
-
-    first, second, third = seeds(clip)
-    a, b, c = train_together([first, second | {"callbacks": [stumble]}, third])
-    assert isinstance(b, RuntimeError) and "the power went out" in str(b)
-    whole = train_together([first, second, third])
-    assert_identical(a, whole[0]), assert_identical(c, whole[2])
-
-
-def test_ctrl_c_stops_all_of_a_stack(clip):
-    def stop(step, record):
-        if step == 5: raise KeyboardInterrupt
-
-    first, second, third = seeds(clip)
-    with pytest.warns(UserWarning, match="interrupted after"): stack = train_together([first, second | {"callbacks": [stop]}, third])
-    assert all(runs.interrupted for runs in stack) and [runs.steps["step"].max() for runs in stack] == [5, 5, 5]
-
-
-def test_a_stack_that_was_torn_apart_ends_with_the_same_bits(clip, tmp_path):
-    "Three trainings stop at different steps, one is complete, and all are taken up again"
-    stumble = lambda at: lambda step, record: 1 / (at - step)
-    folders = lambda root, **more: [o | {"out": root / str(o["seed"]), "checkpoint_every": 2} | more for o in seeds(clip)]
-    whole = train_together(folders(tmp_path / "whole"))
-    torn = folders(tmp_path / "torn")
-    for options, at in zip(torn[:2], (5, 9)): assert isinstance(train_together([options | {"callbacks": [stumble(at)]}], rows=6)[0], ZeroDivisionError)
-    for a, b in zip(train_together([o | {"resume": True} for o in torn], rows=6), whole, strict=True): assert_identical(a, b)
-    for a, b in zip(train_together([o | {"resume": True} for o in torn], rows=6), whole, strict=True): assert_identical(a, b)
-
-
-def test_what_does_not_fit_into_one_stack_is_named(clip):
-    first, second, third = seeds(clip)
-    other = few_shot(shots=4, seed=1, classes=["dog", "bus", "cat"], test_per_class=3)
-    with pytest.raises(ValueError, match="need the same class names, got .*'eye'.* and .*'cat'"): train_together([first, second | {"task": other}])
-    with pytest.raises(ValueError, match="need the same shapes of context"): train_together([first, second | {"n_ctx": 6}])
-    with pytest.raises(ValueError, match="need the same images a batch, got 4 and 2"): train_together([first, second | {"batch_size": 2}])
-
-
-def test_steps_are_known_beforehand(bare, clip):
-    assert planned_steps(bare, 4, 8) == train(clip, bare, [0], **QUICK).steps["step"].max() == 12

@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prograd_viz.cam import cam_operator, package_maps, target_layer
 from prograd_viz.clip import ASSETS, load_clip
-from prograd_viz.gradients import prompt_gradients
+from prograd_viz.gradients import project, prompt_gradients
 from prograd_viz.prompts import make_prompts, plain_text_features, text_features
-from prograd_viz.training import step, train
+from prograd_viz.training import train
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (ROOT / "tools" / "bench_names.txt").read_text(encoding="utf-8").splitlines()
@@ -81,7 +81,10 @@ class Setting:
 
     def gradients(self, **kwargs): return prompt_gradients(self.prompts, self.context, self.images, self.labels, self.teacher_logits, **kwargs)
 
-    def step(self): return step(self.gradients(memory_gb=MEMORY_GB), self.context, self.optimiser, self.lambdas)
+    def step(self):
+        grads = self.gradients(memory_gb=MEMORY_GB)
+        self.context.grad = project(grads.g_d, grads.g_g, self.lambdas).g
+        self.optimiser.step()
 
 
 # -- the published trainers' way ----------------------------------------------

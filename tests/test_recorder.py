@@ -1,0 +1,103 @@
+"A loop that is not ours: what a Recorder makes of it is what train leaves, and every view works on it."
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prograd_viz.cam import foreground
+from prograd_viz.plots import plot_accuracy, plot_angles, plot_cosine, plot_gradient_plane, plot_maps, plot_token_cosines
+from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
+from prograd_viz.report import save_report
+from prograd_viz.runs import Recorder, load_runs
+from prograd_viz.scenes import prepare
+from prograd_viz.training import epoch_batches, learning_rate, train
+from prograd_viz.widgets import explore
+from prograd_viz.words import plot_words
+
+EPOCHS, METHODS = 4, ("CoOp", "ProGrad 1")
+QUICK = {"epochs": EPOCHS, "batch_size": 8, "views": 0, "progress": False}
+
+
+def their_loop(clip, task, record, methods=METHODS):
+    "Both methods in one loop, a prompt at a time, with backward() and torch's optimiser; the eight lines of ours are marked"
+    prompts, zero_shot = make_prompts(clip, task.classes), teacher_features(clip, task.classes)
+    features, labels = task.train.features(clip), torch.as_tensor(task.train.labels)
+    contexts = {m: torch.nn.Parameter(prompts.start.clone()) for m in methods}
+    sgd = {m: torch.optim.SGD([c], lr=0.002, momentum=0.9, weight_decay=5e-4) for m, c in contexts.items()}
+    believed, step = (clip.logit_scale * features @ zero_shot.T).softmax(-1), 0
+    for epoch in range(1, EPOCHS + 1):
+        for batch in epoch_batches(len(labels), 8, 1, epoch):
+            step += 1
+            for method, ctx in contexts.items():
+                text = plain_text_features(prompts, ctx[None])[0]
+                logits = clip.logit_scale * features[batch] @ text.T
+                ce, kl = F.cross_entropy(logits, labels[batch]), F.kl_div(logits.log_softmax(-1), believed[batch], reduction="batchmean")
+                (g_d,), (g_g,) = torch.autograd.grad(ce, ctx, retain_graph=True), torch.autograd.grad(kl, ctx)
+                d, g = g_d.flatten(), g_g.flatten()
+                fights = (d @ g < 0) and g.norm() > 1e-12 * d.norm() and method != "CoOp"
+                ctx.grad = (d - (d @ g) / (g @ g) * g if fights else d).view_as(ctx)
+                record.log(step, method, loss_ce=ce, loss_kl=kl, g_d=g_d, g_g=g_g, g=ctx.grad, context=ctx,  # 1, 2
+                           text_features=text, epoch=epoch, lr=learning_rate(epoch, EPOCHS))  # 3
+                sgd[method].param_groups[0]["lr"] = learning_rate(epoch, EPOCHS)
+                sgd[method].step()
+    ends = torch.stack([contexts[m].detach() for m in methods])  # 4
+    record.end(context=ends, text_features=plain_text_features(prompts, ends))  # 5
+    return record
+
+
+@pytest.fixture(scope="module")
+def theirs(exact, task, tmp_path_factory):
+    "Their loop, recorded in a folder and opened with model and task"
+    out = tmp_path_factory.mktemp("their loop") / "run"
+    with Recorder(task.classes, METHODS, zero_shot=teacher_features(exact, task.classes), out=out) as record: their_loop(exact, task, record)  # 6, 7
+    return load_runs(out, exact, task)  # 8
+
+
+def test_its_record_is_the_one_of_train(theirs, exact, task):
+    ours = train(exact, task, [0, 1], **QUICK)
+    assert theirs.methods == ours.methods and theirs.lambdas == ours.lambdas and list(theirs.snapshot_steps) == list(ours.snapshot_steps)
+    for column in ("step", "epoch", "conflict", "agree"): assert theirs.steps[column].tolist() == ours.steps[column].tolist()
+    for column in ("loss_ce", "loss_kl", "cos", "angle_deg", "norm_gd", "norm_g", "norm_update", "cos_step_gd", "cos_step_gg", "lr"):
+        np.testing.assert_allclose(theirs.steps[column], ours.steps[column], rtol=1e-5, atol=1e-5, err_msg=column)
+    np.testing.assert_allclose(theirs.contexts, ours.contexts, atol=1e-9)
+    np.testing.assert_allclose(theirs.text_features, ours.text_features, atol=1e-9)
+    np.testing.assert_allclose(theirs.token_cos, ours.token_cos, atol=1e-5)
+
+
+def test_every_view_works_on_it(theirs, tmp_path):
+    for figure in (plot_cosine(theirs), plot_angles(theirs), plot_maps(theirs, 2), plot_gradient_plane(theirs, 1.0, 5), plot_token_cosines(theirs, 1.0), plot_words(theirs, steps=3)): assert figure.axes
+    shares = foreground(theirs, images=4, random_directions=2)
+    assert set(shares["lam"].dropna()) == {0, 1} and shares["share"].notna().any()
+    scenes = prepare(theirs, images=2)
+    explorer = explore(theirs, scenes=scenes)
+    explorer.dial.lam.value, explorer.dial.step.value = 0.0, 3
+    assert "cosine" in explorer.dial.where()
+    assert "CoOp" in save_report(theirs, tmp_path / "report.html", scenes=scenes).read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="no accuracy on any test set was recorded"): plot_accuracy(theirs)
+
+
+@pytest.fixture(scope="module")
+def bare_method(exact, task):
+    "A method of which nothing but its text features is known"
+    rng = torch.Generator().manual_seed(0)
+    with Recorder(task.classes, "mine", zero_shot=teacher_features(exact, task.classes)) as record:
+        for step in range(1, 5):
+            drift = step * 0.1 * torch.randn(record.zero_shot.shape, generator=rng, dtype=torch.float64)
+            record.log(step, loss_ce=1 / step, text_features=F.normalize(torch.as_tensor(record.zero_shot) + drift, dim=-1))
+    return record.runs(exact, task)
+
+
+def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_method, tmp_path):
+    runs = bare_method
+    assert runs.keys == ("mine",) and runs.name("mine", "math") == "mine" and list(runs.snapshot_steps) == [0, 1, 2, 3]
+    assert runs.steps["cos"].isna().all() and runs.conflicts().isna().all() and "conflicts not recorded" in repr(runs)
+    assert plot_maps(runs, 2).axes and "no gradients recorded" in plot_cosine(runs).legends[0].get_texts()[0].get_text()
+    assert set(foreground(runs, images=2, random_directions=1)["prompt"]) == {"zero-shot", "mine", "random"}
+    scenes = prepare(runs, images=2)
+    explorer = explore(runs, scenes=scenes)
+    assert explorer.dial.lam.description == "method" and "the gradients were not recorded" in explorer.dial.where() or "before" in explorer.dial.where()
+    assert "mine" in save_report(runs, tmp_path / "report.html", scenes=scenes).read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="hold text features and no contexts"): plot_words(runs)
+    runs.save(tmp_path / "saved")
+    opened = load_runs(tmp_path / "saved")
+    assert opened.methods == ("mine",) and np.array_equal(opened.text_features, runs.text_features) and opened.contexts.shape == (4, 1, 0, 0)
