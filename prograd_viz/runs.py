@@ -69,8 +69,9 @@ def run_name(
     nameless = strength is None or np.isnan(strength)
     if rule == "coop" or (rule == "prograd" and not nameless and strength == 0): return "CoOp ($\\lambda=0$)" if style == "math" else "CoOp"
     if nameless: return rule
-    if rule != "prograd": return f"{rule} {strength:g}"
-    return {"plain": f"ProGrad {strength:g}", "words": f"ProGrad, lambda {strength:g}", "math": f"ProGrad ($\\lambda={strength:g}$)"}[style]
+    exact = f"{strength:g}" if math.isclose(float(f"{strength:g}"), strength) else f"{strength:.12g}"  # 1/3 is found again
+    if rule != "prograd": return f"{rule} {exact}"
+    return {"plain": f"ProGrad {exact}", "words": f"ProGrad, lambda {strength:g}", "math": f"ProGrad ($\\lambda={strength:g}$)"}[style]
 
 
 def read_name(
@@ -118,7 +119,10 @@ class Runs:
     @property
     def lambdas(self) -> tuple:
         "Lambda or strength of every run; NaN for a method that has none"
-        return tuple(read_name(method)[1] for method in self.methods)
+        named = tuple(read_name(method)[1] for method in self.methods)
+        given = self.config.get("lambdas") or ()
+        near = len(given) == len(named) and all(x is not None and math.isclose(x, y) for x, y in zip(given, named))
+        return tuple(map(float, given)) if near else named
 
     @property
     def keys(self) -> tuple:

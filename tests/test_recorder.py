@@ -101,3 +101,12 @@ def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_meth
     runs.save(tmp_path / "saved")
     opened = load_runs(tmp_path / "saved")
     assert opened.methods == ("mine",) and np.array_equal(opened.text_features, runs.text_features) and opened.contexts.shape == (4, 1, 0, 0)
+
+
+def test_a_lambda_with_more_digits_than_its_name_shows_is_found_again(clip, bare, tmp_path):
+    lambdas = [0, 1 / 3, 0.1234567, 1]
+    runs = train(clip, bare, lambdas, epochs=1, views=0, progress=False, out=tmp_path / "run")
+    for there in (runs, load_runs(tmp_path / "run")):
+        assert there.lambdas == tuple(map(float, lambdas)) and [there.run(lam) for lam in lambdas] == [0, 1, 2, 3]
+    tiny = train(clip, bare, [0, 1e-9, 1e-8], rule="l2", epochs=1, views=0, progress=False)
+    assert [tiny.run(lam) for lam in (0, 1e-9, 1e-8)] == [0, 1, 2]
