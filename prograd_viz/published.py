@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from .checks import check_known
-from .clip import _OPENAI_KEYS, Clip, _is_archive, _openai_state, open_clip
+from .clip import OPENAI_KEYS, Clip, is_archive, open_clip, openai_state
 from .data import Task
 from .evaluate import Evaluator, run_prompts
 from .prompts import make_prompts, text_features
@@ -157,10 +157,10 @@ def _script_model(clip, beside):
         check_known(f"tag or checkpoint file for {name!r}", pretrained, open_clip.list_pretrained_tags_by_model(name))
         return name, f", pretrained={pretrained!r}{activation}", ""
     file = str(path)
-    if _is_archive(path): state = f'torch.jit.load({file!r}, map_location="cpu").state_dict()'
-    elif _openai_state(path) is not None: state = f'torch.load({file!r}, map_location="cpu", weights_only=True)'
+    if is_archive(path): state = f'torch.jit.load({file!r}, map_location="cpu").state_dict()'
+    elif openai_state(path) is not None: state = f'torch.load({file!r}, map_location="cpu", weights_only=True)'
     else: return name, f", pretrained={file!r}{activation}", ""
-    return name, activation, _FILL.format(state=state, numbers=_OPENAI_KEYS)
+    return name, activation, _FILL.format(state=state, numbers=OPENAI_KEYS)
 
 
 _FILL = """state = {state}

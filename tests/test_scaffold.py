@@ -23,6 +23,7 @@ lib = root/'prograd_viz'
 modules = sorted(f for f in lib.rglob('*.py') if '.ipynb_checkpoints' not in f.parts)
 
 sys.path.insert(0, str(root/'tools'))
+import arrows
 import matrix
 from pins import closure, requirements
 from readme import directives, links, relink
@@ -192,6 +193,23 @@ def test_the_version_is_the_same_everywhere():
     init = (lib/'__init__.py').read_text(encoding='utf-8')
     assert re.search(r'^__version__ = "(.+)"$', init, re.M)[1] == version
     assert f'\n## {version}\n' in (root/'CHANGELOG.md').read_text(encoding='utf-8')
+
+def test_no_notebook_imports_from_a_higher_number_and_no_private_name_crosses():
+    assert len(arrows.notebooks()) > 30 and arrows.wrong(arrows.notebooks()) == []
+
+@pytest.mark.parametrize('cell, exported, says', [
+    ('from prograd_viz.high import f', False, '01_low.ipynb imports high, which has a higher number'),
+    ('def g():\n    from prograd_viz import high', True, '01_low.ipynb imports high, which has a higher number'),
+    ('import prograd_viz.base as b\nb._secret', True, '01_low.ipynb uses _secret, which is private to base'),
+    ('from prograd_viz.base import _secret', False, '01_low.ipynb uses _secret, which is private to base'),
+    ('from prograd_viz.same import f', True, 'a circle: '),
+    ('from prograd_viz.same import f\n%time f()', False, None),
+])
+def test_an_import_that_points_up_a_circle_and_a_private_name_are_found(cell, exported, says):
+    sources = {'base': ('00_base.ipynb', []), 'low': ('01_low.ipynb', [(arrows.python_of(cell), exported)]),
+               'same': ('01_same.ipynb', [('from prograd_viz.low import f', True)]), 'high': ('02_high.ipynb', [])}
+    found = arrows.wrong(sources)
+    assert len(found) == bool(says) and all(line.startswith(says) for line in found)
 
 def test_every_make_target_explains_itself():
     text = (root/'Makefile').read_text(encoding='utf-8')
