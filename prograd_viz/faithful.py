@@ -87,8 +87,10 @@ def faithfulness(
     maps = cam_maps(clip, tensor, own.transpose(0, 1), layer)
     prompts, texts, frames = prompts + [("random", None)] * len(draws), texts + texts[:1] * len(draws), []
     for (prompt, lam), text, cams in zip(prompts, texts, maps):
-        labels = true if explain == "true" else (features @ text.T).argmax(-1)
+        logits = features @ text.T
+        labels = true if explain == "true" else logits.argmax(-1)
         scores = map_scores(clip, tensor, cams, text, labels.tolist(), measures, percentiles)
+        scores[~logits.isfinite().all(-1).cpu().numpy()] = np.nan
         strength = np.nan if lam is None else runs.lambdas[runs.run(lam)]
         frames.append(scores.assign(prompt=prompt, lam=strength, step=0 if lam is None else at, image=rows))
     table = pd.concat(frames, ignore_index=True)
@@ -146,7 +148,15 @@ def causal_checks(
         text = torch.from_numpy(runs.text(lam, None if lam is None else at))
         for condition, images_of in changed.items():
             features = images_of.features(clip)
-            chosen = (features @ text.to(features).T).argmax(-1).cpu().numpy()
-            table.append({"prompt": name, "lam": strength, "step": 0 if lam is None else at, "condition": condition, "accuracy": (chosen == images_of.labels).mean(),
-                          "follows_background": (chosen == donors).mean() if condition == "background swapped" else np.nan, "share": shares[r]})
+            logits = features @ text.to(features).T
+            swapped = condition == "background swapped"
+            table.append({"prompt": name, "lam": strength, "step": 0 if lam is None else at, "condition": condition,
+                          "accuracy": _agreement(logits, images_of.labels),
+                          "follows_background": _agreement(logits, donors) if swapped else np.nan, "share": shares[r]})
     return pd.DataFrame(table)
+
+
+def _agreement(logits, labels):
+    "How often the highest of logits [B, C] is a given label; NaN where a logit is not finite"
+    chosen = logits.argmax(-1).cpu().numpy()
+    return (chosen == labels).mean() if logits.isfinite().all() else np.nan

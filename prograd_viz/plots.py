@@ -18,7 +18,8 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
-from .cam import cam_operator, explained_directions, measure, pick_images, resize_maps, shown_image, shown_masks
+from .cam import NO_PREDICTION, cam_operator, explained_directions, measure, pick_images, resize_maps
+from .cam import shown_image, shown_masks
 from .checks import check_known
 from .clip import ASSETS
 from .masks import about_masks
@@ -211,7 +212,7 @@ def plot_maps(
     maps, masks, tables, verdicts = _maps_of(runs, test, rows, columns, step, explain, layer)
     fig, axes = plt.subplots(len(rows), 1 + len(columns), figsize=(2.1 * (1 + len(columns)), 2.45 * len(rows)), squeeze=False)
     for r, i in enumerate(rows):
-        picture, own = shown_image(runs.clip, test.image(i)), maps[:, r]
+        picture, own = shown_image(runs.clip, test.image(i)), maps[:, r].nan_to_num()
         axes[r, 0].imshow(picture)
         if masks is not None and masks[r].any(): _outline(axes[r], masks[r])
         axes[r, 0].set_xlabel(test.classes[test.labels[i]] + ("" if masks is None else f"\n{_object_words(test, i, masks[r])}"))
@@ -219,8 +220,8 @@ def plot_maps(
             top = float(one.max() if normalise else own.max()) or 1.0
             axes[r, c + 1].imshow(picture.convert("L"), cmap="gray", alpha=0.7)
             axes[r, c + 1].imshow(one, cmap="inferno", alpha=(one / top).numpy() ** 0.5 * 0.85, vmin=0, vmax=top)
-            name, probability = verdicts[c][r]
-            axes[r, c + 1].set_xlabel(("" if masks is None else _share_words(tables[c]["share"].iloc[r], masks[r]) + "\n") + f"{name} ({probability:.0%})")
+            share = "" if masks is None else _share_words(tables[c].iloc[r], masks[r]) + "\n"
+            axes[r, c + 1].set_xlabel(share + verdicts[c][r])
     for ax in axes.flat: ax.set(xticks=[], yticks=[]); ax.grid(False)
     for ax, title in zip(axes[0], ["image" if masks is None else "image, object outlined", *(runs.name(lam, "math") for lam in columns)]): ax.set_title(title)
     says = "no masks: what lies on the object is not known; see with_masks" if masks is None else about_masks(test.masks_from)
@@ -238,18 +239,26 @@ def _object_words(test, i, mask):
     return f"object: {mask.float().mean():.0%} of the image" if test.masks[i] is not None else "no mask"
 
 
-def _share_words(share, mask): return f"{share:.0%} on the object" if not np.isnan(share) else "empty map" if mask.any() else "empty mask"
+def _share_words(row, mask):
+    "What of a map lies on the object, or why nobody can say"
+    if not np.isnan(row["share"]): return f"{row['share']:.0%} on the object"
+    return "empty mask" if not mask.any() else "empty map" if row["empty"] else "no map"
+
+
+def _verdict(classes, p):
+    "The class that probabilities [C] choose, and how surely"
+    return f"{classes[p.argmax()]} ({p.max():.0%})" if p.isfinite().all() else NO_PREDICTION
 
 
 def _maps_of(runs, test, rows, columns, step, explain, layer):
-    "Maps [T, B, H, W], masks, measures and verdicts (name, probability) of a few prompts on a few images; masks and measures None where there are none"
+    "Maps [T, B, H, W], masks, measures and verdicts in words of a few prompts on a few images; masks and measures None where there are none"
     operator = cam_operator(runs.clip, test.tensor(runs.clip, rows), layer)
     masks = None if test.masks is None else shown_masks(runs.clip, test, rows)
     text = torch.as_tensor(np.stack([runs.text(lam, step) for lam in columns])).to(operator.features)
     directions = explained_directions(text, operator.features, torch.as_tensor(test.labels[rows], device=text.device), explain)
     maps = resize_maps(operator.maps(directions.transpose(0, 1)), shown_image(runs.clip, test.image(rows[0])).size[::-1]).cpu()
     probabilities = (runs.clip.logit_scale * torch.nn.functional.normalize(operator.features, dim=-1) @ text.mT).softmax(-1).cpu()
-    verdicts = [[(test.classes[p.argmax()], float(p.max())) for p in per_prompt] for per_prompt in probabilities]
+    verdicts = [[_verdict(test.classes, p) for p in per_prompt] for per_prompt in probabilities]
     return maps, masks, None if masks is None else [measure(m, masks) for m in maps], verdicts
 
 # %% ../nbs/08_plots.ipynb #cb77309f

@@ -37,10 +37,12 @@ def report_data(
     zero = [scenes.view(b, runs.text(None)) for b in images]
     maps = np.stack([v.cam for step in views for run in step for v in run]).reshape(len(kept), len(order), len(scenes), *zero[0].cam.shape)
     every = np.concatenate([maps.reshape(-1, *maps.shape[2:]), np.stack([v.cam for v in zero])[None]])  # [K * R + 1, B, h, w]
+    every = np.nan_to_num(every)  # a map of NaN has no colour
     top = every.max((0, 2, 3), keepdims=True)
     grids = np.round(255 * every / np.where(top > 0, top, 1)).astype(np.uint8)
     number = lambda x: None if np.isnan(x) else round(float(x), 4)
-    says = lambda v: [runs.classes.index(v.predicted), number(v.probability), number(v.share), number(v.preference)]
+    index = {name: i for i, name in enumerate(runs.classes)}
+    says = lambda v: [index.get(v.predicted, -1), number(v.probability), number(v.share), number(v.preference)]
     cosines = [[number(c) for c in runs.steps.loc[runs.steps["run"] == r, "cos"]] for r in order]
     of = lambda r, split: runs.steps.loc[runs.steps["run"] == r, ["step", f"acc_{split}"]].dropna()
     tested = [s for s in runs.tested if s != "style"]
@@ -109,9 +111,9 @@ def _still(runs, scenes):
     figures = []
     for b, name in enumerate(scenes.names):
         views, mask = [scenes.view(b, text) for _, text, _ in prompts], None if scenes.masks is None else scenes.masks[b]
-        top = max(v.cam.max() for v in views)
+        top = max(np.nan_to_num(v.cam).max() for v in views)
         sheet = beside([paint(scenes.pictures[b], mask=mask), *(paint(scenes.pictures[b], v.cam, top, mask) for v in views)], ["image", *(n for n, _, _ in prompts)], ["#222222", *(c for _, _, c in prompts)])
-        says = "; ".join(f"{n}: {v.predicted} ({v.probability:.0%}), " + ("no share" if np.isnan(v.share) else f"{v.share:.0%} on the object") for (n, _, _), v in zip(prompts, views))
+        says = "; ".join(f"{n}: {v.verdict}, " + ("no share" if np.isnan(v.share) else f"{v.share:.0%} on the object") for (n, _, _), v in zip(prompts, views))
         figures.append(f"<figure><img src='{_image_source(sheet)}' alt='{html.escape(f'{name}. {says}', quote=True)}'><figcaption>{html.escape(f'{name}. {says}')}</figcaption></figure>")
     curves = [(plot_cosine(runs), "Cosine of the two gradients over the steps of training")]
     tested = [s for s in runs.tested if s != "style"]

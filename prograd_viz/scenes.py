@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from .cam import cam_operator, pick_images, shown_image, shown_masks, target_layer
+from .cam import NO_PREDICTION, cam_operator, pick_images, shown_image, shown_masks, target_layer
 from .checks import check_known
 from .clip import Clip
 from .masks import about_masks
@@ -41,10 +41,15 @@ class View:
     "One image under one prompt"
     cam: np.ndarray  # Rectified map at the layer's resolution, [h, w]
     explained: str  # The class whose score is explained
-    predicted: str  # The class that the prompt predicts
-    probability: float  # Of the predicted class
+    predicted: str  # The class that the prompt predicts; "no prediction" where a score is not finite
+    probability: float  # Of the predicted class; NaN without one
     share: float  # Part of the map that lies on the object; NaN without a mask or a map
     preference: float  # The same divided by the object's area
+
+    @property
+    def verdict(self) -> str:
+        "What the prompt predicts, and how surely"
+        return self.predicted if np.isnan(self.probability) else f"{self.predicted} ({self.probability:.0%})"
 
 
 @dataclass
@@ -73,12 +78,13 @@ class Scenes:
         unit = self.features[b] / length
         cosines = text @ unit
         chances = np.exp(self.logit_scale * (cosines - cosines.max()))
-        top = int(cosines.argmax())
+        top = int(cosines.argmax()) if np.isfinite(cosines).all() else None
         known = int(self.labels[b]) if self.labels[b] >= 0 else top  # of a photo without a label, the prediction is explained
         direction, name = self._explained(text, cosines, known, top, explain)
         cam = np.maximum(self.operator[b] @ ((direction - (direction @ unit) * unit) / length), 0)
         share, area = self._share(b, cam)
-        return View(cam, name, self.classes[top], float(chances[top] / chances.sum()), share, share / area if area else np.nan)
+        said = (NO_PREDICTION, np.nan) if top is None else (self.classes[top], float(chances[top] / chances.sum()))
+        return View(cam, name, *said, share, share / area if area else np.nan)
 
     def about_masks(self) -> str:
         "Where the masks come from, if there are any and they are not exact"
@@ -86,11 +92,12 @@ class Scenes:
 
     def _explained(self, text, cosines, known, top, explain):
         "The text direction whose cosine the map explains, and its name"
+        target = {"true class": known, "predicted class": top, "contrast": None if top is None else known}.get(explain, -1)
+        if target is None: return np.full_like(text[0], np.nan), NO_PREDICTION
         if explain == "contrast":
             rival = int(np.where(np.arange(len(cosines)) == known, -np.inf, cosines).argmax())
             return text[known] - text[rival], f"{self.classes[known]} - {self.classes[rival]}"
-        target = {"true class": known, "predicted class": top}.get(explain)
-        if target is None: target = self.classes.index(check_known("class to explain", explain, (*EXPLAINED, *self.classes)))
+        if target < 0: target = self.classes.index(check_known("class to explain", explain, (*EXPLAINED, *self.classes)))
         return text[target], self.classes[target]
 
     def _share(self, b, cam):
@@ -237,7 +244,7 @@ def paint(
     size = side, round(side * picture.shape[1] / picture.shape[0])
     image = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC)
     if cam is not None:
-        heat = np.clip(resized(cam, size) / (top or 1.0), 0, 1)
+        heat = np.nan_to_num(np.clip(resized(cam, size) / (top or 1.0), 0, 1))  # a map of NaN has no colour
         grey = np.asarray(image.convert("L"), np.float32)[..., None] * 0.7 + 76
         alpha = np.sqrt(heat)[..., None] * strength
         image = Image.fromarray((grey * (1 - alpha) + HEAT[(heat * 255).astype(int)] * alpha).astype(np.uint8))

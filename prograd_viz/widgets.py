@@ -361,7 +361,7 @@ class Gallery:
     ) -> Image.Image:
         "An image and its maps in a row"
         picture, mask, views = scenes.pictures[b], None if scenes.masks is None else scenes.masks[b], self.views(scenes, b)
-        top = max(v.cam.max() for v in views.values())
+        top = max(np.nan_to_num(v.cam).max() for v in views.values())
         panels = [paint(picture, mask=mask, side=side), *(paint(picture, v.cam, top, mask, self.strength.value, side) for v in views.values())]
         most = 1 + len(self.dial.runs.ends())
         panels += [Image.new("RGB", (side, side), "white")] * (1 + most - len(panels))  # at lambda 0 there is one less: nothing moves
@@ -370,7 +370,7 @@ class Gallery:
     def _table(self, scenes, b):
         "The numbers, each below its map"
         views = self.views(scenes, b)
-        rows = {html.escape(scenes.names[b]): [f"<span class='pv-chip' style='background:{run_colour(self.dial.runs, lam)}'></span><b>{html.escape(name)}</b>" for name, lam in self.prompts().items()], "prediction": [f"{html.escape(v.predicted)} ({v.probability:.0%})" for v in views.values()],
+        rows = {html.escape(scenes.names[b]): [f"<span class='pv-chip' style='background:{run_colour(self.dial.runs, lam)}'></span><b>{html.escape(name)}</b>" for name, lam in self.prompts().items()], "prediction": [html.escape(v.verdict) for v in views.values()],
                 "map of": [html.escape(v.explained) for v in views.values()], "on the object": [_share(v) for v in views.values()], "per area": ["" if np.isnan(v.preference) else f"{v.preference:.2f}" for v in views.values()]}
         empty = "<td></td>" * (3 - len(views))
         return "<table>" + "".join(f"<tr><th scope='row'>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}{empty}</tr>" for name, cells in rows.items()) + "</table>" + (f"<p>{html.escape(scenes.about_masks())}</p>" if scenes.about_masks() else "")
@@ -385,6 +385,7 @@ class Gallery:
 
 def _share(view):
     "The share as text; what cannot be measured says so"
+    if not np.isfinite(view.cam).all(): return "no map"
     return f"{view.share:.0%}" if not np.isnan(view.share) else "empty map" if not view.cam.any() else "no mask"
 
 # %% ../nbs/09_widgets.ipynb #a69f4ee3

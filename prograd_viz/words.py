@@ -58,9 +58,11 @@ def read_context_words(
     for k in _snapshots(runs, steps):
         distances, ids = nearest_tokens(runs.clip, torch.from_numpy(contexts[k]), top)
         norms, drifts = (np.linalg.norm(x, axis=-1) for x in (contexts[k], contexts[k] - contexts[0]))
-        rows += [{"step": int(runs.snapshot_steps[k]), "vector": m + 1, "rank": r + 1, "token": token, "distance": float(distances[m, r]), "norm": norms[m], "drift": drifts[m]}
+        rows += [{"step": int(runs.snapshot_steps[k]), "vector": m + 1, "rank": r + 1, "token": token,
+                  "distance": float(distances[m, r]), "norm": norms[m], "drift": drifts[m]}
                  for m in range(len(ids)) for r, token in enumerate(token_texts(runs.clip, ids[m].tolist()))]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(token=table["token"].where(table["distance"].notna()))  # nothing is near to NaN
 
 
 def _contexts_of(runs, lam, name):
@@ -95,7 +97,10 @@ def plot_words(
             mine = table[table["vector"] == m]
             ax.plot(mine["step"], mine["drift"], color=run_colour(runs, lam), label=f"{runs.name(lam, 'math')}: drift from the start" if m == 1 else None)
             ax.plot(mine["step"], mine["distance"], ":", color=run_colour(runs, lam), label=f"{runs.name(lam, 'math')}: distance to the nearest token" if m == 1 else None)
-            for _, row in mine[mine["token"] != mine["token"].shift()].iterrows(): ax.annotate(row["token"], (row["step"], row["distance"]), fontsize=7, color=run_colour(runs, lam), xytext=(2, 2), textcoords="offset points")
+            named = mine.dropna(subset="token")
+            for _, row in named[named["token"] != named["token"].shift()].iterrows():
+                ax.annotate(row["token"], (row["step"], row["distance"]), fontsize=7, color=run_colour(runs, lam),
+                            xytext=(2, 2), textcoords="offset points")
         ax.set_title(f"vector {m}", fontsize=9)
     axes[0, 0].set_ylim(bottom=0)  # shared by all
     for ax in list(axes.flat)[len(vectors):]: ax.set_axis_off()

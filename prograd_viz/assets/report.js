@@ -77,7 +77,7 @@ function draw() {
   const percent = x => x === null ? "-" : Math.round(100 * x) + "%"
   $("numbers").replaceChildren(...prompts.map(p => {
     const row = document.createElement("tr")
-    for (const text of [p[0], data.classes[p[3][0]], percent(p[3][1]), percent(p[3][2]), p[3][3] === null ? "-" : p[3][3].toFixed(2)]) row.insertCell().textContent = text
+    for (const text of [p[0], data.classes[p[3][0]] ?? "no prediction", percent(p[3][1]), percent(p[3][2]), p[3][3] === null ? "-" : p[3][3].toFixed(2)]) row.insertCell().textContent = text
     return row
   }))
 }
