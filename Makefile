@@ -16,7 +16,7 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo test lab app docs figures evidence pocket mutants bench models published matrix notebooks export readme build pins clean soak
+.PHONY: help env demo check test times lab app docs figures evidence pocket mutants bench models published matrix notebooks export readme build pins clean soak
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,12 +46,22 @@ $(VENV)/.ready: settings.ini setup.py pyproject.toml constraints.txt
 demo: env ## train CoOp and ProGrad on the pocket world; table, figures and records go to demo/
 	@$(RUN) $(BIN)/prograd_demo --out demo --resume $(ARGS)
 
+check: env ## drift between notebooks and modules, clean notebooks, the direction of imports (half a minute)
+	@$(BIN)/python tools/check.py
+	@$(BIN)/python tools/arrows.py
+
 test: env ## all that guards the project: drift, clean notebooks, every notebook, then tests/
 	@sh tools/browser.sh
-	@$(BIN)/python tools/check.py
+	@$(MAKE) --no-print-directory check
 	@# nbs/zh holds the English notebooks' code, cell by cell: tests/test_translation.py
-	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing --do_print --skip_folder_re '^([_.]|zh$$)'
+	@# notebooks share the image features of the small tasks that many of them train on
+	@cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; \
+	$(RUN) PROGRAD_VIZ_CACHE="$$cache" MPLBACKEND=Agg OMP_NUM_THREADS=1 \
+	  $(BIN)/nbdev_test --n_workers 2 --timing --do_print --skip_folder_re '^([_.]|zh$$)'
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ -n 2 --dist loadfile $(ARGS)
+
+times: env ## make test once, with the seconds of every notebook and test; writes figures/times/
+	@$(BIN)/python tools/times.py
 
 lab: env ## open JupyterLab on the front page
 	@$(RUN) $(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)" nbs/index.ipynb $(ARGS)
