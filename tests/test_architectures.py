@@ -2,6 +2,7 @@
 import copy
 import math
 import warnings
+from functools import cache
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from prograd_viz.prompts import has_fast_path, make_prompts, plain_text_features
 TINY_IMAGES = {"layers": 1, "width": 32, "head_width": 32, "patch_size": 32, "image_size": 32}
 
 
+@cache
 def shrunk(name):
     "A small random model with the text tower's layout of `name`, in double precision"
     cfg = copy.deepcopy(open_clip.get_model_config(name))
