@@ -232,10 +232,16 @@ def _evaluate(record, runs, name, f, version):
     record["evaluated"] = record["evaluated"] | {name: plain(entry)}
 
 
+def _among(lam, lambdas):
+    "Whether a lambda is one of some, as `Runs.run` finds it; None is zero-shot CLIP's"
+    known = [x for x in lambdas if x is not None]
+    return None in lambdas if lam is None else bool(np.isclose(known, lam, rtol=1e-9, atol=1e-12).any())
+
+
 def _evaluated(record, job, name, version):
     "Whether a record holds what a function of this name and version says of every run of a job"
     entry = record.get("evaluated", {}).get(name, {"version": None})
-    return entry["version"] == version and all(np.isclose(lam, entry["lambdas"]).any() for lam in job.lambdas)
+    return entry["version"] == version and all(_among(lam, entry["lambdas"]) for lam in job.lambdas)
 
 
 def _kept(job, out):
@@ -331,7 +337,7 @@ class Sweep:
         rows = []
         for job in jobs_of(self.cells):
             record = _read(self.out, job)
-            asked = [r for r in record.get("rows", []) if r["lam"] is None or np.isclose(r["lam"], job.lambdas).any()]
+            asked = [r for r in record.get("rows", []) if r["lam"] is None or _among(r["lam"], job.lambdas)]
             rows += [job.options | row | _beside(record, row["lam"]) for row in asked]
         if not rows: return pd.DataFrame(columns=[*self.cells, "method"])
         return pd.DataFrame(rows).astype({"lam": float})
@@ -343,7 +349,7 @@ class Sweep:
         "The run sets of some jobs, opened lazily"
         for c in where: check_known("column", c, self.cells)
         where = {k: _checked_cell(k, where) for k in where}
-        holds = lambda job, k, v: np.isclose(v, job.lambdas).any() if k == "lam" else job.options.get(k) == v
+        holds = lambda job, k, v: _among(v, job.lambdas) if k == "lam" else job.options.get(k) == v
         chosen = [job for job in jobs_of(self.cells) if all(holds(job, k, v) for k, v in where.items())]
         return [load_runs(self.out / "runs" / job.name) for job in chosen if _read(self.out, job).get("rows")]
 
@@ -356,13 +362,13 @@ class Sweep:
 def _beside(record, lam):
     "What was evaluated of one method"
     rows = itertools.chain(*(e["rows"] for e in record.get("evaluated", {}).values()))
-    found = [r for r in rows if r["lam"] == lam or None not in (r["lam"], lam) and np.isclose(r["lam"], lam)]
+    found = [r for r in rows if _among(r["lam"], [lam])]
     return {k: v for row in found for k, v in row.items() if k != "lam"}
 
 
 def _status(record, lam):
     "Of one cell: failed where its training or an evaluation failed; what was trained before a failure is done"
-    trained = any(r["lam"] is not None and np.isclose(r["lam"], lam) for r in record.get("rows", []))
+    trained = _among(lam, [r["lam"] for r in record.get("rows", [])])
     wrong = record.get("status") == "failed" and (not trained or "steps" in record)  # with steps: the training went well
     return "failed" if wrong else "done" if trained else "to do"
 

@@ -186,6 +186,18 @@ def test_a_call_trains_what_it_asks_for_and_the_folder_remembers_the_rest(tmp_pa
     assert set(sweep(None, tmp_path, workers=1, progress=False).table["status"]) == {"done"}
 
 
+def test_lambdas_that_nearly_agree_stay_several(tmp_path):
+    "Nothing that was measured of one is taken for another's"
+    lambdas = [0, 1e-9, 1e-8]
+    grid = {"shots": 1, "epochs": 1, "lr": 0.1} | SMALL
+    sweep(grid | {"lam": lambdas[:1]}, tmp_path, workers=1, progress=False)
+    assert load_sweep(tmp_path).runs(lam=1e-9) == []
+    result = sweep(grid | {"lam": lambdas}, tmp_path, workers=1, progress=False, evaluate={"own": lambda runs: pd.DataFrame({"lam": runs.lambdas, "own": runs.lambdas})})
+    table = result.results().dropna(subset="lam")
+    assert table["lam"].tolist() == table["own"].tolist() == lambdas and table["method"].tolist() == ["CoOp", "ProGrad 1e-09", "ProGrad 1e-08"]
+    assert [len(result.runs(lam=lam)) for lam in (*lambdas, 1e-10)] == [1, 1, 1, 0]
+
+
 def times_norm(factor, runs): return last_norm(runs).assign(norm=lambda t: factor * t["norm"])
 
 
