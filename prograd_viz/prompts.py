@@ -331,4 +331,20 @@ def teacher_features(
     templates = [templates] if isinstance(templates, str) else list(templates)
     if not templates or any(t.count("{}") != 1 for t in templates): raise ValueError(f"teacher templates need exactly one {{}} each, got {templates}")
     names = [c.replace("_", " ") for c in check_classes(classes)]
-    return F.normalize(torch.stack([clip.encode_text([t.format(n) for n in names]) for t in templates]).mean(0), dim=-1)
+    each = [_sentences(clip, names, t) for t in templates]
+    if len(each) == 1 and _narrow(clip): return each[0]  # to the last digit what the prompt gives that starts so
+    return F.normalize(torch.stack(each).mean(0), dim=-1)
+
+
+def _narrow(clip): return torch.finfo(clip.autocast or clip.dtype).bits < 32
+
+
+def _sentences(clip, names, template):
+    "Features of one template's sentences, [C, E]; from 16-bit towers as those of a prompt that starts with its words"
+    texts, n_ctx, first = [template.format(n) for n in names], len(template.partition("{}")[0].split()), _first_position(clip)
+    tokens = clip.tokenize(texts)
+    shared = (tokens[:, :first + n_ctx] == tokens[0, :first + n_ctx]).all()
+    if not _narrow(clip) or not n_ctx or not shared: return clip.encode_text(texts)
+    where = torch.arange(first, first + n_ctx, device=tokens.device).repeat(len(tokens), 1)
+    start = clip.token_embedding(tokens[0, where[0]]).to(clip.wide)
+    return text_features(Prompts(clip, tuple(names), tokens, where, start, template, first), start[None])[0]

@@ -26,7 +26,7 @@ from .checks import check_in_range, check_seed, check_whole
 from .clip import Clip
 from .data import Task
 from .evaluate import Evaluator
-from .gradients import Gradients, agreement_eps, project, prompt_gradients
+from .gradients import Gradients, project, prompt_gradients
 from .prompts import make_prompts, text_features
 from .rules import RULES, check_strengths, find_rule, steering
 from .runs import Cancel, Recorder, Runs, check_about, load_runs, run_name, save_runs
@@ -146,7 +146,6 @@ class Training:
         self.context = torch.nn.Parameter(self.start.clone())
         self.optimiser = torch.optim.SGD([self.context], recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
         self.steer = steering(rule, self.prompts, self.start, self.evaluator.text, recipe.memory_gb)
-        self.eps_rel = agreement_eps(clip) if recipe.eps_rel is None else recipe.eps_rel
         self.after = 0, self.start  # the last whole step, and the context after it
 
     def _evaluate_every(self, recipe):
@@ -186,7 +185,7 @@ class Training:
         grads: Gradients,  # At the contexts
     ) -> torch.Tensor:  # [R, M, D] or [R, C, M, D]
         "What the rule makes of two gradients (ProGrad, eq. 4)"
-        update = project(grads.g_d, grads.g_g, self.lambdas if self.steer is None else 0, self.eps_rel)
+        update = project(grads.g_d, grads.g_g, self.lambdas if self.steer is None else 0, self.recipe.eps_rel)
         return update.g if self.steer is None else self.steer(grads, update, self.context.detach().clone(), self.lambdas)
 
     def descend(
@@ -264,7 +263,7 @@ class Training:
         if out is not None: config["versions"]["device"] = self.clip.device.type
         record = Recorder(self.task.classes, methods, zero_shot=self.evaluator.text, zero_shot_accuracy=self.evaluator.zero_shot, out=out, resume=resume,
                           steps=self.n_steps, snapshot_every=self.recipe.snapshot_every, checkpoint_every=checkpoint_every,
-                          eps_rel=self.eps_rel, seed=self.recipe.seed, config=config, final=self.final)
+                          eps_rel=self.recipe.eps_rel, seed=self.recipe.seed, config=config, final=self.final)
         self.restore(record.done, record.state)
         return record
 

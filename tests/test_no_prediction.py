@@ -78,4 +78,5 @@ def test_no_word_is_near_to_nan(trained):
     table = read_context_words(replace(trained, contexts=contexts), 1.0, steps=[0, trained.snapshot_steps[-1]])
     nowhere = (table["step"] > 0) & (table["vector"] == 1)
     assert table["token"].isna().equals(nowhere) and table["distance"].isna().equals(nowhere)
-    assert "nan" not in {text.get_text() for ax in plot_words(replace(trained, contexts=contexts), [1.0]).axes for text in ax.texts}
+    drawn = plot_words(replace(trained, contexts=contexts), [1.0])
+    assert "nan" not in {text.get_text() for ax in drawn.axes for text in ax.texts}
