@@ -127,11 +127,12 @@ class Split:
     def view_features(
         self,
         clip: Clip,  # The frozen model
-        views: int,  # Augmented views per image
+        views: int,  # Augmented views per image; 0: the images as they are
         seed: int,  # Of the crops
     ) -> torch.Tensor:  # L2-normalised, [views, N, E]
         "Features of augmented views: random-resized-crop and flip, as published"
-        views, seed = check_whole("views", views), check_seed(seed)
+        views, seed = check_whole("views", views, 0), check_seed(seed)
+        if not views: return self.features(clip)[None]
 
         def compute():
             generator = torch.Generator().manual_seed(seed)
@@ -281,6 +282,9 @@ class Task:
     def classes(self) -> tuple: return self.train.classes
     @property
     def shots(self) -> int: return int(np.bincount(self.train.labels).max())
+
+    @property
+    def splits(self) -> dict: return {"train": self.train, **self.tests}
 
     @property
     def usual_split(self) -> str:

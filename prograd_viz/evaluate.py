@@ -19,19 +19,15 @@ from .clip import Clip
 from .data import Split, Task
 from .images import open_image
 from .prompts import Prompts, make_prompts, teacher_features, text_features
-from .runs import Runs
+from .runs import Runs, run_name
 
 # %% ../nbs/06_evaluate.ipynb #0407e710
-def _right(clip, texts, split):
-    "1 where a set of text features, of R [R, C, E], names an image of a split right, else 0, [R, N]; NaN where a score is not finite"
+def _accuracy(clip, texts, split):
+    "Accuracies of R sets of text features [R, C, E], a list; NaN without images or where a score is not finite"
+    if not len(split): return [np.nan] * len(texts)
     scores = split.features(clip) @ texts.mT
     right = (scores.argmax(-1) == torch.as_tensor(split.labels, device=clip.device)).double()
-    return torch.where(scores.isfinite().all(-1), right, torch.nan)
-
-
-def _accuracy(clip, texts, split):
-    "A list of R; NaN without images"
-    return _right(clip, texts, split).double().mean(-1).tolist() if len(split) else [np.nan] * len(texts)
+    return torch.where(scores.isfinite().all(-1), right, torch.nan).mean(-1).tolist()
 
 
 class Evaluator:
@@ -44,23 +40,18 @@ class Evaluator:
         templates: str | list,  # Of the teacher
         position: str = "end",  # Of the class name in `prompts`
     ):
-        self.clip, self.prompts, self.sets = clip, prompts, {"train": task.train, **task.tests}
-        teacher = {c: teacher_features(clip, c, templates) for c in {s.classes for s in self.sets.values()}}
+        self.clip, self.prompts, self.splits = clip, prompts, task.splits
+        teacher = {c: teacher_features(clip, c, templates) for c in {s.classes for s in self.splits.values()}}
         self.text = teacher[task.classes]  # [C, E]
-        self.zero_shot = {name: _accuracy(clip, teacher[s.classes][None], s)[0] for name, s in self.sets.items()}
-        self._warn_below_chance()
+        self.zero_shot = {name: _accuracy(clip, teacher[s.classes][None], s)[0] for name, s in self.splits.items()}
+        low = [f"{self.zero_shot[name]:.3f} on {name!r} (chance {1 / len(s.classes):.3f})"
+               for name, s in self.splits.items() if self.zero_shot[name] < 1 / len(s.classes)]
+        if low: warnings.warn(
+            f"zero-shot CLIP is right less often than guessing: {', '.join(low)}; check that the weights are a trained "
+            "model's, and that class names, labels and template belong to these images", stacklevel=2)
         others = () if prompts.class_specific else teacher.keys() - {task.classes}
-        options = {"n_ctx": prompts.n_ctx, "init": prompts.init, "template": task.template, "position": position}
-        self.others = {c: make_prompts(clip, c, **options) for c in others}  # Class names -> their frame
-
-    def _warn_below_chance(self):
-        "Name the splits on which zero-shot CLIP does worse than guessing"
-        chance = {name: 1 / len(s.classes) for name, s in self.sets.items()}
-        low = [name for name, c in chance.items() if self.zero_shot[name] < c]
-        if not low: return
-        said = ", ".join(f"{self.zero_shot[name]:.3f} on {name!r} (chance {chance[name]:.3f})" for name in low)
-        warnings.warn(f"zero-shot CLIP is right less often than guessing: {said}; check that the weights are a trained "
-                      "model's, and that class names, labels and template belong to these images", stacklevel=3)
+        options = prompts.n_ctx, prompts.init, task.template
+        self.others = {c: make_prompts(clip, c, *options, position=position) for c in others}  # Class names -> frame
 
     def teacher_logits(
         self,
@@ -77,38 +68,27 @@ class Evaluator:
     ) -> dict:  # Split -> accuracy of each run, a list of R
         "Accuracy on the training images and on every test set whose classes this context can name"
         texts = {self.prompts.classes: text} | {c: text_features(p, context) for c, p in self.others.items()}
-        return {name: _accuracy(self.clip, texts[s.classes], s) for name, s in self.sets.items() if s.classes in texts}
+        return {name: _accuracy(self.clip, texts[s.classes], s) for name, s in self.splits.items()
+                if s.classes in texts}
 
 # %% ../nbs/06_evaluate.ipynb #ea28bcc2
 def run_prompts(
     runs: Runs,  # With its model and task in memory
     classes: list | None = None,  # Class names; None: those of the training
-    template: str | None = None,  # The words around the class, where the context started from a template; None: those of the training
+    template: str | None = None,  # The words around the class, for a context from a template; None: as trained
 ) -> Prompts:
     "The frozen frame of a run set's prompts, for its own classes or for others"
-    _check_open(runs)
+    runs.check_model()
     runs.check_contexts()
     known = ("n_ctx", "init", "class_specific", "position")
-    if not set(known) <= set(runs.config): raise ValueError(f"these runs do not say how their prompts are built: give Recorder(config=) {', '.join(known)}")
-    options = {k: runs.config[k] for k in known}
-    if options["class_specific"] and classes is not None and tuple(classes) != runs.classes:
-        raise ValueError(f"class-specific contexts cannot name other classes than {runs.classes[:3]}...; train a unified context")
-    return make_prompts(runs.clip, runs.classes if classes is None else classes, template=template or runs.task.template, **options)
-
-
-def _check_open(runs):
-    if runs.clip is None or runs.task is None:
-        raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, task)")
-
-
-def _texts(runs, rows, classes, step=None, template=None):
-    "Text features of some runs at a step, [rows, C, E]; those of the record where they are the ones asked for"
-    k, clip = runs.snapshot(step), runs.clip
-    framed = template not in (None, runs.task.template) and runs.config.get("init") == "template"
-    if tuple(classes) == runs.classes and not framed: return torch.as_tensor(runs.text_features[k, rows]).to(clip.device, clip.wide)
-    prompts, contexts = run_prompts(runs, classes, template), torch.as_tensor(runs.contexts[k, rows]).to(clip.device, clip.wide)
-    parts = prompts.parts(len(rows), runs.config.get("memory_gb", 1.0))
-    return torch.cat([text_features(part, contexts) for _, part in parts], 1)
+    if not set(known) <= set(runs.config):
+        raise ValueError("these runs do not say how their prompts are built: give Recorder(config=) "
+                         f"{', '.join(known)}")
+    options, classes = {k: runs.config[k] for k in known}, runs.classes if classes is None else tuple(classes)
+    if options["class_specific"] and classes != runs.classes:
+        raise ValueError(f"class-specific contexts cannot name other classes than {runs.classes[:3]}...; "
+                         "train a unified context")
+    return make_prompts(runs.clip, classes, template=template or runs.task.template, **options)
 
 
 @torch.no_grad()
@@ -117,19 +97,24 @@ def class_features(
     lam: float | None,  # A trained lambda, or None for zero-shot CLIP
     step: int | None = None,  # A step with a snapshot; None: the last
     classes: list | None = None,  # Class names; None: those of the training
-    template: str | None = None,  # The words around these classes, see `run_prompts`; None: those of the training
+    template: str | None = None,  # The words around these classes, see `run_prompts`; None: as trained
 ) -> np.ndarray:  # L2-normalised text features, [C, E]
-    "Text features of a run at a step, for any class names"
+    "Text features of a run at a step, for any class names; those of the record where they are what is asked for"
     if classes is None and template is None: return runs.text(lam, step)
-    _check_open(runs)
-    classes = runs.classes if classes is None else classes
-    if lam is None: return teacher_features(runs.clip, classes, template or runs.config.get("teacher", runs.task.template)).cpu().numpy()
-    return _texts(runs, [runs.run(lam)], classes, step, template)[0].cpu().numpy()
+    runs.check_model()
+    clip, classes = runs.clip, runs.classes if classes is None else tuple(classes)
+    if lam is None:
+        return teacher_features(clip, classes, template or runs.config.get("teacher", runs.task.template)).cpu().numpy()
+    framed = template not in (None, runs.task.template) and runs.config.get("init") == "template"
+    if classes == runs.classes and not framed: return runs.text(lam, step)
+    prompts = run_prompts(runs, classes, template)
+    context = torch.as_tensor(runs.contexts[runs.snapshot(step), [runs.run(lam)]]).to(clip.device, clip.wide)
+    return text_features(prompts, context)[0].cpu().numpy()
 
 
-def _probabilities(runs, features, lam, step, classes):
+def _probabilities(runs, features, lam, step, classes, template=None):
     "Softmax of a run's logits, [N, C]"
-    text = torch.from_numpy(class_features(runs, lam, step, classes)).to(features)
+    text = torch.from_numpy(class_features(runs, lam, step, classes, template)).to(features)
     return (runs.clip.logit_scale * features @ text.T).softmax(-1)
 
 
@@ -142,8 +127,9 @@ def predict(
     classes: list | None = None,  # Class names; None: those of the training
 ) -> pd.DataFrame:  # Probabilities, a row per image, a column per class
     "What a prompt says about images; `.idxmax(axis=1)` is its choice"
-    if runs.clip is None: raise ValueError("these runs have no model in memory; open them with it: load_runs(path, clip)")
-    images = [images] if isinstance(images, (str, Path)) or not isinstance(images, (list, tuple)) else images
+    if runs.clip is None:
+        raise ValueError("these runs have no model in memory; open them with it: load_runs(path, clip)")
+    images = images if isinstance(images, (list, tuple)) else [images]
     if not images: raise ValueError("no images to predict; give a list of files, arrays or PIL images")
     features = runs.clip.encode_image(torch.stack([runs.clip.preprocess(open_image(i)) for i in images]))
     p = _probabilities(runs, features, lam, step, classes)
@@ -154,26 +140,38 @@ FRAMES = ("source", "target")  # Whose template surrounds the context on another
 
 
 @torch.no_grad()
-def _tested(runs, split, template, frame="source"):
-    "The methods, and which images each of them names right, [1 + R, N]"
-    _check_open(runs)
+def _said(runs, split, step=None, template=None, frame="source"):
+    "What every method says about every image of a split, as `predictions` returns it"
+    runs.check_model()
     check_known("frame", frame, FRAMES)
     if not len(split): raise ValueError("the split has no images to test on")
-    teacher = teacher_features(runs.clip, split.classes, template or runs.config.get("teacher", runs.task.template))
-    last = _texts(runs, list(range(len(runs))), split.classes, template=template if frame == "target" else None)
-    methods = pd.DataFrame({"method": [runs.name(key) for key in (None, *runs.keys)], "lam": [np.nan, *runs.lambdas]})
-    return methods, _right(runs.clip, torch.cat([teacher[None], last]), split).cpu()
+    features, names, tables = split.features(runs.clip), np.array(split.classes), []
+    for key, lam in zip((None, *runs.keys), (np.nan, *runs.lambdas)):
+        words = template if key is None or frame == "target" else None
+        confidence, chosen = _probabilities(runs, features, key, step, split.classes, words).cpu().max(-1)
+        tables.append(pd.DataFrame({
+            "method": runs.name(key), "lam": lam, "image": range(len(split)), "label": names[split.labels],
+            "predicted": names[chosen], "right": chosen.numpy() == split.labels, "confidence": confidence.numpy()}))
+    table = pd.concat(tables, ignore_index=True)
+    known = table["confidence"].notna()
+    if known.all(): return table
+    return table.assign(predicted=table["predicted"].where(known), right=table["right"].where(known).astype(float))
+
+
+def _means(table, *by, of=("right",)):
+    "Means of columns for every method; NaN where one of the values is"
+    columns = table.groupby(["method", "lam", *by], dropna=False, sort=False)[[*of]]
+    return columns.agg(lambda column: column.mean(skipna=False)).rename(columns={"right": "accuracy"})
 
 
 def accuracy_on(
     runs: Runs,  # With its model and task in memory
     split: Split,  # Labelled images, of these classes or others
     template: str | None = None,  # Of zero-shot CLIP on this split; None: the runs' own teacher
-    frame: str = "source",  # One of `FRAMES`: the frozen words around a context that started from a template are those of its training, or of `template`
+    frame: str = "source",  # One of `FRAMES`: the words around a context are those of its training, or `template`'s
 ) -> pd.DataFrame:  # A row per method: method, lam, accuracy
     "Accuracy of zero-shot CLIP and of every run's last context on any split"
-    methods, right = _tested(runs, split, template, frame)
-    return methods.assign(accuracy=right.double().mean(-1).tolist())
+    return _means(_said(runs, split, None, template, frame)).reset_index()
 
 
 def group_accuracy(
@@ -182,68 +180,42 @@ def group_accuracy(
     template: str | None = None,  # Of zero-shot CLIP; None: the runs' own teacher
 ) -> pd.DataFrame:  # A row per method: method, lam, a column per group, worst
     "Accuracy within each group, and in the worst of them (Sagawa et al., 2020)"
-    if split.groups is None: raise ValueError("this split has no groups; Waterbirds and tables with a column 'group' have them")
-    methods, right = _tested(runs, split, template)
-    groups = np.asarray(split.groups)
-    within = {g: right[:, groups == g].double().mean(-1).tolist() for g in sorted(set(split.groups))}
-    return methods.assign(**within, worst=np.min(list(within.values()), axis=0))
+    if split.groups is None:
+        raise ValueError("this split has no groups; Waterbirds and tables with a column 'group' have them")
+    table = _said(runs, split, template=template)
+    groups = np.array(split.groups)[table["image"]]
+    within = pd.DataFrame({g: _means(table[groups == g])["accuracy"] for g in sorted(set(split.groups))})
+    return within.assign(worst=within.min(axis=1, skipna=False)).reset_index()
 
 # %% ../nbs/06_evaluate.ipynb #b540fc78
-@torch.no_grad()
 def predictions(
     runs: Runs,  # With its model and task in memory
     split: str = "same",  # Which test set, or "train"; one with other classes is classified among those
     step: int | None = None,  # A step with a snapshot; None: the last
 ) -> pd.DataFrame:  # A row per method and image: method, lam, image, label, predicted, right, confidence
     "What every method says about every image of a split"
-    _check_open(runs)
-    sets = {"train": runs.task.train, **runs.task.tests}
-    test = sets[check_known("split", split, sets)]
-    table = pd.concat([_said(runs, test, lam, step) for lam in (None, *runs.keys)], ignore_index=True)
-    return table if table["right"].dtype == bool else table.astype({"right": float})
-
-
-def _said(runs, test, lam, step):
-    "What one method says about every image"
-    classes = None if test.classes == runs.classes else test.classes
-    p, names = _probabilities(runs, test.features(runs.clip), lam, step, classes), np.array(test.classes)
-    confidence, chosen = (x.cpu().numpy() for x in p.max(-1))
-    strength = np.nan if lam is None else runs.lambdas[runs.run(lam)]
-    method = {"method": runs.name(lam), "lam": strength, "image": range(len(test))}
-    what = {"label": names[test.labels], "predicted": names[chosen], "right": chosen == test.labels, "confidence": confidence}
-    table = pd.DataFrame(method | what)
-    if np.isfinite(confidence).all(): return table
-    known = pd.Series(np.isfinite(confidence))
-    return table.assign(**{c: table[c].astype(object).where(known, np.nan) for c in ("predicted", "right")})
-
-
-def _mean(x):
-    "Mean of a column; NaN where one of its values is"
-    return x.mean(skipna=False)
+    runs.check_model()
+    return _said(runs, runs.task.splits[check_known("split", split, runs.task.splits)], step)
 
 
 def per_class(
     table: pd.DataFrame,  # From `predictions`
 ) -> pd.DataFrame:  # A row per method and class: accuracy, and change against zero-shot CLIP
     "Accuracy of every class, largest loss first"
-    out = table.groupby(["method", "lam", "label"], dropna=False, sort=False)["right"].agg(_mean).rename("accuracy").reset_index()
-    before = out[out["lam"].isna()].set_index("label")["accuracy"]
-    return out.assign(change=out["accuracy"] - out["label"].map(before)).sort_values("change", ignore_index=True, kind="stable")
+    out = _means(table, "label").reset_index()
+    before = out[out["method"] == run_name(None, None)].set_index("label")["accuracy"]
+    out["change"] = out["accuracy"] - out["label"].map(before)
+    return out.sort_values("change", ignore_index=True, kind="stable")
 
 
 def calibration(
     table: pd.DataFrame,  # From `predictions`
     bins: int = 15,  # Of equal width
-) -> pd.DataFrame:  # A row per method: accuracy, confidence, ece, and the change of accuracy and ece against zero-shot CLIP
+) -> pd.DataFrame:  # A row per method: accuracy, confidence, ece; change of accuracy and ece against zero-shot CLIP
     "Expected calibration error of every method (Guo et al., eq. 3)"
-    bins = check_whole("bins", bins)
-    edges = np.linspace(0, 1, bins + 1)
-    rows = []
-    for (method, lam), mine in table.groupby(["method", "lam"], dropna=False, sort=False):
-        inside = mine.groupby(np.clip(np.digitize(mine["confidence"], edges, right=True), 1, bins))
-        gap = (inside["right"].mean() - inside["confidence"].mean()).abs()
-        means = {"accuracy": _mean(mine["right"]), "confidence": _mean(mine["confidence"])}
-        rows.append({"method": method, "lam": lam, **means, "ece": (gap * inside.size()).sum(skipna=False) / len(mine)})
-    out = pd.DataFrame(rows)
-    before = out[out["lam"].isna()].iloc[0]
+    edges, confidence = np.linspace(0, 1, check_whole("bins", bins) + 1), table["confidence"]
+    table = table.assign(bin=np.digitize(confidence, edges[1:-1], right=True), gap=table["right"] - confidence)
+    gaps = table.groupby(["method", "lam", "bin"], dropna=False)["gap"].transform("mean").abs()  # of every image's bin
+    out = _means(table.assign(ece=gaps), of=("right", "confidence", "ece")).reset_index()
+    before = out[out["method"] == run_name(None, None)].mean(numeric_only=True)  # of one row, or of none
     return out.assign(**{f"{c}_change": out[c] - before[c] for c in ("accuracy", "ece")})

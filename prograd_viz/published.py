@@ -7,7 +7,6 @@ __all__ = ['read_context', 'load_published', 'export_prompt']
 
 # %% ../nbs/07_published.ipynb #4b6119b3
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -35,71 +34,93 @@ def read_context(
     path: str | Path,  # A `model.pth.tar-N` of CoOp or ProGrad
 ) -> tuple:  # Context [M, D] or [C, M, D] in float32, and the other tensors of its state dict
     "The context of a published checkpoint; its objects are not loaded"
-    path = Path(path)
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        with torch.serialization.safe_globals([(_plain_dict if name == "collections.defaultdict" else _Inert, name) for name in named]): state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError: raise FileNotFoundError(f"no checkpoint at {path}; the published trainers write prompt_learner/model.pth.tar-N") from None
-    except Exception as e: raise ValueError(f"cannot read {path}: {str(e).split('WeightsUnpickler error:')[-1].strip().splitlines()[0][:200]}; it must be a model.pth.tar-N of CoOp or ProGrad") from e
+        inert = [(_plain_dict if name == "collections.defaultdict" else _Inert, name) for name in named]
+        with torch.serialization.safe_globals(inert):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        problem = f"no checkpoint at {path}; the published trainers write prompt_learner/model.pth.tar-N"
+        raise FileNotFoundError(problem) from None
+    except Exception as e:
+        raise ValueError(f"cannot read {path}: "
+                         f"{str(e).split('WeightsUnpickler error:')[-1].strip().splitlines()[0]:.200}; "
+                         "it must be a model.pth.tar-N of CoOp or ProGrad") from e
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     tensors = {str(k).split(".")[-1]: v for k, v in state.items() if torch.is_tensor(v)}
-    if "ctx" not in tensors or tensors["ctx"].ndim not in (2, 3): raise ValueError(f"{path} holds no context: no tensor 'ctx' among {', '.join(tensors) or 'no tensors'}; it must be a model.pth.tar-N of CoOp or ProGrad")
+    if "ctx" not in tensors or tensors["ctx"].ndim not in (2, 3):
+        raise ValueError(f"{path} holds no context: no tensor 'ctx' among {', '.join(tensors) or 'no tensors'}; "
+                         "it must be a model.pth.tar-N of CoOp or ProGrad")
     return tensors.pop("ctx").float(), tensors
 
 
 def load_published(
-    folders: str | Path | dict,  # Output folder of a training (what holds `prompt_learner`), or lambda -> folder for several; a folder alone is lambda 1
+    folders: str | Path | dict,  # Output folder of a training, which holds `prompt_learner`; lambda -> folder for more
     clip: Clip,  # The model it was trained with
     task: Task,  # What to evaluate it on; its classes, in the order of the training
     init: str = "template",  # Start of the training: "template" for ProGrad, "random" or the words of CTX_INIT for CoOp
     position: str = "end",  # Of the class name
-) -> Runs:  # One run per folder, a snapshot per epoch that all of them kept; steps count epochs, losses and cosines are NaN
+) -> Runs:  # One run per folder, a snapshot per epoch that all of them kept; steps count epochs, losses are NaN
     "Prompts of the published trainers as a run set that can be explored and evaluated"
-    folders = {float(lam): Path(f) for lam, f in (folders if isinstance(folders, dict) else {1.0: folders}).items()}
-    found = [_checkpoints(folder) for folder in folders.values()]
-    epochs = sorted(set.intersection(*map(set, found)))
+    folders = folders if isinstance(folders, dict) else {1.0: folders}
+    found = [_checkpoints(Path(folder)) for folder in folders.values()]
+    epochs, first = sorted(set.intersection(*map(set, found))), next(iter(folders.values()))
     if not epochs:
-        kept = [sorted(f) for f in found]
-        raise ValueError(f"no epoch was kept in all of {', '.join(map(str, folders.values()))}, which have {kept}; "
-                         "load those apart that have no epoch in common")
-    read = [[read_context(files[e]) for files in found] for e in epochs]
-    contexts = torch.stack([torch.stack([c for c, _ in row]) for row in read])  # [K, R, ...]
-    first = contexts[0, 0]
-    if first.ndim == 3 and len(first) != len(task.classes): raise ValueError(f"{next(iter(folders.values()))} holds contexts of {len(first)} classes, the task has {len(task.classes)}; give the task it was trained on")
-    if first.shape[-1] != clip.token_embedding.embedding_dim: raise ValueError(f"the context has width {first.shape[-1]}, the token embeddings of {clip.name!r} have {clip.token_embedding.embedding_dim}; load the model it was trained with")
-    prompts = make_prompts(clip, task.classes, first.shape[-2], init, task.template, first.ndim == 3, position=position)
-    _check_suffix(prompts, read[0][0][1].get("token_suffix"), task)
-    return _as_runs(clip, task, prompts, contexts.to(clip.device, clip.wide), tuple(folders), epochs, position)
+        raise ValueError(f"no epoch was kept in all of {', '.join(map(str, folders.values()))}, which have "
+                         f"{[sorted(files) for files in found]}; load those apart that have no epoch in common")
+    read = [[read_context(files[epoch]) for files in found] for epoch in epochs]
+    contexts = torch.stack([torch.stack([c for c, _ in row]) for row in read]).to(clip.device, clip.wide)  # [K, R, ...]
+    *own, n_ctx, width = contexts.shape[2:]
+    if own and own[0] != len(task.classes):
+        raise ValueError(f"{first} holds contexts of {own[0]} classes, the task has {len(task.classes)}; "
+                         "give the task it was trained on")
+    if width != clip.token_embedding.embedding_dim:
+        raise ValueError(f"the context has width {width}, the token embeddings of {clip.name!r} have "
+                         f"{clip.token_embedding.embedding_dim}; load the model it was trained with")
+    prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, bool(own), position=position)
+    _check_suffix(prompts, read[0][0][1].get("token_suffix"))
+    return _as_runs(clip, task, prompts, contexts, [float(lam) for lam in folders], epochs, position)
 
 
 def _checkpoints(folder):
     "Epoch -> file of a training's output"
     inner = folder / "prompt_learner" if (folder / "prompt_learner").is_dir() else folder
-    files = {int(m[1]): f for f in inner.glob("model.pth.tar-*") if (m := re.fullmatch(r"model\.pth\.tar-(\d+)", f.name))} if inner.is_dir() else {}
-    if not files: raise FileNotFoundError(f"no model.pth.tar-N in {inner}; give the OUTPUT_DIR of the published trainer, which holds prompt_learner/")
-    return files
+    numbered = [(f.suffix.removeprefix(".tar-"), f) for f in inner.glob("model.pth.tar-*")]
+    files = {int(epoch): f for epoch, f in numbered if epoch.isdecimal()}
+    if files: return files
+    raise FileNotFoundError(f"no model.pth.tar-N in {inner}; give the OUTPUT_DIR of the published trainer, which holds "
+                            "prompt_learner/")
 
 
-def _check_suffix(prompts, suffix, task):
-    "A training keeps the embedded class names: where they differ from the task's, accuracies would be those of other prompts"
-    if suffix is None or suffix.shape[0] != len(task.classes) or prompts.where[0, -1] != prompts.n_ctx: return
+def _check_suffix(prompts, suffix):
+    "Raise where the class names that a training kept, embedded, are others: accuracies would be of other prompts"
     ours = prompts.clip.token_embedding(prompts.tokens[:, 1 + prompts.n_ctx:]).float().cpu()
-    wrong = [] if ours.shape != suffix.shape else [c for c, a, b in zip(task.classes, ours, suffix.float()) if not torch.allclose(a, b, rtol=1e-2, atol=1e-3)]
-    if wrong: raise ValueError(f"the checkpoint was trained with other words behind its context, first for class {wrong[0]!r}; check the order of the classes, init= (now {prompts.init!r}) and the model")
+    if suffix is None or suffix.shape != ours.shape or prompts.where[0, -1] != prompts.n_ctx: return
+    same = torch.isclose(ours, suffix.float(), rtol=1e-2, atol=1e-3).flatten(1).all(1).tolist()
+    wrong = [name for name, fits in zip(prompts.classes, same) if not fits]
+    if wrong: raise ValueError(
+        f"the checkpoint was trained with other words behind its context, first for class {wrong[0]!r}; check the "
+        f"order of the classes, init= (now {prompts.init!r}) and the model")
 
 
 @torch.no_grad()
 def _as_runs(clip, task, prompts, contexts, lambdas, epochs, position):
     "A run set around contexts [K, R, ...]; what was not recorded is NaN"
     evaluator = Evaluator(clip, task, prompts, task.template, position)
-    texts = torch.stack([text_features(prompts, c) for c in contexts])
-    rows = []
-    for epoch, context, text in zip(epochs, contexts, texts):
-        accuracies = evaluator.accuracies(context, text)
-        rows += [{"run": r, "method": run_name("prograd", lam), "lam": lam, "seed": -1, "step": epoch, "epoch": epoch, "conflict": False, "agree": False, "batch_hash": "", **{f"acc_{s}": a[r] for s, a in accuracies.items()}} for r, lam in enumerate(lambdas)]
-    steps = pd.DataFrame(rows).reindex(columns=list(STEP_COLUMNS)).sort_values(["run", "step"], ignore_index=True)
-    config = {"published": True, "rule": "prograd", "lambdas": list(lambdas), "init": prompts.init, "position": position, "n_ctx": prompts.n_ctx, "class_specific": prompts.class_specific, "teacher": task.template, "model": [clip.name, clip.pretrained], "task": task.settings}
-    return Runs(steps, np.array(epochs), contexts.cpu().numpy(), texts.cpu().numpy(), np.full((len(epochs), len(lambdas), prompts.n_ctx), np.nan), evaluator.text.cpu().numpy(), evaluator.zero_shot, tuple(run_name("prograd", lam) for lam in lambdas), task.classes, config, False, clip, task)
+    methods = [run_name("prograd", lam) for lam in lambdas]
+    texts = torch.stack([text_features(prompts, context) for context in contexts])
+    accuracies = [pd.DataFrame(evaluator.accuracies(*state)).add_prefix("acc_") for state in zip(contexts, texts)]
+    steps = pd.concat(accuracies, keys=epochs, names=["step", "run"]).reset_index().sort_values(["run", "step"])
+    of_run = {"method": [methods[run] for run in steps["run"]], "lam": [lambdas[run] for run in steps["run"]]}
+    steps = steps.assign(**of_run, epoch=steps["step"], seed=-1, conflict=False, agree=False, batch_hash="")
+    steps = steps.reindex(columns=[*STEP_COLUMNS]).reset_index(drop=True)
+    config = {"published": True, "rule": "prograd", "lambdas": lambdas, "init": prompts.init, "position": position,
+              "n_ctx": prompts.n_ctx, "class_specific": prompts.class_specific, "teacher": task.template,
+              "model": [clip.name, clip.pretrained], "task": task.settings}
+    unknown = np.full((len(epochs), len(methods), prompts.n_ctx), np.nan)
+    contexts, texts, teacher = (x.cpu().numpy() for x in (contexts, texts, evaluator.text))
+    return Runs(steps, np.array(epochs), contexts, texts, unknown, teacher, evaluator.zero_shot, tuple(methods),
+                task.classes, config, clip=clip, task=task)
 
 # %% ../nbs/07_published.ipynb #750ac5ee
 _SCRIPT = """{title!r}
@@ -146,8 +167,8 @@ def _script_model(clip, beside):
     "How open_clip gets the model that `load_clip` got: its name, arguments of its factory, a statement that fills it"
     name, pretrained = clip.name, str(clip.pretrained)
     if pretrained == "random":
-        raise ValueError(f"{name!r} has random weights, which no script can load; train a prompt on a model with weights, "
-                         "such as load_clip('ViT-B-32', 'laion2b_s34b_b79k') or load_clip('pocket')")
+        raise ValueError(f"{name!r} has random weights, which no script can load; train a prompt on a model with "
+                         "weights, such as load_clip('ViT-B-32', 'laion2b_s34b_b79k') or load_clip('pocket')")
     if name == "pocket": return f"local-dir:{_pocket_folder(clip, beside)}", "", ""
     quick = any(type(m).__name__ == "QuickGELU" for m in clip.model.modules())
     activation, path = ", force_quick_gelu=True" if quick else "", Path(pretrained).resolve()
@@ -175,8 +196,8 @@ def _pocket_folder(clip, beside):
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": open_clip.get_model_config("pocket"), "preprocess_cfg": clip.model.visual.preprocess_cfg}
     (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    weights = {k: v.float().cpu() if v.is_floating_point() else v.cpu() for k, v in clip.model.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "open_clip_model.safetensors")
+    weights = {name: tensor.contiguous() for name, tensor in clip.model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
     return folder.resolve()
 
 
@@ -185,9 +206,10 @@ def _script(clip, path, title, classes):
     model, weights, fill = _script_model(clip, path)
     tower = "model.text" if hasattr(clip.model, "text") else "model"
     inner = "token_embedding" if hasattr(clip.text_tower, "token_embedding") else "transformer.get_input_embeddings()"
-    arithmetic = {"dtype": str(clip.dtype)[6:], "wide": str(clip.wide)[6:], "amp": clip.autocast is not None}
-    asked = {"title": title, "file": str(path.resolve()), "classes": list(classes), "table": f"{tower}.{inner}"}
-    return _SCRIPT.format(**asked, **arithmetic, model=model, weights=weights, fill=fill)
+    dtype, wide = (str(kind).removeprefix("torch.") for kind in (clip.dtype, clip.wide))
+    return _SCRIPT.format(
+        title=title, file=str(path.resolve()), classes=list(classes), table=f"{tower}.{inner}", dtype=dtype, wide=wide,
+        amp=clip.autocast is not None, model=model, weights=weights, fill=fill)
 
 
 def export_prompt(
@@ -200,13 +222,15 @@ def export_prompt(
     "A tuned prompt and a short script of open_clip that uses it"
     path, prompts, k = Path(path).with_suffix(".safetensors"), run_prompts(runs, classes), runs.snapshot(step)
     context = torch.from_numpy(runs.contexts[k, runs.run(lam)]).to(runs.clip.wide)
+    if not prompts.class_specific: context = context.expand(len(prompts.classes), -1, -1)
     path.parent.mkdir(parents=True, exist_ok=True)
     script = path.with_suffix(".py")
-    text = _script(runs.clip, path, f"A prompt tuned with lambda {lam:g}: python {script.name} image.jpg", prompts.classes)
-    each = context if prompts.class_specific else context.expand(len(prompts.classes), -1, -1)
+    title = f"A prompt tuned with lambda {lam:g}: python {script.name} image.jpg"
+    text = _script(runs.clip, path, title, prompts.classes)
     about = {"lambda": lam, "step": int(runs.snapshot_steps[k]), "classes": prompts.classes,
              "model": runs.config["model"], "config": runs.config}
-    frame = {"tokens": prompts.tokens.cpu().contiguous(), "where": prompts.where.cpu().contiguous()}
-    save_file({"context": each.contiguous(), **frame}, path, {"prompt": json.dumps(about, default=str)})
+    tensors = {"context": context, "tokens": prompts.tokens, "where": prompts.where}
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(tensors, path, {"prompt": json.dumps(about, default=str)})
     script.write_text(text, encoding="utf-8")
     return script

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from .checks import check_known
-from .gradients import check_lambdas, square_safe
+from .gradients import check_lambdas, project, square_safe
 from .prompts import Prompts, text_features
 
 # %% ../nbs/04_rules.ipynb #412d1897
@@ -89,10 +89,13 @@ def check_strengths(
     rule: str | Callable,  # A name of `RULES`, or a function of `Signals`
     strengths: list,  # One per run
 ) -> torch.Tensor:  # [R], float64
-    "Strengths within the range of their rule"
+    "Strengths within the range of their rule, each once"
     name, found = find_rule(rule)
-    if name == "prograd": return check_lambdas(strengths)
-    return check_lambdas(strengths, None, found.low, found.high, f"strength of rule {name!r}", found.equation and f"G = {found.equation}")
+    limits = None, found.low, found.high, f"strength of rule {name!r}", found.equation and f"G = {found.equation}"
+    values = check_lambdas(strengths, *limits) if name != "prograd" else check_lambdas(strengths)
+    twice = [f"{v:g}" for v in values.unique().tolist() if (values == v).sum() > 1]
+    if twice: raise ValueError(f"lambda {', '.join(twice)} is given more than once; each names a run")
+    return values
 
 # %% ../nbs/04_rules.ipynb #11fac276
 def feature_distance(
@@ -122,16 +125,21 @@ def steering(
     prompts: Prompts,  # The frozen frame
     start: torch.Tensor,  # Where the runs begin, [R, *context]
     teacher_text: torch.Tensor,  # Zero-shot CLIP's text features, [C, E]
+    strengths: torch.Tensor,  # lambda or strength of each run, [R]
+    eps_rel: float | None = None,  # Agreement threshold, see `project`
     memory_gb: float = math.inf,  # What the text encoder may keep for a backward pass
-) -> Callable | None:  # (Gradients, Update, context, strengths [R]) -> direction [R, *context]; None for ProGrad
-    "A rule as `training.step` calls it"
+) -> Callable:  # (Gradients, context [R, *context]) -> direction [R, *context]
+    "A rule as a training follows it"
     name, found = find_rule(rule)
-    if name == "prograd" and not callable(rule): return None
 
-    def steer(grads, update, context, strengths):
+    def steer(grads, context):
+        if rule == "prograd": return project(grads.g_d, grads.g_g, strengths, eps_rel).g
         each = lambda x: x.to(context.device).view(-1, *[1] * (context.ndim - 1))
-        signals = Signals(grads.g_d, grads.g_g, context, start, each(strengths.to(context.dtype)), each(update.cos), each(update.conflict), lambda: feature_gradient(prompts, context, teacher_text, memory_gb))
-        direction = _checked(found.direction(signals), grads.g_d, name)
+        update = project(grads.g_d, grads.g_g, 0, eps_rel)
+        of_runs = each(strengths.to(context.dtype)), each(update.cos), each(update.conflict)
+        distance = lambda: feature_gradient(prompts, context, teacher_text, memory_gb)
+        direction = found.direction(Signals(grads.g_d, grads.g_g, context, start, *of_runs, distance))
+        direction = _checked(direction, grads.g_d, name)
         if not direction.is_cuda: _check_finite(name, direction, grads.g_d, grads.g_g, context)  # a GPU would have to be waited for
         return direction
 

@@ -45,7 +45,7 @@ from prograd_viz.scenes import Scenes, prepare, scene_parts
 from prograd_viz.summary import interval_of, summarise
 from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
 from prograd_viz.tasks import few_shot, folder_task, frame_task, pocket_task, torchvision_task, toy_pets
-from prograd_viz.training import Before, Recipe, Training, train, train_more
+from prograd_viz.training import Recipe, Training, finished_runs, train, train_more
 from prograd_viz.widgets import Dial, Explorer, Gallery, compare, explore, show_maps
 from prograd_viz.words import nearest_tokens, plot_words, read_context_words
 
@@ -262,8 +262,8 @@ BAD = {
     "Recorder.end": [(lambda w: recorder().end(context=torch.zeros(3, 4, 8)), "must be the 2 methods")],
     "Training.recorder": [(lambda w: Training(w.clip, w.bare, [0], Recipe().checked(w.bare)).recorder(w.tmp / "stored"), "holds a run set")],
     "Recipe.checked": [(lambda w: Recipe(batch_size=0).checked(w.bare), "got 0"), (lambda w: Recipe(rule="sun").checked(w.bare), "did you mean 'sum'")],
-    "Before.read": [(lambda w: Before.read(w.tmp / "headless"), "run.json in")],
-    "Before.complete": [(lambda w: Before.read(w.tmp / "stored").complete(Training(w.clip, w.bare, [0, 1], Recipe(lr=3).checked(w.bare))), "lr: 0.002 on disk, 3.0 given")],
+    "finished_runs": [(lambda w: finished_runs(w.tmp / "stored", Training(w.clip, w.bare, [0, 1], Recipe(lr=3).checked(w.bare))), "lr: 0.002 on disk, 3.0 given"),
+                 (lambda w: finished_runs(w.tmp / "headless", None), "run.json in")],
     "Study.paired": [(lambda w: Study([], pd.DataFrame(), pd.DataFrame({"lam": [0.0], "seed": [1]})).paired(0.5), "0.5")],
     "Runs.snapshot": [(lambda w: w.runs.snapshot(99), "99"), (lambda w: w.runs.text(1, -1), "-1")],
     "target_layer": [(lambda w: target_layer(w.clip, "trunk.layer4"), "'trunk.layer4'")],
@@ -350,7 +350,7 @@ BAD = {
     "check_strengths": [(lambda w: check_strengths("gated", [1.5]), "strength of rule 'gated' must be in [0, 1], got 1.5"), (lambda w: check_strengths("coop", [1]), "got 1"), (lambda w: check_strengths("sum", [-1]), "at least 0, got -1"),
                         (lambda w: check_strengths("sum", []), "no strength of rule 'sum' given"), (lambda w: check_strengths(lambda x: x.g_d, [nan]), "nan"), (lambda w: train(w.clip, w.bare, [2, 2], rule="sum"), "2 is given more than once")],
     "steering": [(lambda w: train(w.clip, w.bare, [1], rule=lambda x: x.g_d[0], epochs=1, views=0, progress=False), "must return a direction for every run"), (lambda w: train(w.clip, w.bare, [1], rule=lambda x: None, epochs=1, views=0, progress=False), "got None"),
-                 (lambda w: steering("l3", None, None, None), "'l3'; did you mean 'l2'")],
+                 (lambda w: steering("l3", None, None, None, None), "'l3'; did you mean 'l2'")],
     "compare_rules": [(lambda w: compare_rules(w.clip, w.bare, {}), "no rules to compare"), (lambda w: compare_rules(w.clip, w.bare, {"sun": None}), "did you mean 'sum'"), (lambda w: compare_rules(w.clip, w.bare, {"gated": [2]}, epochs=1), "got 2"),
                       (lambda w: compare_rules(w.clip, w.bare, {(lambda x: x.g_d): [1], (lambda x: x.g_g): [1]}), "two rules are called '<lambda>'")],
     "read_context": [(lambda w: read_context(w.tmp / "absent"), "absent"), (lambda w: read_context(w.tmp / "words.jpg"), "cannot read"), (lambda w: read_context(w.tmp / "weightless"), "weightless")],
@@ -475,7 +475,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
              "Work.say", "Work.start", "Work.soon", "Work.stop", "Work.wait", "Explorer.refresh", "Explorer.save", "Strip.at", "strips", "paint_plane", "gradient_arrows", "join_scenes", "layer_names", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
-             "write_whole", "plain", "sha256", "undisturbed", "open_parts", "check_about", "Part.encode", "Part.span", "Part.wrong", "Contents.seal", "Writer.publish", "leading_whole", "run_sets_in", "read_name", "Runs.sorted_keys", "Runs.ends", "Runs.check_contexts", "Runs.check_model", "Recorder.close", "Recorder.runs", "Recipe.of", "Recipe.steps", "Training.batches", "Training.gradients", "Training.direction", "Training.descend", "Training.accuracies", "Training.state", "Training.restore", "Training.final", "Training.config", "Training.check_finite", "fingerprints", "add_lambdas", "Before.fill", "Lock.owner", "Lock.release", "side_by_side", "Writer.close", "frame",
+             "write_whole", "plain", "sha256", "undisturbed", "open_parts", "check_about", "Part.encode", "Part.span", "Part.wrong", "Contents.seal", "Writer.publish", "leading_whole", "run_sets_in", "read_name", "Runs.sorted_keys", "Runs.ends", "Runs.check_contexts", "Runs.check_model", "Recorder.close", "Recorder.runs", "Training.batches", "Training.descend", "Training.accuracies", "Training.state", "Training.final", "Training.config", "fingerprints", "Lock.owner", "Lock.release", "side_by_side", "Writer.close", "frame",
              "about_masks", "exif_orientation", "upright_mask", "square_safe", "Clip.fingerprint", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py
     every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}

@@ -118,7 +118,7 @@ def test_numbers_of_images_and_bins_may_be_floats(clip, task):
     rows = pick_images(Seen, "same", [np.int64(3), 2.0])[1]
     assert rows == [3, 2] and {type(r) for r in rows} == {int}
     said = {"right": [True, False, True], "confidence": [1.0, 0.3, 0.6]}
-    table = pd.DataFrame({"method": "zero-shot", "lam": np.nan, **said})
+    table = pd.DataFrame({"method": "zero-shot CLIP", "lam": np.nan, **said})
     pd.testing.assert_frame_equal(calibration(table, 5), calibration(table, 5.0))
 
 
