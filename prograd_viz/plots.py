@@ -24,7 +24,7 @@ from .checks import check_known
 from .clip import ASSETS
 from .masks import about_masks
 from .rules import RULES, Signals
-from .runs import Runs, mean_interval, read_name, run_name
+from .runs import Runs, mean_interval, rule_of, run_name
 
 # %% ../nbs/08_plots.ipynb #d1367af3
 ZERO_SHOT, COOP, PROGRAD = "#7a7a7a", "#D55E00", "#0072B2"  # Colours of the three methods, from Okabe and Ito's palette
@@ -336,8 +336,8 @@ def plot_lambda(
         stats = table.groupby("lam")[column].agg(lambda v: mean_interval(v)[0]), table.groupby("lam")[column].agg(lambda v: mean_interval(v)[1])
         name = SPLIT_TITLES.get(column.split("_")[-1], column.replace("_", " "))
         ax.errorbar(stats[0].index, stats[0], stats[1], color=c, marker=marker, capsize=3, label=name)
-    methods = table.loc[table["lam"].notna(), "method"].unique() if "method" in table else ()
-    others = {read_name(m)[0] for m in methods} - {"coop", "prograd"}
+    known = table.dropna(subset="lam") if "method" in table else table.iloc[:0].assign(method="")
+    others = set(map(rule_of, known["method"], known["lam"])) - {"coop", "prograd"}
     ax.set(xlabel=f"strength of {', '.join(sorted(others))}" if others else "$\\lambda$   (0 = CoOp, 1 = full projection)", ylabel=ylabel)
     ax.set_ylim(bottom=0)
     if title: fig.suptitle(title)
@@ -357,9 +357,11 @@ def plot_shots(
     if missing: raise ValueError(f"no column {missing[0]!r} to draw; there are {', '.join(table.columns)}")
     fig, axes = plt.subplots(1, len(columns), figsize=(3.1 * len(columns) + 0.6 * (len(columns) == 1), 2.9), sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):
+        rules = pd.Series(list(map(rule_of, table["method"], table["lam"])), table.index)
         for ((method, lam), group), marker in zip(table.groupby(["method", "lam"], dropna=False, sort=False), cycle("os^Dv")):
-            wide, rule = group.pivot(index="shots", columns="seed", values=column).sort_index(), read_name(method)[0]
-            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), colour(lam, rule, table.loc[table["method"].map(lambda m: read_name(m)[0]) == rule, "lam"].unique()), label(lam, rule), marker)
+            wide, rule = group.pivot(index="shots", columns="seed", values=column).sort_index(), rule_of(method, lam)
+            shade = colour(lam, rule, table.loc[rules == rule, "lam"].unique())
+            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), shade, label(lam, rule), marker)
         ax.set(title=SPLIT_TITLES.get(column.removeprefix("acc_"), column.replace("_", " ")), xlabel="shots", xscale="log")
         ax.set_xticks(sorted(table["shots"].unique()), [f"{x:g}" for x in sorted(table["shots"].unique())])
         ax.minorticks_off()

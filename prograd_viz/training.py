@@ -27,7 +27,7 @@ from .evaluate import Evaluator
 from .gradients import prompt_gradients
 from .prompts import make_prompts, text_features
 from .rules import RULES, check_strengths, find_rule, steering
-from .runs import Cancel, Recorder, Runs, check_about, load_runs, run_name, save_runs
+from .runs import Cancel, Recorder, Runs, load_runs, run_name, save_runs
 from .store import Folder, log, plain, read_contents, sha256
 
 # %% ../nbs/06_training.ipynb #62b2db27
@@ -210,15 +210,22 @@ class Training:
         out: str | Path | None = None,  # See `train`
         **options,  # Of `Recorder`, such as resume and checkpoint_every
     ) -> Recorder:
-        "A recorder of these runs; a training that continues takes up its state"
+        "A recorder of these runs; when it is entered, a training that continues takes up its state"
         config, evaluator = self.config(out is not None), self.evaluator
         methods = [run_name(self.recipe.rule, lam) for lam in config["lambdas"]]
-        record = Recorder(self.task.classes, methods, zero_shot=evaluator.text, zero_shot_accuracy=evaluator.zero_shot,
-                          out=out, steps=self.n_steps, snapshot_every=self.recipe.snapshot_every,
-                          eps_rel=self.recipe.eps_rel, seed=self.recipe.seed, config=config, final=self.final, **options)
-        for name, value in (record.state or {}).items(): self.moving[name].copy_(torch.from_numpy(value))
-        self.after = record.done, self.context.detach().clone()
-        return record
+        return Recorder(self.task.classes, methods, lambdas=config["lambdas"], zero_shot=evaluator.text,
+                        zero_shot_accuracy=evaluator.zero_shot, out=out, steps=self.n_steps,
+                        snapshot_every=self.recipe.snapshot_every, eps_rel=self.recipe.eps_rel, seed=self.recipe.seed,
+                        config=config, final=self.final, restore=self.restore, **options)
+
+    def restore(
+        self,
+        done: int,  # Steps done
+        state: dict | None,  # From `state`; None: as it is
+    ):
+        "Continue from a state"
+        for name, value in (state or {}).items(): self.moving[name].copy_(torch.from_numpy(value))
+        self.after = done, self.context.detach().clone()
 
 
 def fingerprints(
@@ -301,7 +308,6 @@ def finished_runs(
     folder = Folder.of(out)
     if not (folder.local / "run.json").exists(): return None
     contents = read_contents(folder)
-    check_about(contents, folder.path)
     there, here = contents.about["config"], plain(training.config(True))
     if there.get("versions") != here["versions"]:
         log.warning("%s was begun with %s, this is %s: the same bits are not promised",

@@ -244,7 +244,7 @@ BAD = {
     "read_contents": [(lambda w: read_contents(Folder.of(w.tmp / "weightless")), "weightless"), (lambda w: read_contents(Folder.of(w.tmp / "linked")), "is not a plain file")],
     "Contents.unseal": [(lambda w: Contents.unseal(b"", "it"), "it is damaged"), (lambda w: Contents.unseal(sealed(b"[]"), "it"), "it does not describe a run set"),
                         (lambda w: Contents.unseal(sealed(b'{"format":9}'), "it"), "format 9"), (lambda w: Contents.unseal(sealed(b"[" * 100_000), "it"), "it does not describe a run set"),
-                        (lambda w: Contents.unseal(sealed(b'{"format":2}'), "it"), "'about'")],
+                        (lambda w: Contents.unseal(sealed(b'{"format":3}'), "it"), "'about'")],
     "Folder.of": [(lambda w: Folder.of("zzz://there"), "'zzz://there'")],
     "Folder.size": [(lambda w: Folder.of(w.tmp / "linked").size("run.json"), "run.json in"), (lambda w: Folder.of(w.tmp).size("pets"), "not a plain file")],
     "Folder.read": [(lambda w: Folder.of(w.tmp / "stored").read("absent", 0, 1), "absent")],
@@ -260,7 +260,7 @@ BAD = {
                      (lambda w: logged(g_g=torch.zeros(4, 9)), "a gradient had (4, 8) before"), (lambda w: logged(text_features=torch.zeros(3, 6)), "do not fit 2 classes"), (lambda w: logged(method="yours"), "unknown method 'yours'"),
                      (lambda w: logged(loss_ce=torch.zeros(3)), "loss_ce has shape (3,)"), (lambda w: recorder().log(1, context=torch.zeros(3, 4, 8)), "must be the 2 methods CoOp, mine")],
     "Recorder.end": [(lambda w: recorder().end(context=torch.zeros(3, 4, 8)), "must be the 2 methods")],
-    "Training.recorder": [(lambda w: Training(w.clip, w.bare, [0], Recipe().checked(w.bare)).recorder(w.tmp / "stored"), "holds a run set")],
+    "Training.recorder": [(lambda w: Training(w.clip, w.bare, [0], Recipe().checked(w.bare)).recorder(w.tmp / "stored").__enter__(), "holds a run set")],
     "Recipe.checked": [(lambda w: Recipe(batch_size=0).checked(w.bare), "got 0"), (lambda w: Recipe(rule="sun").checked(w.bare), "did you mean 'sum'")],
     "finished_runs": [(lambda w: finished_runs(w.tmp / "stored", Training(w.clip, w.bare, [0, 1], Recipe(lr=3).checked(w.bare))), "lr: 0.002 on disk, 3.0 given"),
                  (lambda w: finished_runs(w.tmp / "headless", None), "run.json in")],
@@ -475,7 +475,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
              "Work.say", "Work.start", "Work.soon", "Work.stop", "Work.wait", "Explorer.refresh", "Explorer.save", "Strip.at", "strips", "paint_plane", "gradient_arrows", "join_scenes", "layer_names", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
              "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "rules_table", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
-             "write_whole", "plain", "sha256", "undisturbed", "open_parts", "check_about", "Part.encode", "Part.span", "Part.wrong", "Contents.seal", "Writer.publish", "leading_whole", "run_sets_in", "read_name", "Runs.sorted_keys", "Runs.ends", "Runs.check_contexts", "Runs.check_model", "Recorder.close", "Recorder.runs", "Training.batches", "Training.descend", "Training.accuracies", "Training.state", "Training.final", "Training.config", "fingerprints", "Lock.owner", "Lock.release", "side_by_side", "Writer.close", "frame",
+             "write_whole", "plain", "sha256", "undisturbed", "open_parts", "Contents.wrong", "Part.encode", "Part.span", "Part.wrong", "Contents.seal", "Writer.publish", "named_lambda", "rule_of", "Runs.sorted_keys", "Runs.ends", "Runs.check_contexts", "Runs.check_model", "Recorder.close", "Training.restore", "Recorder.runs", "Training.batches", "Training.descend", "Training.accuracies", "Training.state", "Training.final", "Training.config", "fingerprints", "Lock.owner", "Lock.release", "side_by_side", "Writer.close", "frame",
              "about_masks", "exif_orientation", "upright_mask", "square_safe", "Clip.fingerprint", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "run_job", "Job.part", "Sweep.results"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py
     every = {name for p in MODULES if p.stem != "pretrain" for name, node in public(p) if isinstance(node, ast.FunctionDef) and not is_property(node)}

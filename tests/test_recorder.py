@@ -110,3 +110,33 @@ def test_a_lambda_with_more_digits_than_its_name_shows_is_found_again(clip, bare
         assert there.lambdas == tuple(map(float, lambdas)) and [there.run(lam) for lam in lambdas] == [0, 1, 2, 3]
     tiny = train(clip, bare, [0, 1e-9, 1e-8], rule="l2", epochs=1, views=0, progress=False)
     assert [tiny.run(lam) for lam in (0, 1e-9, 1e-8)] == [0, 1, 2]
+
+
+def test_a_name_that_ends_in_a_number_has_no_lambda(tmp_path):
+    "Names are labels; a lambda is CoOp's, ProGrad's, or given"
+    names = ["try 2", "kgcoop 8", "ProGrad 0.5", "CoOp"]
+    with Recorder(["cat", "dog"], names, out=tmp_path / "run") as record:
+        record.log(1, loss_ce=torch.ones(4), text_features=torch.ones(4, 2, 3))
+    runs = load_runs(tmp_path / "run")
+    assert runs.methods == tuple(names) and runs.keys == ("try 2", "kgcoop 8", 0.5, 0.0)
+    assert [runs.rule(key) for key in runs.keys] == ["try 2", "kgcoop 8", "prograd", "coop"]
+    assert [runs.name(key) for key in runs.keys] == names and runs.run("try 2") == 0
+    assert runs.steps["lam"].isna().tolist() == [True, True, False, False]
+    given = Recorder(["cat", "dog"], ["kgcoop 8", "mine"], lambdas=[8, float("nan")]).runs()
+    assert given.keys == (8.0, "mine") and given.rule(8.0) == "kgcoop"
+
+
+def test_the_lambda_that_a_name_of_ours_says_is_the_one_on_disk(tmp_path):
+    with Recorder(["cat", "dog"], ["ProGrad 7"], out=tmp_path / "run") as record:
+        record.log(1, text_features=torch.ones(1, 2, 3))
+    assert load_runs(tmp_path / "run").lambdas == (7.0,)
+    runs = load_runs(tmp_path / "run")
+    runs.lambdas = (0.5,)
+    runs.save(tmp_path / "other")
+    with pytest.raises(ValueError, match="run.json in .* does not describe a run set: 'ProGrad 7' has lambda 0.5"): load_runs(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ("lam", "seed", "run"))
+def test_a_column_of_the_run_is_no_name_for_a_number_of_the_step(name):
+    record = Recorder(["cat", "dog"])
+    with pytest.raises(ValueError, match=f"{name} is a column that every run has"): record.log(1, **{name: 1.0})

@@ -426,7 +426,7 @@ def hostile_tensors():
               [True, 4, 128], [], {}, [1, 3, 0, 0], [0, 3, 4, 128], [2**39] * 5, ["3"], [[3]])
     types = ("F16", "I64", "BOOL", "F8_E4M3", "U8", "F64", None, 7, [], {})
     for i in (0, 1):
-        for name in (*TENSORS[:4], *(["zero_shot"] if i == 0 else ["state.context"])):
+        for name in (*list(TENSORS)[:4], *(["zero_shot"] if i == 0 else ["state.context"])):
             put_in = lambda place, x, i=i, name=name: of_part(i, lambda p: p["tensors"][name].__setitem__(place, x))
             for dtype in types: cases[f"{name} of part {i} of type {dtype}"] = put_in(0, dtype)
             for shape in shapes: cases[f"{name} of part {i} of shape {str(shape)[:40]}"] = put_in(1, shape)
