@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from .checks import check_known
-from .clip import OPENAI_KEYS, Clip, is_archive, open_clip, openai_state
+from .clip import OPENAI_KEYS, Clip, is_archive, open_clip, openai_state, unusual_preprocessing
 from .data import Task
 from .evaluate import Evaluator, run_prompts
 from .prompts import make_prompts, text_features
@@ -171,17 +171,18 @@ def _script_model(clip, beside):
                          "weights, such as load_clip('ViT-B-32', 'laion2b_s34b_b79k') or load_clip('pocket')")
     if name == "pocket": return f"local-dir:{_pocket_folder(clip, beside)}", "", ""
     quick = any(type(m).__name__ == "QuickGELU" for m in clip.model.modules())
-    activation, path = ", force_quick_gelu=True" if quick else "", Path(pretrained).resolve()
+    options, path = ", force_quick_gelu=True" if quick else "", Path(pretrained).resolve()
     if name.startswith("local-dir:"): name = f"local-dir:{Path(name.removeprefix('local-dir:')).resolve()}"
-    if ":" in name: return name, activation, ""
+    if ":" in name: return name, options, ""
     if not path.is_file():
         check_known(f"tag or checkpoint file for {name!r}", pretrained, open_clip.list_pretrained_tags_by_model(name))
-        return name, f", pretrained={pretrained!r}{activation}", ""
-    file = str(path)
+        return name, f", pretrained={pretrained!r}{options}", ""
+    own = unusual_preprocessing(clip.model.visual.preprocess_cfg)
+    file, options = str(path), options + "".join(f", image_{k}={v!r}" for k, v in own.items())
     if is_archive(path): state = f'torch.jit.load({file!r}, map_location="cpu").state_dict()'
     elif openai_state(path) is not None: state = f'torch.load({file!r}, map_location="cpu", weights_only=True)'
-    else: return name, f", pretrained={file!r}{activation}", ""
-    return name, activation, _FILL.format(state=state, numbers=OPENAI_KEYS)
+    else: return name, f", pretrained={file!r}{options}", ""
+    return name, options, _FILL.format(state=state, numbers=OPENAI_KEYS)
 
 
 _FILL = """state = {state}

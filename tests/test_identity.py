@@ -1,5 +1,6 @@
 "What a model is: everything that changes a feature is in its fingerprint, and an activation is never guessed in silence."
 import json
+import re
 import warnings
 from dataclasses import replace
 
@@ -145,8 +146,8 @@ def test_a_resnet_of_relus_takes_quick_gelu_in_its_text_tower(tiny):
 @pytest.fixture()
 def folder(twins, tmp_path):
     "(says) -> the address of a folder whose configuration says this of the activation"
-    def write(**says):
-        config = {"model_cfg": open_clip.get_model_config(twins[0].name) | says, "preprocess_cfg": {}}
+    def write(preprocess=(), **says):
+        config = {"model_cfg": open_clip.get_model_config(twins[0].name) | says, "preprocess_cfg": dict(preprocess)}
         (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
         save_file({k: v.contiguous() for k, v in twins[0].model.state_dict().items()}, tmp_path / "open_clip_model.safetensors")
         return f"local-dir:{tmp_path}"
@@ -240,3 +241,36 @@ def test_a_model_without_a_usual_layer_offers_none_in_the_explorer(tiny):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prograd_viz.scenes.target_layer", lambda clip: cam._deepest_grid(clip, clip.model.visual, 99))
         assert layer_names(clip) == []
+
+
+SIGLIP = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squash"}
+MOBILE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear"}
+
+
+@pytest.mark.parametrize(("name", "said", "followed"), [
+    ("ViT-B-16-SigLIP", r"with that of its published weights \(mean=\(0.5, 0.5, 0.5\), .*resize_mode=squash\)", SIGLIP),
+    ("MobileCLIP-S1", r"with that of its published weights \(mean=\(0.0, 0.0, 0.0\), .*interpolation=bilinear\)", MOBILE),
+    ("ViT-H-14", "with OpenAI's, but 'dfn5b' has resize_mode=squash", {}), ("ViT-B-32", None, {})])
+def test_a_file_does_not_say_how_images_are_prepared(renamed, twins, monkeypatch, name, said, followed):
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, open_clip.get_model_config(twins[0].name))
+    monkeypatch.setattr("prograd_viz.clip._tokenizer", lambda name: twins[0].tokenizer)  # SigLIP's needs a network
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clip = load_clip(name, renamed, quick_gelu=False)
+    texts = [str(w.message) for w in caught if "how images are prepared" in str(w.message)]
+    assert all(w.filename == __file__ for w in caught)
+    assert len(texts) == (said is not None) and all(re.search(said, t) and "'local-dir:FOLDER'" in t for t in texts)
+    usual = open_clip.transform.PreprocessCfg(size=clip.model.visual.image_size)
+    wanted = replace(usual, **followed)
+    got = open_clip.transform.PreprocessCfg(**clip.model.visual.preprocess_cfg)
+    assert {k: getattr(got, k) for k in SIGLIP | MOBILE} == {k: getattr(wanted, k) for k in SIGLIP | MOBILE}
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    assert torch.equal(clip.preprocess(photo), open_clip.transform.image_transform_v2(wanted, is_train=False)(photo))
+
+
+def test_a_folder_says_how_images_are_prepared(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clip = load_clip(folder(quick_gelu=False, preprocess={"mean": [0, 0, 0], "resize_mode": "squash"}))
+    assert list(clip.model.visual.preprocess_cfg["mean"]) == [0, 0, 0]
+    assert clip.model.visual.preprocess_cfg["resize_mode"] == "squash"

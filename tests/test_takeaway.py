@@ -31,7 +31,8 @@ CLASSES = ("dog", "kiwi bird", "magnifying glass")
 CONTEXTS = {"end": {"init": "random", "n_ctx": 3}, "middle": {"init": "random", "n_ctx": 4, "position": "middle"},
             "class-specific": {"init": "random", "n_ctx": 2, "class_specific": True},
             "template": {"init": "template", "n_ctx": 4}}
-FILES = ("QuickGELU", "OpenAI's format", "in a checkpoint", "archive", "folder", "hub")
+FILES = ("QuickGELU", "own preprocessing", "OpenAI's format", "in a checkpoint", "archive", "folder", "hub")
+SQUASHED = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "resize_mode": "squash", "interpolation": "bilinear"}
 PRECISIONS = ("fp16", "bf16", "amp_bf16", "fp64")
 PHOTOS = ("turned", "grey of 8 bits in 16", "grey of 12 bits in 16", "grey of 16 bits", "colours of 16 bits", "palette",
           "alpha")
@@ -86,12 +87,15 @@ def from_file(kind, plain, folder):
         (base / "refs" / "main").write_text("0" * 40)
         config_of(plain, base / "snapshots" / ("0" * 40))
         return load_clip("hf-hub:somebody/exported")
-    path = folder / f"{kind}.{'safetensors' if kind == 'QuickGELU' else 'pt'}"
-    if kind == "QuickGELU": save_file(state, path)
+    alone = kind in ("QuickGELU", "own preprocessing")
+    path = folder / f"{kind}.{'safetensors' if alone else 'pt'}"
+    if alone: save_file(state, path)
     if kind == "OpenAI's format": torch.save(state | numbers, path)
     if kind == "in a checkpoint": torch.save({"state_dict": state | numbers, "epoch": 3}, path)
     if kind == "archive": torch.jit.trace(Weights(copy.deepcopy(plain.model)), torch.ones(1)).save(str(path))
-    return load_clip(plain.name, str(path), quick_gelu=True if kind == "QuickGELU" else None, trust=kind == "archive")
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "own preprocessing": patch.setitem(open_clip.pretrained._PRETRAINED, plain.name, {"published": SQUASHED})
+        return load_clip(plain.name, str(path), quick_gelu=True if kind == "QuickGELU" else None, trust=kind == "archive")
 
 
 def photo_of(kind, folder):
