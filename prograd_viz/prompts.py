@@ -21,6 +21,7 @@ from .data import check_classes
 
 # %% ../nbs/03_prompts.ipynb #b555ccf8
 POSITIONS = ("end", "middle", "front")  # Where the class name may stand among the context vectors
+_TORN = {f"{p}, name torn": p for p in POSITIONS[1:]}  # As in CoOp's code, for its checkpoints: a comma moves the cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def make_prompts(
 ) -> Prompts:
     "Tokenise the frame and initialise the context, as in the published trainers (CoOp, ProGrad `PromptLearner`)"
     classes = check_classes(classes)
-    check_known("position of the class name", position, POSITIONS)
+    if position not in _TORN: check_known("position of the class name", position, POSITIONS)
     words, gap, tail = _split(template if init == "template" else init) if init != "random" else ("", " ", ".")
     if init != "random" and not words: raise ValueError(f"no words to start from in {init if init != 'template' else template!r}; use init='random'")
     n_words = len(words.split())
@@ -91,7 +92,8 @@ def make_prompts(
     _say_what_is_slow(clip, class_specific, position)
     first = _first_position(clip)
     texts = clip.tokenize([f"{frame}{gap}{name}{tail}" for name in names])
-    tokens, where = _placed(clip, texts, names, frame, n_ctx, position, first)
+    written = [name + tail.split(" ")[0].rstrip(".,;:!?") for name in names]  # "{}s" ends in the name's own token
+    tokens, where = _placed(clip, texts, written, frame, n_ctx, position, first)
     _say_what_is_one_prompt(classes, tokens)
     return Prompts(clip, classes, tokens, where, _start(clip, words, n_ctx, len(classes) if class_specific else 0, seed, first), init, first)
 
@@ -115,13 +117,14 @@ def _first_position(clip):
 
 def _placed(clip, tokens, names, frame, n_ctx, position, first):
     "Tokens [C, L] with the context before, around or behind the class name, and the positions of its vectors, [C, M]"
+    torn, position = position in _TORN, _TORN.get(position, position)
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     where = torch.arange(first, first + n_ctx, device=tokens.device).repeat(len(tokens), 1)
     if position == "end": return tokens, where
     if not hasattr(clip.tokenizer, "encode"): raise ValueError(f"position={position!r} needs a tokenizer that can encode a name alone; {clip.name!r} has none, use 'end'")
     lengths = torch.tensor([len(clip.tokenizer.encode(n)) for n in names], device=tokens.device)[:, None]
     where[:, before:] += lengths
-    own = len(clip.tokenizer.encode(frame))  # more than n_ctx where the words have a comma: what is frozen goes behind the context
+    own = n_ctx if torn else len(clip.tokenizer.encode(frame))  # more than n_ctx where the words have a comma: what is frozen goes behind the context
     at = torch.arange(tokens.shape[1], device=tokens.device)
     source = at.repeat(len(tokens), 1)  # the name moves forward by what now stands behind it
     name = (at >= first + before) & (at < first + before + lengths)

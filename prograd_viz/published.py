@@ -7,6 +7,7 @@ __all__ = ['read_context', 'load_published', 'export_prompt']
 
 # %% ../nbs/07_published.ipynb #4b6119b3
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,20 @@ def load_published(
     if width != clip.token_embedding.embedding_dim:
         raise ValueError(f"the context has width {width}, the token embeddings of {clip.name!r} have "
                          f"{clip.token_embedding.embedding_dim}; load the model it was trained with")
-    prompts = make_prompts(clip, task.classes, n_ctx, init, task.template, bool(own), position=position)
+    position, prompts = _as_trained(clip, task, n_ctx, init, bool(own), position)
     _check_suffix(prompts, read[0][0][1].get("token_suffix"))
     return _as_runs(clip, task, prompts, contexts, [float(lam) for lam in folders], epochs, position)
+
+
+def _as_trained(clip, task, n_ctx, init, own, position):
+    "Position and frame of CoOp's prompts; its code cuts the name where a comma leaves frozen words before it"
+    frame = lambda where: make_prompts(clip, task.classes, n_ctx, init, task.template, own, position=where)
+    prompts = frame(position)
+    torn = prompts if position == "end" else frame(f"{position}, name torn")
+    if torch.equal(torn.tokens, prompts.tokens): return position, prompts
+    warnings.warn(f"with position={position!r}, CoOp's code puts frozen words of the template in the class name's place "
+                  "and tears the name; these prompts are read as they were trained", stacklevel=3)
+    return f"{position}, name torn", torn
 
 
 def _checkpoints(folder):

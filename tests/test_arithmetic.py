@@ -35,6 +35,14 @@ def test_a_comma_does_not_tear_the_name(tiny, position, text):
     assert torch.equal(moved, prompts.start)
 
 
+@pytest.mark.parametrize("name", ["fox", "dog", "tabby cat", "box"])
+@pytest.mark.parametrize("position, text", [("front", "{}s a photo of."), ("middle", "a {}s photo of.")])
+def test_letters_behind_the_name_move_with_it(tiny, position, text, name):
+    clip = tiny()
+    prompts = make_prompts(clip, [name, "lion"], template="a photo of {}s.", position=position)
+    assert prompts.n_ctx == 3 and torch.equal(prompts.tokens, clip.tokenize([text.format(n) for n in prompts.classes]))
+
+
 def test_underscores_are_spaces_and_words_are_not_glued(tiny):
     clip, names = tiny(), ["cat", "dog"]
     ours, spaced = (make_prompts(clip, names, init=i) for i in ("a_photo_of_a", "a photo of a"))

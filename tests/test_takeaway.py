@@ -314,3 +314,25 @@ def test_calibration_and_class_accuracies_follow_from_the_predictions(clip, task
     one = changes[(changes["lam"] == 1) & (changes["label"] == task.classes[2])].iloc[0]
     right = lambda prompt_rows: prompt_rows.loc[prompt_rows["label"] == task.classes[2], "right"].mean()
     assert one["change"] == pytest.approx(right(mine) - right(table[table["method"] == "zero-shot CLIP"]))
+
+
+@pytest.mark.parametrize("position", ["front", "middle"])
+def test_a_torn_name_is_read_as_coops_code_trained_it(brought, tmp_path, position):
+    "In CoOp's forward pass, as many tokens as the name has are cut from behind the context, frozen words first"
+    clip, template = brought[0], "a type of pet, a photo of a {}."
+    task = Task("pets", Split(brought[1].train.images, [0, 1, 2] * 2, ("tabby cat", "dog", "kiwi bird")), {}, template)
+    context = torch.randn(8, clip.token_embedding.embedding_dim, generator=torch.Generator().manual_seed(0))
+    write(tmp_path, context, 1)
+    with pytest.warns(UserWarning, match="tears the name; these prompts are read as they were trained"):
+        runs = load_published(tmp_path, clip, task, position=position)
+    tokens, rows = clip.tokenize([template.format(n) for n in task.classes]), []
+    half = {"front": 0, "middle": 4}[position]
+    for row, name in zip(clip.token_embedding(tokens), task.classes):
+        n, behind = len(clip.tokenizer.encode(name)), row[9:]
+        rows.append(torch.cat([row[:1], context[:half], behind[:n], context[half:], behind[n:]]))
+    with torch.no_grad():
+        x = torch.stack(rows) + clip.model.positional_embedding
+        x = clip.model.ln_final(clip.model.transformer(x, attn_mask=clip.model.attn_mask))
+        x = x[torch.arange(3), tokens.argmax(-1)] @ clip.model.text_projection
+    torch.testing.assert_close(torch.from_numpy(runs.text(1.0)), torch.nn.functional.normalize(x, dim=-1))
+    assert run_prompts(runs).tokens[0, 1 + half].item() == clip.tokenizer.encode("a")[0], "a frozen word in its place"
