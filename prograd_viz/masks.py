@@ -94,7 +94,8 @@ def with_masks(
         guesses = [partial(grabcut_mask, image) for image in split.images]
         return replace(split, masks=guesses, masks_from="GrabCut from a centred box: guessed, not annotated")
     if isinstance(masks, (str, Path)):
-        return replace(split, masks=_all_masks(Path(masks), split.images), masks_from=masks_from or f"files in {masks}")
+        found = _all_masks(Path(masks), split.images)
+        return replace(split, masks=found, masks_from=masks_from or f"files in {Path(masks).name}")
     if any(np.shape(box) == (4,) for box in masks):
         pairs = zip(split.images, masks, strict=True)
         boxes = [box if box is None else partial(box_mask, image, box) for image, box in pairs]

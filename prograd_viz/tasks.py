@@ -116,7 +116,7 @@ def folder_task(
         own = [masks[i] for i in rows]
         some = any(mask is not None for mask in own)
         return Split([paths[i] for i in rows], [labels[i] for i in rows], classes,
-                     own if some else None, f"files in {root / 'masks'}" if some else "")
+                     own if some else None, f"files in {root.name}/masks" if some else "")
 
     settings = {"data": str(root), "shots": shots, "seed": seed, "classes": list(classes)}
     return Task(root.name, split(drawn), {"same": split(left)} if left else {}, template, settings)

@@ -327,7 +327,7 @@ def test_masks_from_a_box_a_folder_and_grabcut_say_where_they_come_from(fake, tm
     boxes = with_masks(split, [(2, 3, 10, 12)] * len(split))
     assert boxes.mask(0).sum() == 8 * 9 and boxes.mask(0)[3:12, 2:10].all() and boxes.masks_from == "boxes"
     for image in split.images: put(tmp_path / image.parent.name / f"{image.stem}.png", (lambda out: (Image.fromarray(object_mask(1)).save(out, "PNG"), out.getvalue())[1])(BytesIO()))
-    assert np.array_equal(with_masks(split, tmp_path).mask(1), object_mask(1)) and str(tmp_path) in with_masks(split, tmp_path).masks_from
+    assert np.array_equal(with_masks(split, tmp_path).mask(1), object_mask(1)) and with_masks(split, tmp_path).masks_from == f"files in {tmp_path.name}"
     assert "guessed" in with_masks(split, "grabcut").masks_from == dataset_split("dtd", fake("dtd")[0], masks="grabcut").masks_from
     next(tmp_path.rglob("*.png")).unlink()
     with pytest.raises(FileNotFoundError, match="no mask for"): with_masks(split, tmp_path)
@@ -342,7 +342,7 @@ def test_all_splits_of_a_task_take_masks_at_once(fake):
 def test_a_folder_with_some_masks_missing_says_so(tmp_path):
     for c in ("a", "b"):
         for i in range(3): put(tmp_path / c / f"{i}.png", picture(i, "png")), put(tmp_path / "masks" / c / f"{i}.png", picture(i, "png"))
-    assert few_shot(tmp_path, 1).train.masks_from == f"files in {tmp_path / 'masks'}"
+    assert few_shot(tmp_path, 1).train.masks_from == f"files in {tmp_path.name}/masks"  # no machine's path in a picture
     (tmp_path / "masks" / "b" / "1.png").unlink()
     with pytest.warns(UserWarning, match="no mask for .*1.png and 0 more of 6 images"): task = few_shot(tmp_path, 1)
     splits = (task.train, task.tests["same"])
