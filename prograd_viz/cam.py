@@ -51,7 +51,7 @@ def _deepest_grid(clip, trunk, cells=6):
     found, hooks, rows = [], [], (torch.nn.Sequential, torch.nn.ModuleList)
     for child in (m for top in trunk.children() for m in ((*top, top) if isinstance(top, rows) else (top,))):
         hooks.append(child.register_forward_hook(in_this_thread(lambda module, args, out: found.append((module, _as_grid(clip, module, out).shape)) if torch.is_tensor(out) and out.ndim == 4 else None)))
-    try: clip.model.encode_image(torch.zeros(1, 3, clip.image_size, clip.image_size, device=clip.device, dtype=clip.dtype))
+    try: clip.model.encode_image(torch.zeros(1, 3, *clip.image_shape, device=clip.device, dtype=clip.dtype))
     finally:
         for hook in hooks: hook.remove()
     deep = [module for module, shape in found if min(shape[2:]) >= cells]
@@ -62,8 +62,18 @@ def _deepest_grid(clip, trunk, cells=6):
 def _as_grid(clip, module, x):
     "Activations [B, K, h, w] of a layer: from a convolution, from cells with their channels last, or from tokens [B, N, K] with their leading class token dropped"
     if x.ndim == 4: return x.movedim(-1, 1) if _channels_last(clip, module, x.shape) else x
-    side = int((x.shape[1]) ** 0.5)
-    return x[:, x.shape[1] - side * side:].transpose(1, 2).unflatten(2, (side, side))
+    shape = _cells_of(clip, x.shape[1])
+    return x[:, -math.prod(shape):].transpose(1, 2).unflatten(2, shape)
+
+
+def _cells_of(clip, tokens):
+    "Rows and columns of the cells among a layer's tokens: those of the patches, or as many times higher as the image is"
+    visual, (height, width) = clip.model.visual, clip.image_shape
+    embed = getattr(getattr(visual, "trunk", None), "patch_embed", visual)
+    patches = tuple(getattr(embed, "grid_size", None) or ())
+    if len(patches) == 2 and math.prod(patches) <= tokens: return patches
+    rows = math.isqrt(tokens * height // width)
+    return rows, rows * width // height
 
 
 def _channels_last(clip, module, shape):
@@ -92,6 +102,8 @@ def _methods():
     return {n: m for n, m in found.items() if n not in ("BaseCAM", "AblationCAM", "ShapleyCAM", "FullGrad")}
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def package_maps(
     clip: Clip,  # The model
     images: torch.Tensor,  # Preprocessed, [B, 3, H, W]
@@ -101,11 +113,11 @@ def package_maps(
 ) -> np.ndarray:  # Before the ReLU, [T, B, h, w]
     "Maps of every direction on every image, through the grad-cam package, one direction at a time"
     methods, module = _methods(), target_layer(clip, layer)
-    make, classifier = methods[check_known("method", method, methods)], _Cosine(clip, directions.to(clip.device, clip.wide))
+    make, classifier = methods[check_known("method", method, methods)], _Cosine(clip, directions.to(clip.device, clip.wide).clone())
     first = module.register_forward_hook(in_this_thread(lambda module, args, out: _check_grid(module, out)))
     cam = make(model=classifier, target_layers=[module], reshape_transform=partial(_as_grid, clip, module))
     last = module.register_forward_hook(lambda module, args, out: out.clone())  # see `_trace`
-    images, maps = images.detach().to(clip.device, clip.dtype).requires_grad_(), []  # weights are frozen: the graph starts at the image
+    images, maps = images.to(clip.device, clip.dtype).detach().clone().requires_grad_(), []  # weights are frozen: the graph starts at the image
     try:
         for t in range(directions.shape[-2]):
             targets = [ClassifierOutputTarget(t)] * len(images)
@@ -154,6 +166,7 @@ def _slopes(directions, features):
     return (t - (t * unit).sum(-1, keepdim=True) * unit) / norm
 
 
+@torch.inference_mode(False)
 def cam_operator(
     clip: Clip,  # The model
     images: torch.Tensor,  # Preprocessed, [B, 3, H, W]
@@ -279,12 +292,12 @@ def _last_block(clip, module):
 
 def _block_jacobian(clip, block, entered, x):
     "Mean gradient of the image feature by the patches of the last block's first norm x [B, N, K], `entered` being the block's input; [B, E, K]"
-    visual, attn, side = clip.model.visual, block.attn, int((x.shape[1] - 1) ** 0.5)
+    visual, attn, cells = clip.model.visual, block.attn, x.shape[1] - 1
     with torch.no_grad():
         w = attn.in_proj_weight.to(x).unflatten(0, (3, attn.num_heads, -1))
         q, k, v = F.linear(x, attn.in_proj_weight.to(x), attn.in_proj_bias.to(x)).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
         read = F.scaled_dot_product_attention(q[:, :, :1], k, v).flatten(1)  # by the class token, [B, K]
-        moved = _moved(q[:, :, 0], k, v, side * side, w[2], w[1])
+        moved = _moved(q[:, :, 0], k, v, cells, w[2], w[1])
     with torch.enable_grad():
         read = read.to(clip.dtype).requires_grad_()
         y = entered[:, 0].to(clip.dtype) + block.ls_1(attn.out_proj(read))
@@ -292,9 +305,10 @@ def _block_jacobian(clip, block, entered, x):
         if visual.proj is not None: features = features @ visual.proj
         each = torch.eye(features.shape[1]).to(features)[:, None].expand(-1, len(features), -1)
         after = torch.autograd.grad(features, read, each, is_grads_batched=True)[0]  # of the class token alone, [E, B, K]
-    return after.transpose(0, 1).to(x) @ moved / side**2
+    return after.transpose(0, 1).to(x) @ moved / cells
 
 # %% ../nbs/07_cam.ipynb #8510b787
+@torch.inference_mode(False)
 def cam_maps(
     clip: Clip,  # The model
     images: torch.Tensor,  # Preprocessed, [B, 3, H, W]

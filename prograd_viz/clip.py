@@ -15,9 +15,9 @@ import threading
 import warnings
 import zipfile
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,7 @@ class Clip:
     trained_ids: frozenset | None = None  # Token ids that were trained; None means all
     autocast: torch.dtype | None = None  # Arithmetic of the towers where it is lower than the weights' own
     cache: Path | None = None  # Folder that remembers image features, or None
+    _fingerprints: dict = field(default_factory=dict, init=False, repr=False)  # state of the image tower -> fingerprint
 
     @property
     def device(self) -> torch.device: return self.logit_scale.device
@@ -62,7 +63,9 @@ class Clip:
     @property
     def context_length(self) -> int: return self.tokenizer.context_length
     @property
-    def image_size(self) -> int: return int(np.min(self.model.visual.image_size))
+    def image_shape(self) -> tuple: return tuple(np.broadcast_to(self.model.visual.image_size, 2).tolist())  # (H, W)
+    @property
+    def image_size(self) -> int: return min(self.image_shape)
 
     @property
     def token_embedding(self) -> torch.nn.Embedding:
@@ -70,10 +73,20 @@ class Clip:
         tower = self.text_tower
         return tower.token_embedding if hasattr(tower, "token_embedding") else tower.transformer.get_input_embeddings()
 
-    @cached_property
+    @property
+    def image_state(self) -> tuple:
+        "Tells two states of the image tower apart: where its weights lie, and how often each was written to"
+        tensors = chain(self.model.visual.parameters(), self.model.visual.buffers())
+        return tuple((x.data_ptr(), 0 if x.is_inference() else x._version) for x in tensors)
+
+    @property
     def image_fingerprint(self) -> str:
         "SHA-256 of all that decides an image's feature: `fingerprint` of the image tower, versions of torch and Pillow"
-        return self._digest(self.model.visual, torch.__version__, PIL.__version__)
+        state, known = self.image_state, self._fingerprints
+        if state not in known:
+            known.clear()
+            known[state] = self._digest(self.model.visual, torch.__version__, PIL.__version__)
+        return known[state]
 
     def fingerprint(self) -> str:
         "SHA-256 of all that decides a feature or a logit: weights, activations, precision, preprocessing, context length"
@@ -120,6 +133,7 @@ class Clip:
         "Features of images, a batch at a time"
         return self._encode(lambda batch: self.model.encode_image(batch.to(self.device, self.dtype)), images, batch_size)
 
+    @torch.inference_mode(False)  # features of that mode could not be trained on
     @torch.no_grad()
     def _encode(self, encode, inputs, batch_size):
         "Normalised features in the wide dtype, a batch at a time"
@@ -217,13 +231,15 @@ def load_clip(
 ) -> Clip:
     "Load a frozen CLIP; raises ValueError for unknown names and OSError where weights cannot be had"
     check_known("precision", precision, PRECISIONS)
+    pretrained = os.path.expanduser(pretrained) if str(pretrained).startswith("~") else pretrained
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "pocket": model, trained, pretrained = _pocket_model(pretrained)
-    else: (name, model), trained = _open_clip_model(name, pretrained, quick_gelu, trust), None
-    _check_activation(name, model, quick_gelu)
-    scale = model.logit_scale.detach().clone()
-    model = model.to(device, PRECISIONS[precision]).eval().requires_grad_(False)
-    if precision in ("fp16", "bf16"): model.logit_scale.data = scale.to(device)  # a rounded exponent would change every logit
+    with torch.inference_mode(False):  # weights of that mode could not be differentiated through
+        if name == "pocket": model, trained, pretrained = _pocket_model(pretrained)
+        else: (name, model), trained = _open_clip_model(name, pretrained, quick_gelu, trust), None
+        _check_activation(name, model, quick_gelu)
+        scale = model.logit_scale.detach().clone()
+        model = model.to(device, PRECISIONS[precision]).eval().requires_grad_(False)
+        if precision in ("fp16", "bf16"): model.logit_scale.data = scale.to(device)  # a rounded exponent would change every logit
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     return Clip(model, _tokenizer(name), preprocess, name, pretrained or name, trained, torch.bfloat16 if precision == "amp_bf16" else None, _folder(cache))
 
@@ -265,7 +281,7 @@ def _pocket_model(checkpoint=None):
     if not {"token_ids", "token_rows"} <= set(state): raise ValueError(f"{path} {_NO_POCKET}")
     ids, rows = state.pop("token_ids").long(), state.pop("token_rows")
     table = torch.zeros_like(model.token_embedding.weight)
-    table[ids] = rows
+    table[ids] = rows.to(table)
     model.load_state_dict(state | {"token_embedding.weight": table})
     return model, frozenset(ids.tolist()), str(checkpoint or "pocket")
 

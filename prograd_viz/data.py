@@ -61,7 +61,10 @@ class Split:
         if self.groups is not None and len(self.groups) != len(self.images):
             raise ValueError(f"{len(self.images)} images but {len(self.groups)} groups; "
                              "give one group per image, or None")
+        if self.groups is not None: object.__setattr__(self, "groups", _named_groups(self.groups))
 
+    def __getstate__(self): return {k: v for k, v in vars(self).items() if k != "_features"}
+    def __setstate__(self, state): vars(self).update(state, _features=WeakKeyDictionary())
     def __len__(self): return len(self.labels)
 
     def image(
@@ -119,10 +122,11 @@ class Split:
         self,
         clip: Clip,  # The frozen model
     ) -> torch.Tensor:  # L2-normalised, [N, E]
-        "Image features, computed once per model"
+        "Image features, computed once per model and state of its weights"
         compute = lambda: self._encoded(clip, clip.preprocess, range(len(self)))
-        if clip not in self._features: self._features[clip] = _remembered(clip, self, "", compute)
-        return self._features[clip]
+        state = clip.image_state()
+        if self._features.get(clip, ())[:1] != (state,): self._features[clip] = state, _remembered(clip, self, "", compute)
+        return self._features[clip][1]
 
     def view_features(
         self,
@@ -159,6 +163,7 @@ class Split:
 
         return self._encoded(clip, transform, rows, threads=1)  # in order: crops come from one random stream
 
+    @torch.inference_mode(False)  # features of that mode could not be trained on
     def _encoded(self, clip, transform, rows, threads=min(8, os.cpu_count() or 1)):
         "Features of transformed images; only a batch of them is ever in memory, and files are read side by side"
         parts = [rows[i:i + 128] for i in range(0, len(rows), 128)]
@@ -166,6 +171,14 @@ class Split:
             load = lambda part: torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))
             bar = tqdm(parts, desc="images", unit="batch", delay=5, leave=False, disable=not _BARS.get())
             return torch.cat([clip.encode_image(load(part)) for part in bar])
+
+
+def _named_groups(groups):
+    "Groups as text; each becomes a column beside those of a table of accuracies"
+    names = [str(g) for g in groups]
+    taken = {"method", "lam", "worst"} & set(names)
+    if taken: raise ValueError(f"a group must not be called {min(taken)!r}, which is a column of its table; rename it")
+    return names
 
 
 def _what(source): return source if isinstance(source, (str, Path)) else type(source).__name__
@@ -222,10 +235,11 @@ def augmentation(
     from torchvision.transforms import (Compose, InterpolationMode, Normalize, RandomHorizontalFlip, RandomResizedCrop,
                                         ToTensor)
     cfg = clip.model.visual.preprocess_cfg
-    crop = RandomResizedCrop(clip.image_size, scale=(0.08, 1.0), interpolation=InterpolationMode.BICUBIC)
+    crop = RandomResizedCrop(clip.image_shape, scale=(0.08, 1.0), interpolation=InterpolationMode.BICUBIC)
     return Compose([crop, RandomHorizontalFlip(), ToTensor(), Normalize(cfg["mean"], cfg["std"])])
 
 # %% ../nbs/02_data.ipynb #483d5933
+@torch.inference_mode(False)
 def _remembered(clip, split, views, compute):
     "Features from the folder of the model's cache, or computed and left there"
     if clip.cache is None: return compute()

@@ -32,7 +32,7 @@ class _Probability(torch.nn.Module):
         super().__init__()
         self.clip, self.text = clip, text
 
-    def forward(self, images): return (self.clip.logit_scale * F.normalize(self.clip.model.encode_image(images), dim=-1) @ self.text.T).softmax(-1)
+    def forward(self, images): return (self.clip.logit_scale * self.clip.encode_image(images) @ self.text.T).softmax(-1)
 
 
 def _blank(image, keep):
@@ -47,20 +47,21 @@ def map_scores(
     text: torch.Tensor,  # Text features of one prompt, [C, E]
     labels: list,  # Explained class of each image, [B]
     measures: list = MEASURES,  # Of `MEASURES`
-    percentiles: list = (20, 40, 60, 80),  # Of the pixels, removed in turn
+    percentiles: list = (20, 40, 60, 80),  # Of the pixels, kept in turn; the others are removed
     seed: int = 0,  # Of ROAD's noise
-) -> pd.DataFrame:  # A row per image, a column per measure
+) -> pd.DataFrame:  # A row per image, a column per measure; NaN where a map is flat and ranks nothing
     "How much the class's probability depends on the pixels that a map ranks highest"
     for m in measures: check_known("measure", m, MEASURES)
     percentiles = [check_in_range("percentile", p, 1, 99) for p in percentiles]
     large = F.interpolate(maps[:, None].float(), size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     ranked = ((large - low) / (high - low).clamp_min(1e-12)).cpu().numpy()
-    args = images, ranked, [ClassifierOutputTarget(int(i)) for i in labels], _Probability(clip, text)
+    args = images.float().cpu(), ranked, [ClassifierOutputTarget(int(i)) for i in labels], _Probability(clip, text)
     curve = lambda remove: np.mean([PerturbationConfidenceMetric(remove(p, _blank))(*args, return_diff=False) for p in percentiles], axis=0)
     with drawing_from(torch.Generator().manual_seed(check_seed(seed))):
         by = {"deletion": lambda: curve(RemoveMostRelevantFirst), "insertion": lambda: curve(RemoveLeastRelevantFirst), "road": lambda: ROADCombined(list(percentiles))(*args)}
-        return pd.DataFrame({m: by[m]() for m in measures})
+        scores = pd.DataFrame({m: by[m]() for m in measures})
+    return scores.where(np.tile((high > low).flatten(1).cpu().numpy(), len(measures)))
 
 # %% ../nbs/10_faithful.ipynb #d930e7f2
 def faithfulness(
@@ -71,7 +72,7 @@ def faithfulness(
     explain: str = "true",  # "true" or "predicted" class
     layer: str | torch.nn.Module | None = None,  # See `cam.target_layer`
     measures: list = MEASURES,  # Of `MEASURES`; ROAD solves a linear system per image and percentile
-    percentiles: list = (20, 40, 60, 80),  # Of the pixels, removed in turn
+    percentiles: list = (20, 40, 60, 80),  # Of the pixels, kept in turn; the others are removed
     random_directions: int = 3,  # Of the baseline
 ) -> pd.DataFrame:  # A row per prompt and image: prompt, lam, step, image, and the measures
     "Deletion, insertion and ROAD of the maps of every run, of zero-shot CLIP and of random directions"
@@ -79,11 +80,12 @@ def faithfulness(
     random_directions = check_whole("random_directions", random_directions, 0)
     clip, test, rows = runs.clip, *pick_images(runs, split, images)
     features, true, at = test.features(clip)[rows], torch.as_tensor(test.labels[rows], device=clip.device), int(runs.snapshot_steps[runs.snapshot(step)])
-    draws = F.normalize(torch.randn(random_directions, features.shape[1], generator=torch.Generator().manual_seed(0)), dim=-1).to(features)
+    generator = torch.Generator().manual_seed(0)
+    draws = F.normalize(torch.randn(random_directions, features.shape[1], generator=generator, dtype=torch.float32), dim=-1).to(features)
     prompts = [("zero-shot", None), *((runs.rule(key), key) for key in runs.keys)]
     texts = [torch.from_numpy(runs.text(lam, None if lam is None else at)).to(features) for _, lam in prompts]
     own = torch.stack([explained_directions(t, features, true, explain) for t in texts] + [d.expand_as(features) for d in draws])
-    tensor = test.tensor(clip, rows).to(clip.device, clip.dtype)
+    tensor = test.tensor(clip, rows)
     maps = cam_maps(clip, tensor, own.transpose(0, 1), layer)
     prompts, texts, frames = prompts + [("random", None)] * len(draws), texts + texts[:1] * len(draws), []
     for (prompt, lam), text, cams in zip(prompts, texts, maps):

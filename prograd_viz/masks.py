@@ -14,7 +14,7 @@ import numpy as np
 
 from .checks import check_whole
 from .data import Split, Task
-from .images import IMAGE_SUFFIXES, open_image
+from .images import IMAGE_SUFFIXES, image_files, open_image
 
 # %% ../nbs/02_masks.ipynb #dcd92c4a
 def about_masks(
@@ -66,7 +66,10 @@ def folder_masks(
     images: list,  # Paths
 ) -> list:  # A path for each image, None where there is none
     "Files of masks by the names of their images"
-    masks, owner = [_mask_file(Path(folder), Path(image)) for image in images], {}
+    folder, images, owner = Path(folder).expanduser(), [Path(image) for image in images], {}
+    named = {place: _by_stem(place) for place in {folder, *(folder / image.parent.name for image in images)}}
+    own = lambda image: named[folder / image.parent.name].get(image.stem)
+    masks = [own(image) or named[folder].get(image.stem) for image in images]
     for mask, image in zip(masks, images):
         if mask is None or owner.setdefault(mask, image) == image: continue
         raise ValueError(f"{mask} would be the mask of {owner[mask]} and of {image}; "
@@ -74,11 +77,11 @@ def folder_masks(
     return masks
 
 
-def _mask_file(folder, image):
-    "The mask of an image, with or without the folder of its class"
-    for place in (folder / image.parent.name, folder):
-        for suffix in IMAGE_SUFFIXES:
-            if (place / f"{image.stem}{suffix}").is_file(): return place / f"{image.stem}{suffix}"
+def _by_stem(folder):
+    "Name without suffix -> image of a folder; the first of `IMAGE_SUFFIXES` where there are several"
+    files = image_files(folder) if folder.is_dir() else []
+    order = lambda file: IMAGE_SUFFIXES.index(file.suffix.lower())
+    return {file.stem: file for file in sorted(files, key=order, reverse=True)}
 
 
 def with_masks(
@@ -94,7 +97,7 @@ def with_masks(
         guesses = [partial(grabcut_mask, image) for image in split.images]
         return replace(split, masks=guesses, masks_from="GrabCut from a centred box: guessed, not annotated")
     if isinstance(masks, (str, Path)):
-        found = _all_masks(Path(masks), split.images)
+        found = _all_masks(Path(masks).expanduser(), split.images)
         return replace(split, masks=found, masks_from=masks_from or f"files in {Path(masks).name}")
     if any(np.shape(box) == (4,) for box in masks):
         pairs = zip(split.images, masks, strict=True)

@@ -165,7 +165,7 @@ def _start(clip, words, n_ctx, n_classes, seed, first):
     "Initial context: word embeddings behind zeros, or a normal draw"
     shape = (*([n_classes] if n_classes else []), n_ctx, clip.token_embedding.embedding_dim)
     if not words:
-        draw = torch.randn(shape, generator=torch.Generator().manual_seed(check_seed(seed))) * 0.02
+        draw = torch.randn(shape, generator=torch.Generator().manual_seed(check_seed(seed)), dtype=torch.float32) * 0.02
         return draw.to(clip.device, clip.wide)
     n = len(words.split())
     start = torch.zeros(shape, device=clip.device, dtype=clip.wide)

@@ -96,7 +96,7 @@ def folder_task(
     template: str = "a photo of a {}.",  # The hand-written prompt
 ) -> Task:
     "A few-shot task from a folder of images; class names are the folders' names"
-    root = Path(root)
+    root = Path(root).expanduser()
     folders = _folders_of_classes(root)
     classes = _plain_names([p.name for p in folders])
     paths, labels = zip(*((f, i) for i, folder in enumerate(folders) for f in image_files(folder)))
@@ -108,9 +108,10 @@ def folder_task(
     _warn_of_copies([paths[i] for i in drawn], [paths[i] for i in left])
     masks = folder_masks(root / "masks", paths) if (root / "masks").is_dir() else [None] * len(paths)
     gone = [path for path, mask in zip(paths, masks) if mask is None]
-    if gone and len(gone) < len(paths):
+    if gone and (root / "masks").is_dir():
+        others = "all others do" if len(gone) < len(paths) else f"no file in {root / 'masks'} is named as its image"
         warnings.warn(f"no mask for {gone[0]} and {len(gone) - 1} more of {len(paths)} images: they have no measures "
-                      "of the foreground, all others do", stacklevel=3)
+                      f"of the foreground, {others}", stacklevel=3)
 
     def split(rows):
         own = [masks[i] for i in rows]
@@ -184,8 +185,9 @@ def frame_task(
 ) -> Task:
     "A few-shot task from a table of paths and labels; classes are sorted, what is not drawn tests"
     shots, seed = check_draw(shots, seed)
-    frame = _once(_checked(frame), Path(root))
-    labels = frame["label"].astype(str)
+    root = Path(root).expanduser()
+    frame = _once(_checked(frame), root)
+    labels = frame["label"].astype(str).str.strip()
     classes = sorted(labels.unique())
     names, train = _plain_names(classes), _rows(frame, "train")
     few = set(classes) - set(labels.iloc[train])
@@ -193,7 +195,7 @@ def frame_task(
         warnings.warn(f"no row to learn {', '.join(sorted(few)[:5])} from: its split is never 'train'", stacklevel=3)
     drawn = train[few_shot_sample(labels.iloc[train].tolist(), shots, seed)]
     test = _rows(frame, "test") if "split" in frame else np.setdiff1d(train, drawn)
-    paths, masks = [Path(root) / p for p in frame["path"]], _masks_named(frame, Path(root))
+    paths, masks = [root / p for p in frame["path"]], _masks_named(frame, root)
     _warn_of_copies([paths[i] for i in drawn], [paths[i] for i in test])
 
     def split(rows):
@@ -319,7 +321,8 @@ def toy_pets(
 ) -> Path:  # The root
     "A toy in the layout of Oxford Pets: images, trimaps, split file"
     per_class, px = check_whole("per_class", per_class), check_whole("px", px)
-    folder, parts = Path(root) / "oxford_pets", {"train": [], "val": [], "test": []}
+    root = Path(root).expanduser()
+    folder, parts = root / "oxford_pets", {"train": [], "val": [], "test": []}
     for sub in ("images", "annotations/trimaps"): (folder / sub).mkdir(parents=True, exist_ok=True)
     for label, breed in enumerate(breeds):
         for i in range(per_class):
@@ -330,7 +333,7 @@ def toy_pets(
             part = "train" if i < per_class // 2 else "val" if i < per_class * 2 // 3 else "test"
             parts[part].append([f"{breed}_{i + 1}.jpg", label, breed])
     (folder / "split_zhou_OxfordPets.json").write_text(json.dumps(parts))
-    return Path(root)
+    return root
 
 # %% ../nbs/02_tasks.ipynb #fbd72897
 def few_shot(

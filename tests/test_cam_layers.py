@@ -4,8 +4,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from prograd_viz.cam import cam_maps, cam_operator, package_maps, pytorch_grad_cam
+from prograd_viz.data import augmentation
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -105,3 +107,25 @@ def test_a_layer_that_was_not_run_is_named_with_every_method(tiny):
     for method in ("GradCAM", "LayerCAM"):
         with pytest.raises(ValueError, match="is not part of the image tower, or was not run"):
             cam_maps(clip, images, directions, torch.nn.Conv2d(3, 3, 1), method)
+
+
+@pytest.mark.parametrize("size, cells", [((32, 64), (8, 16)), ((32, 72), (8, 18)), ((40, 16), (10, 4)), ((36, 36), (9, 9))])
+def test_maps_of_images_that_are_not_square_have_their_shape(tiny, size, cells):
+    clip = tiny({"image_size": list(size), "layers": 2, "width": 32, "head_width": 16, "patch_size": 4})
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    text = clip.encode_text(["a photo of a dog."])
+    norm, kept = clip.model.visual.transformer.resblocks[-1].ln_1, []
+
+    def keep(module, args, out):
+        kept.append(out.detach().requires_grad_())
+        return kept[-1]
+
+    hook = norm.register_forward_hook(keep)
+    feature = clip.model.encode_image(images)
+    hook.remove()
+    torch.nn.functional.cosine_similarity(feature, text).sum().backward()
+    patches, slopes = kept[0].detach()[:, 1:], kept[0].grad[:, 1:]  # behind the class token, row by row
+    by_hand = (patches * slopes.mean(1, keepdim=True)).sum(-1).reshape(2, *cells)
+    for maps in (cam_maps(clip, images, text), cam_operator(clip, images).maps(text), torch.as_tensor(package_maps(clip, images, text))):
+        assert torch.allclose(maps[0].double(), by_hand, rtol=1e-4, atol=1e-7)
+    assert clip.image_shape == size and augmentation(clip)(Image.new("RGB", (50, 70))).shape[1:] == size

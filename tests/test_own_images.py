@@ -5,10 +5,14 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
-from prograd_viz.tasks import few_shot
+from prograd_viz.clip import load_clip
+from prograd_viz.masks import with_masks
+from prograd_viz.tasks import few_shot, folder_task, toy_pets
 from prograd_viz.plots import plot_accuracy, plot_maps
 from prograd_viz.pocket import Scene, render
 from prograd_viz.prompts import make_prompts
@@ -100,6 +104,40 @@ def test_two_images_never_share_a_mask(folder, tmp_path):
     for i in range(4): shutil.copy(folder / "dog" / f"{i}.png", tmp_path / "own" / "masks")
     with pytest.raises(ValueError, match="0.png would be the mask of .*cat/0.png and of .*dog/0.png"):
         few_shot(tmp_path / "own", 2)
+
+
+def test_masks_are_found_whatever_the_case_of_their_suffix(folder, tmp_path):
+    root = shutil.copytree(folder, tmp_path / "animals")
+    for image in sorted(root.rglob("*.png")):
+        mask = root / "masks" / image.parent.name / f"{image.stem}.PNG"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("1", Image.open(image).size, 1).save(mask, "PNG")
+    assert len(few_shot(root, shots=2).tests["same"].masked) == 4
+
+
+def test_a_folder_of_masks_that_fit_no_image_is_named(folder, tmp_path):
+    root = shutil.copytree(folder, tmp_path / "animals")
+    (root / "masks").mkdir()
+    Image.new("1", (8, 8)).save(root / "masks" / "0_mask.png")
+    with pytest.warns(UserWarning, match="no mask for .* no file in .*masks is named as its image"):
+        assert few_shot(root, shots=2).train.masks is None
+
+
+def test_spaces_around_a_label_make_no_class(folder):
+    rows = [{"path": p, "label": f" {p.parent.name}" if p.stem == "1" else f"{p.parent.name}\n"} for p in sorted(folder.rglob("*.png"))]
+    assert few_shot(pd.DataFrame(rows), shots=2).classes == ("cat", "dog")
+
+
+def test_the_home_folder_is_meant_by_its_sign(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.chdir(tmp_path)
+    rows = pd.DataFrame([{"path": f"{p.parent.name}/{p.name}", "label": p.parent.name} for p in sorted(folder.rglob("*.png"))])
+    task = few_shot(rows, shots=2, root=f"~/{folder.name}")
+    assert task.train.image(0).size and folder_task(f"~/{folder.name}", 2).classes == task.classes
+    assert with_masks(task, f"~/{folder.name}", "drawn").train.masks == task.train.images
+    assert toy_pets("~/toy", per_class=6).is_relative_to(folder.parent) and not list(tmp_path.iterdir())
+    save_file(load_clip("ViT-S-32-alt", "random").model.state_dict(), folder.parent / "w.safetensors")
+    assert load_clip("ViT-S-32-alt", "~/w.safetensors", quick_gelu=False).pretrained == str(folder.parent / "w.safetensors")
 
 
 def test_a_home_folder_is_found(folder, monkeypatch):

@@ -1,0 +1,92 @@
+"What the caller did before a call, or is in the middle of, changes no number and ends in no raw error."
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from prograd_viz.cam import cam_maps, cam_operator, foreground
+from prograd_viz.clip import load_clip
+from prograd_viz.data import Split
+from prograd_viz.faithful import map_scores
+from prograd_viz.prompts import make_prompts
+from prograd_viz.training import train
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_task_travels_to_another_process(clip, bare, encoded):
+    if encoded: bare.train.features(clip)
+    there = pickle.loads(pickle.dumps(bare))
+    assert torch.equal(there.train.features(clip), bare.train.features(clip))
+    assert there.train.fingerprint() == bare.train.fingerprint()
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_weights_that_were_changed_in_place_give_new_features(bare, tmp_path, cached):
+    clip = load_clip("pocket", cache=tmp_path if cached else None)
+    before, name = bare.train.features(clip), clip.image_fingerprint
+    with torch.no_grad():
+        for weight in clip.model.visual.parameters(): weight.mul_(1.1)
+    after = bare.train.features(clip)
+    assert clip.image_fingerprint != name and not torch.allclose(before, after, atol=0.1)
+    assert torch.equal(after, clip.encode_image(bare.train.tensor(clip)))
+
+
+def test_a_model_with_another_preprocessing_has_another_fingerprint(clip):
+    clip.image_fingerprint  # is remembered
+    assert replace(clip, preprocess=lambda image: clip.preprocess(image) + 1).image_fingerprint != clip.image_fingerprint
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_maps_are_the_same_in_every_mode_of_autograd(clip, bare, mode):
+    images, text = bare.train.tensor(clip)[:2], clip.encode_text(["a photo of a dog."])
+    calls = [lambda: cam_maps(clip, images, text), lambda: cam_operator(clip, images).maps(text),
+             lambda: cam_maps(clip, images, text, method="HiResCAM")]
+    usual = [call() for call in calls]
+    with mode():
+        images, text = bare.train.tensor(clip)[:2], clip.encode_text(["a photo of a dog."])
+        for call, expected in zip(calls, usual): assert torch.allclose(call(), expected)
+
+
+def test_what_is_loaded_and_encoded_in_inference_mode_can_be_trained_with(bare):
+    with torch.inference_mode():
+        clip = load_clip("pocket")
+        features = bare.train.features(clip)
+    assert not features.is_inference()
+    runs = train(clip, bare, epochs=1, views=0, progress=False)
+    assert np.isfinite(runs.contexts).all() and np.isfinite(foreground(runs, "train", images=2)["area"]).all()
+
+
+def test_a_global_dtype_changes_neither_model_nor_start(clip, bare):
+    usual = make_prompts(clip, bare.classes, init="random").start
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = load_clip("pocket")
+        start = make_prompts(again, bare.classes, init="random").start
+    finally: torch.set_default_dtype(torch.float32)
+    assert again.fingerprint() == clip.fingerprint() and torch.equal(start, usual)
+
+
+@pytest.mark.parametrize("precision", ["fp64", "bf16", "fp16", "amp_bf16"])
+def test_maps_are_scored_in_every_precision(clip, bare, precision):
+    other, tables = load_clip("pocket", precision=precision), []
+    maps = torch.rand(1, 7, 7, generator=torch.Generator().manual_seed(0))
+    for model in (clip, other):
+        text = model.encode_text([f"a photo of a {c}." for c in bare.classes])
+        tables.append(map_scores(model, bare.train.tensor(model)[:1], maps, text, [0], percentiles=[80]))
+    assert np.allclose(*tables, atol=1e-4 if precision == "fp64" else 0.1)
+
+
+def test_a_map_that_ranks_nothing_has_no_score(clip, bare):
+    images, text = bare.train.tensor(clip)[:3], clip.encode_text(["a photo of a dog.", "a photo of a cat."])
+    maps = torch.stack([torch.zeros(7, 7), torch.rand(7, 7, generator=torch.Generator().manual_seed(0)), torch.full((7, 7), torch.nan)])
+    table = map_scores(clip, images, maps, text, [0, 1, 0], ["deletion", "insertion"])
+    assert table.isna().all(axis=1).tolist() == [True, False, True]
+
+
+def test_groups_may_be_numbers_and_must_not_hide_a_column():
+    images = [np.zeros((8, 8, 3), np.uint8)] * 2
+    assert Split(images, [0, 1], ("a", "b"), groups=[0, np.int64(1)]).groups == ["0", "1"]
+    with pytest.raises(ValueError, match="a group must not be called 'worst'"):
+        Split(images, [0, 1], ("a", "b"), groups=["worst", "best"])
