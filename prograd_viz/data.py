@@ -124,7 +124,7 @@ class Split:
     ) -> torch.Tensor:  # L2-normalised, [N, E]
         "Image features, computed once per model and state of its weights"
         compute = lambda: self._encoded(clip, clip.preprocess, range(len(self)))
-        state = clip.image_state()
+        state = clip.image_state
         if self._features.get(clip, ())[:1] != (state,): self._features[clip] = state, _remembered(clip, self, "", compute)
         return self._features[clip][1]
 
