@@ -6,24 +6,23 @@
 __all__ = ['COOP_BENCHMARK', 'Clip', 'DATASETS', 'Evaluator', 'Explorer', 'NOUNS', 'Prompts', 'RULES', 'Runs', 'Scene', 'Scenes',
            'Signals', 'Split', 'Study', 'Summary', 'Sweep', 'TEXTURES', 'Task', 'accuracy_on', 'base_to_new',
            'box_mask', 'calibration', 'cam_maps', 'cam_operator', 'causal_checks', 'cells_of', 'class_features',
-           'clearest_conflict', 'compare', 'compare_rules', 'contact_sheet', 'cross_dataset', 'cross_entropy',
-           'dataset_split', 'dataset_task', 'domain_generalisation', 'explore', 'export_prompt', 'faithfulness',
-           'few_shot', 'few_shot_protocol', 'foreground', 'frame_task', 'grabcut_mask', 'group_accuracy', 'group_table',
+           'clearest_conflict', 'compare', 'contact_sheet', 'cross_dataset', 'cross_entropy', 'dataset_split',
+           'dataset_task', 'domain_generalisation', 'explore', 'export_prompt', 'faithfulness', 'few_shot',
+           'few_shot_protocol', 'foreground', 'frame_task', 'grabcut_mask', 'group_accuracy', 'group_table',
            'interval_of', 'kl_to_teacher', 'learning_rate', 'load_clip', 'load_published', 'load_runs', 'load_sweep',
            'make_prompts', 'mean_interval', 'measure', 'nearest_tokens', 'package_maps', 'paper_table', 'per_class',
            'plain_text_features', 'plot_accuracy', 'plot_angles', 'plot_cosine', 'plot_foreground',
            'plot_gradient_plane', 'plot_lambda', 'plot_maps', 'plot_shots', 'plot_token_cosines', 'plot_words',
            'predict', 'predictions', 'prepare', 'prograd_demo', 'project', 'prompt_gradients', 'random_scenes',
-           'read_context_words', 'readable', 'render', 'repair', 'rules_table', 'run_maps', 'run_name', 'save_report',
-           'save_runs', 'show_cosine', 'show_gradient_plane', 'show_maps', 'study', 'summarise', 'sweep',
-           'target_layer', 'teacher_features', 'text_features', 'torchvision_task', 'toy_pets', 'train', 'train_more',
-           'verify', 'with_masks']
+           'read_context_words', 'readable', 'render', 'repair', 'run_maps', 'run_name', 'save_report', 'save_runs',
+           'show_cosine', 'show_gradient_plane', 'show_maps', 'study', 'summarise', 'sweep', 'target_layer',
+           'teacher_features', 'text_features', 'torchvision_task', 'toy_pets', 'train', 'train_more', 'verify',
+           'with_masks']
 
 # %% ../nbs/12_all.ipynb #e4d6fe4f
 from .cam import cam_maps, cam_operator, foreground, measure, package_maps, run_maps, target_layer
 from .cli import prograd_demo
 from .clip import Clip, load_clip
-from .compare import compare_rules, rules_table
 from .data import Split, Task
 from .datasets import COOP_BENCHMARK, DATASETS, dataset_split, dataset_task, group_table
 from .evaluate import Evaluator, accuracy_on, calibration, class_features, group_accuracy, per_class, predict, predictions
@@ -49,11 +48,11 @@ from .widgets import Explorer, compare, explore, show_cosine, show_gradient_plan
 from .words import nearest_tokens, plot_words, read_context_words
 
 _all_ = ["COOP_BENCHMARK", "Clip", "DATASETS", "Evaluator", "Explorer", "NOUNS", "Prompts", "RULES", "Runs", "Scene", "Scenes", "Signals", "Split", "Study", "Summary", "Sweep", "TEXTURES", "Task",
-         "accuracy_on", "base_to_new", "box_mask", "calibration", "cam_maps", "cam_operator", "causal_checks", "cells_of", "class_features", "clearest_conflict", "compare", "compare_rules",
+         "accuracy_on", "base_to_new", "box_mask", "calibration", "cam_maps", "cam_operator", "causal_checks", "cells_of", "class_features", "clearest_conflict", "compare",
          "contact_sheet", "cross_dataset", "cross_entropy", "dataset_split", "dataset_task", "domain_generalisation", "explore", "export_prompt", "faithfulness", "few_shot", "few_shot_protocol",
          "foreground", "frame_task", "grabcut_mask", "group_accuracy", "group_table", "interval_of", "kl_to_teacher", "learning_rate", "load_clip", "load_published", "load_runs", "load_sweep",
          "make_prompts", "mean_interval", "measure", "nearest_tokens", "package_maps", "paper_table", "per_class", "plain_text_features", "plot_accuracy", "plot_angles", "plot_cosine",
          "plot_foreground", "plot_gradient_plane", "plot_lambda", "plot_maps", "plot_shots", "plot_token_cosines", "plot_words", "predict", "predictions", "prepare", "prograd_demo", "project",
-         "prompt_gradients", "random_scenes", "read_context_words", "readable", "render", "repair", "rules_table", "run_maps", "run_name", "save_report", "save_runs", "show_cosine",
+         "prompt_gradients", "random_scenes", "read_context_words", "readable", "render", "repair", "run_maps", "run_name", "save_report", "save_runs", "show_cosine",
          "show_gradient_plane", "show_maps", "study", "summarise", "sweep", "target_layer", "teacher_features", "text_features", "torchvision_task", "toy_pets", "train", "train_more", "verify",
          "with_masks"]

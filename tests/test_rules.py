@@ -1,13 +1,14 @@
 "Every rule trains through the same step, and ProGrad's own path is untouched by the others."
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from prograd_viz.compare import compare_rules, rules_table
 from prograd_viz.gradients import project, prompt_gradients
 from prograd_viz.plots import gradient_arrows
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.rules import RULES
+from prograd_viz.sweep import sweep
 from prograd_viz.training import epoch_batches, learning_rate, train, train_more
 
 QUICK = {"epochs": 3, "batch_size": 8, "views": 0, "progress": False}
@@ -92,19 +93,26 @@ def test_a_training_follows_the_equation_of_its_rule(exact, bare, problem, name,
 
 
 def test_rules_differ(exact, bare):
-    ends = {name: runs.contexts[-1, 0] for name, runs in compare_rules(exact, bare, {n: s[-1:] for n, s in STRENGTHS.items()}, init="random", n_ctx=4, **QUICK).items()}
+    options = {"init": "random", "n_ctx": 4} | QUICK  # strengths at which no rule is another: agem at 0 is ProGrad
+    ends = {name: train(exact, bare, s[-1:], rule=name, **options).contexts[-1, 0] for name, s in STRENGTHS.items()}
     names = list(ends)
     assert all(np.abs(ends[a] - ends[b]).max() > 1e-6 for i, a in enumerate(names) for b in names[i + 1:])
 
 
-def test_the_table_has_a_row_per_rule_and_strength_beside_zero_shot(clip, task):
-    compared = compare_rules(clip, task, {"prograd": [0, 1], "l2": None}, epochs=2, batch_size=8, views=0, progress=False)
-    table = rules_table(compared)
-    assert table["rule"].tolist() == ["zero-shot", "coop", "prograd", "l2"] and table["strength"].tolist()[1:] == [0, 1, 0.1]
-    runs = compared["prograd"]
-    last = runs.steps[(runs.steps["run"] == 1) & (runs.steps["epoch"] == 2)]
-    assert table["loss_kl"][2] == pytest.approx(last["loss_kl"].mean()) and table["acc_same"][2] == last["acc_same"].iloc[-1] and table["acc_same"][0] == runs.zero_shot_accuracy["same"]
-    assert table["drift"][2] == pytest.approx(np.linalg.norm(runs.contexts[-1, 1] - runs.contexts[0, 1]))
+def test_a_sweep_over_rules_has_a_row_per_rule_and_strength_beside_zero_shot(clip, task, tmp_path):
+    "Each is trained as `train` does alone, so A-GEM at the strength of its source ends where ProGrad does: it is ProGrad"
+    data = {"shots": 4, "seed": 3, "classes": 6, "test_per_class": 4, "noise": 0.25, "epochs": 2, "batch_size": 8, "views": 0}
+    cells = pd.DataFrame([{"rule": rule, "lam": RULES[rule].usual} | data for rule in ("coop", "prograd", "agem", "l2")])
+    result = sweep(cells, tmp_path, workers=1, progress=False, clip=clip)
+    table = result.results().drop_duplicates("method").set_index("method")
+    assert list(table.index) == ["zero-shot CLIP", "CoOp", "ProGrad 1", "agem 0", "l2 0.1"] and table["lam"].tolist()[1:] == [0, 1, 0, 0.1]
+    for rule, lam, method in (("prograd", 1, "ProGrad 1"), ("l2", 0.1, "l2 0.1")):
+        runs = train(clip, task, [lam], rule=rule, seed=3, epochs=2, batch_size=8, views=0, progress=False)
+        for column in ("acc_same", "acc_new", "loss_ce", "loss_kl"): assert table.loc[method, column] == pytest.approx(runs.final()[column].item()), column
+    assert table.loc["zero-shot CLIP", "acc_same"] == runs.zero_shot_accuracy["same"]
+    (prograd,), (agem,) = (result.runs(rule=rule) for rule in ("prograd", "agem"))
+    moved = np.linalg.norm(prograd.contexts[-1] - prograd.contexts[0])
+    assert np.linalg.norm(prograd.contexts[-1] - agem.contexts[-1]) < 1e-3 * moved
 
 
 def test_more_strengths_join_a_run_set_of_another_rule(clip, bare):

@@ -45,7 +45,7 @@ def local(tmp_path_factory): return sweep(GRID, tmp_path_factory.mktemp("local")
 
 def test_the_grid_is_24_cells_and_all_are_done(local):
     assert len(local.cells) == 24 and set(local.table["status"]) == {"done"} and set(local.table["threads"]) == {1}
-    assert local.results()["method"].value_counts().to_dict() == {"zero-shot": 8, "CoOp": 8, "ProGrad 0.5": 8, "ProGrad 1": 8}
+    assert local.results()["method"].value_counts().to_dict() == {"zero-shot CLIP": 8, "CoOp": 8, "ProGrad 0.5": 8, "ProGrad 1": 8}
     assert local.results().query("method == 'CoOp'")["acc_same"].nunique() > 1  # something was learned
 
 
@@ -174,7 +174,7 @@ def test_a_rule_of_ones_own_is_swept_by_its_name_in_other_processes_too(tmp_path
     assert set(there.table["status"]) == {"done"}, there.failures["error"].tolist()
     same_bits(here, there)
     (coop, half), start = (here.runs(rule=rule)[0] for rule in ("coop", "half")), here.runs()[0].contexts[0]
-    assert set(here.results()["method"]) == {"zero-shot", "CoOp", "half 1"}
+    assert set(here.results()["method"]) == {"zero-shot CLIP", "CoOp", "half 1"}
     assert np.linalg.norm(half.contexts[-1] - start) < 0.6 * np.linalg.norm(coop.contexts[-1] - start), "half the gradient, half the way"
 
 
@@ -210,7 +210,7 @@ def test_a_call_without_evaluate_keeps_its_numbers(tmp_path):
     pd.testing.assert_frame_equal(numbers(sweep(None, tmp_path, workers=1, progress=False)), numbers(first), check_exact=True)
     assert first.results()["norm"].notna().sum() == 2
     wider = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False).results()
-    assert wider.set_index("method")["norm"].notna().to_dict() == {"zero-shot": False, "CoOp": True, "ProGrad 0.5": False, "ProGrad 1": True}
+    assert wider.set_index("method")["norm"].notna().to_dict() == {"zero-shot CLIP": False, "CoOp": True, "ProGrad 0.5": False, "ProGrad 1": True}
     whole = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False, evaluate={"norm": last_norm}).results()
     assert whole["norm"].notna().sum() == 3
 

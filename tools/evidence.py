@@ -82,6 +82,7 @@ def _accuracies(runs, texts):
 # ---- what it says
 
 PAIR = ("CoOp", "ProGrad 1")
+NAMES = {"zero-shot CLIP": "zero-shot"}  # in these tables
 MEASURES = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "acc_style": "other style"}
 SHARES = {f"share_{split}_{kind}": f"{split}, {kind}" for split in ("same", "shifted") for kind in EXPLAIN}
 LEANS = {"drop": "drop of accuracy when backgrounds are swapped", "follows_background": "answers that name the new background's class"}
@@ -90,7 +91,7 @@ LEANS = {"drop": "drop of accuracy when backgrounds are swapped", "follows_backg
 def prepared(results):
     "Results with the context's kind, and what is derived from columns, in an order of their own"
     kind = results["class_specific"] if "class_specific" in results else pd.Series(False, results.index)
-    table = results.assign(context=np.where(kind.eq(True), "class-specific", "unified"), drop=results["acc_as_is"] - results["acc_background_swapped"])
+    table = results.replace({"method": NAMES}).assign(context=np.where(kind.eq(True), "class-specific", "unified"), drop=results["acc_as_is"] - results["acc_background_swapped"])
     table = table[[*(first := ["context", "rho", "shots", "seed", "method", "lam"]), *sorted({*table} - {*first})]]
     return table.sort_values(["context", "rho", "shots", "seed", "lam"], ascending=[False, True, True, True, True], na_position="first", ignore_index=True)
 
@@ -233,21 +234,23 @@ def unpack(archive, out):
     for line in gzip.open(archive, "rt"):
         record = json.loads(line)
         path = out / "results" / f"{Job(record['options'], ()).name}.json"
-        measured = {"version": 1, "lambdas": record["lambdas"], "rows": []}  # its numbers are in the rows already
-        if not path.exists(): path.write_text(json.dumps(record | {"evaluated": {"looks_and_leans": measured}}))
+        held = {"": {"version": 1, "rows": record["rows"]}}
+        held["looks_and_leans"] = {"version": 1, "rows": [{"lam": lam} for lam in record["lambdas"]]}  # its numbers are in the rows
+        about = {k: record[k] for k in ("options", "seconds", "threads")}
+        if not path.exists(): path.write_text(json.dumps(about | {"error": None, "trained": True, "parts": held}))
 
 
 def numbers(record):
     "The rows of a record with what was evaluated beside them, as the archive keeps them"
-    more = {row["lam"]: row for row in record["evaluated"]["looks_and_leans"]["rows"]}
-    return [row | more.get(row["lam"], {}) for row in record["rows"]]
+    more = {row["lam"]: row for row in record["parts"]["looks_and_leans"]["rows"]}
+    return [row | more.get(row["lam"], {}) | {"method": NAMES.get(row["method"], row["method"])} for row in record["parts"][""]["rows"]]
 
 
 def pack(sweep, archive):
     "All records of finished trainings, one a line, in an order of their own"
     records = [json.loads(path.read_text()) for job in jobs_of(sweep.cells) if (path := sweep.out / "results" / f"{job.name}.json").is_file()]
-    kept = lambda r: {k: v for k, v in r.items() if k not in ("host", "pid", "evaluated")} | {"rows": numbers(r)}
-    lines = sorted(json.dumps(kept(r), sort_keys=True) for r in records if r["status"] == "done")
+    kept = lambda r: {k: r[k] for k in ("options", "seconds", "threads")} | {"rows": (rows := numbers(r)), "lambdas": [row["lam"] for row in rows[1:]]}
+    lines = sorted(json.dumps(kept(r), sort_keys=True) for r in records if not r["error"])
     archive.parent.mkdir(parents=True, exist_ok=True)
     archive.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
 
