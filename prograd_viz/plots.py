@@ -215,17 +215,18 @@ def plot_maps(
         picture, own = shown_image(runs.clip, test.image(i)), maps[:, r].nan_to_num()
         axes[r, 0].imshow(picture)
         if masks is not None and masks[r].any(): _outline(axes[r], masks[r])
-        axes[r, 0].set_xlabel(test.classes[test.labels[i]] + ("" if masks is None else f"\n{_object_words(test, i, masks[r])}"))
+        size = "" if masks is None else f"\n{_object_words(test, i, masks[r])}"
+        axes[r, 0].set_xlabel(test.classes[test.labels[i]] + size, parse_math=False)  # a name may hold dollars
         for c, one in enumerate(own):
             top = float(one.max() if normalise else own.max()) or 1.0
             axes[r, c + 1].imshow(picture.convert("L"), cmap="gray", alpha=0.7)
             axes[r, c + 1].imshow(one, cmap="inferno", alpha=(one / top).numpy() ** 0.5 * 0.85, vmin=0, vmax=top)
             share = "" if masks is None else _share_words(tables[c].iloc[r], masks[r]) + "\n"
-            axes[r, c + 1].set_xlabel(share + verdicts[c][r])
+            axes[r, c + 1].set_xlabel(share + verdicts[c][r], parse_math=False)
     for ax in axes.flat: ax.set(xticks=[], yticks=[]); ax.grid(False)
     for ax, title in zip(axes[0], ["image" if masks is None else "image, object outlined", *(runs.name(lam, "math") for lam in columns)]): ax.set_title(title)
     says = "no masks: what lies on the object is not known; see with_masks" if masks is None else about_masks(test.masks_from)
-    if says: fig.supxlabel(says, fontsize=8, color="#444444")
+    if says: fig.supxlabel(says, fontsize=8, color="#444444", parse_math=False)
     return fig
 
 
@@ -316,7 +317,9 @@ def plot_foreground(
     if measure == "share": ax.axhline(table["area"].mean(), color="#333333", lw=1.0, ls="-.", label="uniform map (object's area)")
     ax.set(xlabel="step", ylabel={"share": "share of the map on the object", "preference": "share / area"}.get(measure, measure))
     ax.set_ylim(bottom=0)
-    if "masks" in table and (says := [s for s in map(about_masks, table["masks"].replace("not said", "").unique()) if s]): fig.supxlabel("; ".join(says), fontsize=8, color="#444444")
+    sources = table["masks"].replace("not said", "").unique() if "masks" in table else ()
+    says = [s for s in map(about_masks, sources) if s]
+    if says: fig.supxlabel("; ".join(says), fontsize=8, color="#444444", parse_math=False)
     fig.legend(loc="outside right center")
     return fig
 
@@ -331,6 +334,11 @@ def plot_lambda(
     "Final measures against lambda; mean and 95% interval over seeds"
     missing = [c for c in columns if c not in table]
     if missing: raise ValueError(f"no column {missing[0]!r} to draw; there are {', '.join(table.columns)}")
+    keys = [c for c in ("seed", "lam") if c in table]
+    again = table.duplicated(keys) if "seed" in table else pd.Series(False, table.index)
+    if again.any():
+        row = table.loc[again, keys].iloc[0].to_dict()
+        raise ValueError(f"several rows have {row}, and a mean of them would mix methods or settings; choose one rule and one setting")
     fig, ax = plt.subplots(figsize=(5.6, 3.2))
     for column, (c, marker) in zip(columns, (("#000000", "o"), ("#CC79A7", "s"), ("#009E73", "^"), ("#E69F00", "D"))):
         stats = table.groupby("lam")[column].agg(lambda v: mean_interval(v)[0]), table.groupby("lam")[column].agg(lambda v: mean_interval(v)[1])

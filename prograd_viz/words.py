@@ -99,7 +99,8 @@ def plot_words(
             ax.plot(mine["step"], mine["distance"], ":", color=run_colour(runs, lam), label=f"{runs.name(lam, 'math')}: distance to the nearest token" if m == 1 else None)
             named = mine.dropna(subset="token")
             for _, row in named[named["token"] != named["token"].shift()].iterrows():
-                ax.annotate(row["token"], (row["step"], row["distance"]), fontsize=7, color=run_colour(runs, lam),
+                ax.annotate(row["token"], (row["step"], row["distance"]), parse_math=False, fontsize=7,
+                            color=run_colour(runs, lam),
                             xytext=(2, 2), textcoords="offset points")
         ax.set_title(f"vector {m}", fontsize=9)
     axes[0, 0].set_ylim(bottom=0)  # shared by all

@@ -1,0 +1,48 @@
+"What people and vocabularies write is shown as it is written, and a figure is upright in anybody's style."
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import prograd_viz.words as words_module
+from prograd_viz.data import Split, Task
+from prograd_viz.plots import plot_lambda, plot_maps
+from prograd_viz.training import train
+from prograd_viz.words import plot_words
+
+NAMES = ("$$", "a$b$c", "50% \\alpha")
+
+
+@pytest.fixture(scope="module")
+def runs(clip, task):
+    rows = np.flatnonzero(task.train.labels < len(NAMES))
+    take = lambda values: [values[i] for i in rows]
+    train_split = Split(take(task.train.images), task.train.labels[rows], NAMES, take(task.train.masks), "cost: $5 to $6, $$")
+    anything = replace(clip, trained_ids=None)
+    return train(anything, Task("dollars", train_split, {}), epochs=1, views=0, progress=False)
+
+
+def test_class_names_and_sources_of_masks_are_no_formulas(runs):
+    figure = plot_maps(runs, images=[0, 4, 8], split="train")
+    figure.canvas.draw()
+    shown = [t for t in figure.findobj(plt.Text) if t.get_text().split("\n")[0] in NAMES or "$5" in t.get_text()]
+    assert len(shown) == len(NAMES) + 1 and not any(t.get_parse_math() for t in shown)
+
+
+def test_tokens_are_no_formulas(runs, monkeypatch):
+    monkeypatch.setattr(words_module, "token_texts", lambda clip, ids: ["$$"] * len(ids))
+    plot_words(runs, steps=2).canvas.draw()
+
+
+def test_a_caller_s_style_turns_no_picture_round(runs):
+    with plt.rc_context({"image.origin": "lower", "text.usetex": True}): figure = plot_maps(runs, images=[0], split="train")
+    assert all(ax.yaxis_inverted() for ax in figure.axes)
+    assert not any(t.get_usetex() for ax in figure.axes for t in (ax.xaxis.label, ax.title))
+
+
+def test_a_mean_over_lambdas_never_mixes_rules():
+    table = pd.DataFrame({"seed": [1, 1, 2, 2], "lam": 1.0, "method": ["ProGrad 1", "sum 1"] * 2, "acc_same": [0.9, 0.1, 0.9, 0.1]})
+    with pytest.raises(ValueError, match=r"several rows have \{'seed': 1.*'lam': 1.*choose one rule"): plot_lambda(table, ["acc_same"])
+    assert np.allclose(plot_lambda(table[table["method"] == "sum 1"], ["acc_same"]).axes[0].lines[0].get_ydata().astype(float), 0.1)
