@@ -15,6 +15,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from numbers import Number
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -46,10 +47,14 @@ class Split:
 
     def __post_init__(self):
         labels = np.asarray(self.labels)
-        if len(labels) and not np.array_equal(labels, labels.astype(np.int64)):
+        if labels.ndim != 1:
+            raise ValueError(f"labels must be one whole number per image, got an array of shape {labels.shape}")
+        numbers = labels if labels.dtype.kind in "biuf" else [x if isinstance(x, Number) else np.nan for x in labels]
+        numbers = np.asarray(numbers, float)
+        if not (np.isfinite(numbers) & (numbers == np.floor(numbers))).all():
             raise ValueError(f"labels must be whole numbers, got {labels.tolist()[:8]}")
         object.__setattr__(self, "labels", labels.astype(np.int64))
-        check_classes(self.classes)
+        object.__setattr__(self, "classes", check_classes(self.classes))
         if len(self.images) != len(self.labels):
             raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels; give one label per image")
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):

@@ -7,6 +7,7 @@ __all__ = ['IMAGE_SUFFIXES', 'image_files', 'class_folders', 'open_image', 'open
            'mask_of']
 
 # %% ../nbs/01_images.ipynb #5bbb6c34
+import os
 import warnings
 from pathlib import Path
 
@@ -50,6 +51,8 @@ _IMAGE_FIX = "convert it to PNG or JPEG, or remove it"
 
 def _decoded(path, decode, what, fix):
     "A file, opened and decoded; whatever goes wrong names it"
+    if not isinstance(path, (str, os.PathLike)) and not hasattr(path, "read"):
+        raise ValueError(f"a{'n' * (what == 'image')} {what} must be an array, a PIL image or a path, got {type(path).__name__}")
     try:
         with Image.open(path) as image:
             limit = Image.MAX_IMAGE_PIXELS

@@ -6,6 +6,7 @@
 __all__ = ['about_masks', 'box_mask', 'grabcut_mask', 'folder_masks', 'with_masks']
 
 # %% ../nbs/02_masks.ipynb #99312218
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,12 @@ def box_mask(
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(f"a box must lie inside its image of {width} x {height} pixels as (left, top, right, bottom), "
                          f"got {tuple(box)}")
+    if max(right, bottom) <= 1 < min(width, height):
+        raise ValueError(f"a box is measured in pixels, got {tuple(box)} in an image of {width} x {height}; "
+                         "multiply fractions by the image's width and height")
+    left, top, right, bottom = (math.floor(x + 0.5) for x in box)
     mask = np.zeros((height, width), bool)
-    mask[round(top):round(bottom), round(left):round(right)] = True
+    mask[top:bottom, left:right] = True
     return mask
 
 
@@ -99,12 +104,14 @@ def with_masks(
     if isinstance(masks, (str, Path)):
         found = _all_masks(Path(masks).expanduser(), split.images)
         return replace(split, masks=found, masks_from=masks_from or f"files in {Path(masks).name}")
-    if any(np.shape(box) == (4,) for box in masks):
-        pairs = zip(split.images, masks, strict=True)
-        boxes = [box if box is None else partial(box_mask, image, box) for image, box in pairs]
-        return replace(split, masks=boxes, masks_from=masks_from or "boxes")
+    if len(masks) != len(split):
+        raise ValueError(f"{len(split)} images but {len(masks)} masks; give one mask per image, or None")
+    boxes = [mask is not None and np.shape(mask) == (4,) for mask in masks]
+    if any(boxes) and all(box or mask is None for mask, box in zip(masks, boxes)): masks_from = masks_from or "boxes"
     if not masks_from: raise ValueError("masks_from is required: describe the source of these masks")
-    return replace(split, masks=list(masks), masks_from=masks_from)
+    triples = zip(split.images, masks, boxes)
+    own = [partial(box_mask, image, np.asarray(mask).tolist()) if box else mask for image, mask, box in triples]
+    return replace(split, masks=own, masks_from=masks_from)
 
 
 def _all_masks(folder, images):

@@ -344,7 +344,7 @@ def _narrow(clip): return torch.finfo(clip.autocast or clip.dtype).bits < 32
 
 def _sentences(clip, names, template):
     "Features of one template's sentences, [C, E]; from 16-bit towers as those of a prompt that starts with its words"
-    texts, n_ctx, first = [template.format(n) for n in names], len(template.partition("{}")[0].split()), _first_position(clip)
+    texts, n_ctx, first = [template.replace("{}", n) for n in names], len(template.partition("{}")[0].split()), _first_position(clip)
     tokens = clip.tokenize(texts)
     shared = (tokens[:, :first + n_ctx] == tokens[0, :first + n_ctx]).all()
     if not _narrow(clip) or not n_ctx or not shared: return clip.encode_text(texts)

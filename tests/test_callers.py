@@ -8,9 +8,11 @@ import torch
 
 from prograd_viz.cam import cam_maps, cam_operator, foreground
 from prograd_viz.clip import load_clip
-from prograd_viz.data import Split
+from prograd_viz.data import Split, Task
 from prograd_viz.faithful import map_scores
-from prograd_viz.prompts import make_prompts
+from prograd_viz.images import open_image, open_mask
+from prograd_viz.masks import box_mask, with_masks
+from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.training import train
 
 
@@ -90,3 +92,47 @@ def test_groups_may_be_numbers_and_must_not_hide_a_column():
     assert Split(images, [0, 1], ("a", "b"), groups=[0, np.int64(1)]).groups == ["0", "1"]
     with pytest.raises(ValueError, match="a group must not be called 'worst'"):
         Split(images, [0, 1], ("a", "b"), groups=["worst", "best"])
+
+
+def test_labels_are_one_whole_number_per_image():
+    images = [np.zeros((8, 8, 3), np.uint8)] * 2
+    for labels in ([[0], [1]], 0):
+        with pytest.raises(ValueError, match="labels must be one whole number per image"): Split(images, labels, ("a", "b"))
+    for labels in (["0", "1"], [None, 1], [np.nan, 1.0], [0.5, 1], [np.inf, 1]):
+        with pytest.raises(ValueError, match="labels must be whole numbers, got"): Split(images, labels, ("a", "b"))
+    for labels in ([True, False], np.array([1, 0], object), torch.tensor([1.0, 0.0])):
+        assert Split(images, labels, ("a", "b")).labels.tolist() == [1, 0]
+
+
+def test_class_names_may_come_in_any_sequence(clip, bare):
+    listed = Split(bare.train.images, bare.train.labels, list(bare.classes))
+    task = Task("listed", listed, {"same": Split(bare.train.images, bare.train.labels, np.array(bare.classes))})
+    assert task.usual_split == "same" and task.tests["same"].classes == bare.classes
+    runs = train(clip, task, epochs=1, views=0, progress=False)
+    assert runs.zero_shot_accuracy["same"] == runs.zero_shot_accuracy["train"]
+
+
+@pytest.mark.parametrize("template", ["a {photo} of {}", "a {0} {}", "a photo, {, of {}"])
+def test_braces_of_a_template_are_shown_as_they_are(clip, template):
+    anything = replace(clip, trained_ids=None)
+    assert torch.allclose(teacher_features(anything, ["cat", "dog"], template),
+                          anything.encode_text([template.replace("{}", "cat"), template.replace("{}", "dog")]), atol=1e-6)
+
+
+@pytest.mark.parametrize("source, kind", [(torch.zeros(3, 8, 8), "Tensor"), (None, "NoneType"), (float("nan"), "float"), (b"\xff", "bytes")])
+def test_what_is_neither_array_nor_image_nor_path_is_named_by_its_kind(source, kind):
+    with pytest.raises(ValueError, match=f"an image must be an array, a PIL image or a path, got {kind}$"): open_image(source)
+    with pytest.raises(ValueError, match=f"a mask must be an array, a PIL image or a path, got {kind}$"): open_mask(source)
+
+
+def test_boxes_are_whole_pixels_one_for_each_image(bare):
+    picture = np.zeros((10, 20, 3), np.uint8)
+    assert [box_mask(picture, (x, 0, x + 2, 1)).any(0).argmax() for x in (0.4, 0.5, 1.5, 2.5)] == [0, 1, 2, 3]
+    assert all(box_mask(picture, (x, 0, x + 2, 1)).sum() == 2 for x in (0.5, 1.5, 2.5))
+    with pytest.raises(ValueError, match="multiply fractions by the image's width and height"): box_mask(picture, (0.1, 0.2, 0.8, 0.9))
+    few = Split([picture] * 2, [0, 1], ("a", "b"))
+    with pytest.raises(ValueError, match="2 images but 3 masks"): with_masks(few, [(0, 0, 5, 5)] * 3)
+    with pytest.raises(ValueError, match="masks_from is required"): with_masks(few, [(0, 0, 5, 5), np.ones((10, 20), bool)])
+    mixed = with_masks(few, [(0, 0, 5, 5), np.ones((10, 20), bool)], "a box and a drawing")
+    assert [mixed.mask(i).sum() for i in (0, 1)] == [25, 200]
+    assert with_masks(few, torch.tensor([[0, 0, 5, 5]] * 2)).mask(1).sum() == 25
