@@ -3,6 +3,7 @@
 Needs nothing but the library, pytest and the shared fixtures; no extra is installed in most of those environments.
 """
 import io
+import json
 import re
 import runpy
 import subprocess
@@ -18,8 +19,9 @@ import pytest
 from PIL import Image
 from prograd_viz import clip as clip_module
 from prograd_viz import widgets as widgets_module
-from prograd_viz.all import explore, load_clip, save_report, sweep, train
-from prograd_viz.plots import plot_accuracy, plot_cosine, plot_gradient_plane, plot_maps
+from prograd_viz.all import explore, load_clip, save_report, summarise, sweep, train
+from prograd_viz.plots import plot_accuracy, plot_angles, plot_cosine, plot_gradient_plane, plot_maps, plot_shots
+from prograd_viz.plots import plot_token_cosines
 from prograd_viz.widgets import _uploaded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,10 +45,14 @@ def test_the_five_lines_give_a_record_of_both_gradients(runs):
 
 
 def test_plots_and_the_report_need_no_extra(runs, tmp_path):
-    figures = plot_cosine(runs), plot_accuracy(runs), plot_maps(runs, images=1), plot_gradient_plane(runs, 1.0, 1)
-    for figure in figures:
+    figures = [plot_cosine(runs), plot_angles(runs), plot_accuracy(runs), plot_token_cosines(runs, 1.0)]
+    figures += [plot_gradient_plane(runs, 1.0, 1), plot_maps(runs, images=1)]
+    for number, figure in enumerate(figures):
         assert isinstance(figure, plt.Figure)
+        figure.savefig(tmp_path / f"{number}.png")
+        figure.savefig(tmp_path / f"{number}.pdf")
         plt.close(figure)
+    assert all(file.stat().st_size > 1000 for file in tmp_path.iterdir())
     page = save_report(runs, tmp_path / "report.html", images=1)
     assert "<html" in Path(page).read_text(encoding="utf-8")
 
@@ -57,12 +63,41 @@ def test_a_run_set_comes_back_from_disk_as_it_was(runs, tmp_path, clip, task):
     pd.testing.assert_frame_equal(again.steps, runs.steps)
 
 
+def test_a_record_is_exported_to_parquet_and_read_back(runs, tmp_path):
+    runs.export(tmp_path / "out")
+    again = pd.read_parquet(tmp_path / "out" / "steps.parquet")
+    pd.testing.assert_frame_equal(again, runs.steps, check_dtype=False)
+
+
+def test_a_sweep_over_processes_becomes_a_table_with_intervals(tmp_path):
+    grid = {"shots": 2, "seed": [1, 2], "lam": [0, 1], "epochs": 2, "classes": [["dog", "bus", "eye"]],
+            "test_per_class": 4, "views": 0, "lr": 0.1}
+    result = sweep(grid, tmp_path / "sweep", workers=2, progress=False)
+    assert set(result.table["status"]) == {"done"}, result.failures
+    text = summarise(result).table("acc_same").to_markdown()
+    rows = [line.strip("| ").split("|") for line in text.splitlines()]
+    means = result.results().groupby("method")["acc_same"].mean()
+    shown = {method.strip(): cell.split()[0] for method, cell in rows[2:]}
+    assert shown == {method: f"{100 * accuracy:.1f}" for method, accuracy in means.items()}
+    assert isinstance(plot_shots(result.results(), ["acc_same"]), plt.Figure)
+
+
 def test_nothing_that_an_extra_brings_is_imported():
     code = ("import sys\n"
             "for name in ('jupyterlab', 'ray', 'transformers', 'torchjd', 'marimo'): sys.modules[name] = None\n"
             "from prograd_viz.all import *\nprint(train.__name__)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "train", done.stderr[-2000:]
+
+
+def test_the_notebook_for_colab_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "nbs/tutorials/colab.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    assert code[0].startswith("#| eval: false\n%pip install") and "explore(runs)" in code
+    here = {}
+    for cell in code[1:]: exec(compile(cell, "colab.ipynb", "exec"), here)
+    assert set(here["runs"].lambdas) == {0.0, 0.5, 1.0} and here["runs"].final()["acc_same"].between(0.5, 1).all()
 
 
 # -- the explorer under ipywidgets 7 and 8, and in marimo ------------------------

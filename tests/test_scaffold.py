@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from configparser import ConfigParser
 from importlib.metadata import distribution, packages_distributions
@@ -173,6 +174,20 @@ def test_every_environment_in_the_table_is_green_and_keeps_what_was_there():
     assert all(r['passed'] > 500 and not r['failed'] and not r['replaced'] for r in rows)
     text = (root/'figures/environments/environments.md').read_text(encoding='utf-8')
     assert matrix.table(rows) in text
+
+def test_make_env_refuses_python_3_10_with_one_line(tmp_path):
+    for name in ('Makefile', 'settings.ini', 'setup.py', 'pyproject.toml', 'constraints.txt'): shutil.copy(root/name, tmp_path)
+    old = tmp_path/'python3.10'
+    old.write_text('#!/bin/sh\ncase "$2" in *exit*) exit 1;; *print*) echo 3.10;; esac\n', encoding='utf-8')
+    old.chmod(0o755)
+    done = subprocess.run(['make', 'env', f'PYTHON={old}'], cwd=tmp_path, capture_output=True, text=True)
+    said = [line for line in done.stderr.splitlines() if not line.startswith('make')]
+    assert done.returncode and not (tmp_path/'.venv').exists()
+    assert said == [f'{old} is Python 3.10, prograd_viz needs 3.11 or newer: make PYTHON=/path/to/python3.11 env']
+
+def test_pip_is_told_which_python_the_package_needs():
+    found = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))['project']['requires-python']
+    assert found == f">={cfg()['min_python']}" and not SpecifierSet(found).contains('3.10.13')
 
 @pytest.mark.parametrize('page', ['README.md', 'README.zh.md', 'nbs/tutorials/colab.ipynb', 'nbs/places.ipynb'])
 def test_every_page_installs_from_the_address_of_settings_ini(page):

@@ -4,10 +4,12 @@
     python tools/matrix.py oldest colab    # some of them
     python tools/matrix.py --table         # the tables again, from what is finished
 
-An environment needs 2 to 7 GB while it is tested and is removed afterwards (--keep leaves it). torch comes from the
-usual index, on Linux as its CUDA build.
+A row is finished for one state of the library: a changed module or requirement is tested again. An environment needs
+2 to 7 GB while it is tested and is removed afterwards; --keep leaves it, and the next call tests in it. torch comes
+from the usual index, on Linux as its CUDA build.
 """
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -33,7 +35,7 @@ TESTS = ['environments', 'architectures', 'datasets', 'images', 'models', 'prope
 NOT_HERE = ['tests/test_models.py::test_the_table_names_every_architecture_and_the_page_shows_it']
 SHOWN = ['torch', 'torchvision', 'open_clip_torch', 'grad-cam', 'numpy', 'pandas', 'matplotlib', 'ipywidgets']
 # What the tests need: pytest, hypothesis, another Grad-CAM (without the numpy it names), and what the fixtures read.
-TOOLS = ['pytest', 'pytest-xdist', 'hypothesis', 'pyyaml', 'packaging']
+TOOLS = ['pytest', 'pytest-xdist', 'hypothesis', 'psutil', 'pyyaml', 'packaging']
 
 
 def settings():
@@ -54,7 +56,7 @@ def pinned(pins:dict)->list: return [f'{name}=={version}' for name, version in p
 ENVIRONMENTS = { # Name -> what it stands for, its Python, what is there before, what constrains the rest
     'oldest': ('every lower bound of settings.ini', '3.11', [], lower_bounds),
     'pins': ('constraints.txt', '3.11', [], lambda: (root/'constraints.txt').read_text(encoding='utf-8').splitlines()),
-    'image': ('a GPU image with torch 2.11', '3.12', pinned(IMAGE), lambda: pinned(IMAGE)),
+    'image': ('a GPU image with torch 2.11', '3.12', pinned(IMAGE), list),
     'newest': ('the newest release of everything', '3.13', [], list),
     'colab': ("Colab's list", '3.13', pinned(COLAB), list),
 }
@@ -138,14 +140,15 @@ def import_seconds(python:Path)->float:
 
 
 def test(name:str, folder:Path)->dict: # passed, failed
-    "Run the test set against the installed wheel: pytest itself does not put the checkout on the path"
+    "Run the test set against the installed wheel"
     env, log = folder/name, folder/f'{name}-tests.log'
     log.unlink(missing_ok=True)
     files = [f'tests/test_{t}.py' for t in TESTS]
     skip = [] if name == 'pins' else [f'--deselect={t}' for t in NOT_HERE]
     variables = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
-    variables |= {'MPLBACKEND': 'Agg', 'OMP_NUM_THREADS': '1'}
-    pytest = [env/'bin/pytest', '-n', '2', '--dist', 'loadfile', '-p', 'no:warnings']
+    # the checkout lies in the working directory: a safe path keeps it out of the tests and the processes they start
+    variables |= {'MPLBACKEND': 'Agg', 'OMP_NUM_THREADS': '1', 'PYTHONSAFEPATH': '1'}
+    pytest = [env/'bin/python', '-m', 'pytest', '-n', '2', '--dist', 'loadfile', '-p', 'no:warnings']
     quietly([*pytest, *skip, *files], log, cwd=root, env=variables)
     said = log.read_text(encoding='utf-8')
     count = lambda what: sum(map(int, re.findall(rf'(\d+) {what}', said[-300:])))
@@ -157,7 +160,7 @@ def test(name:str, folder:Path)->dict: # passed, failed
 def run(name:str, folder:Path, built:Path)->dict:
     "One environment, from nothing to its row"
     start = time.time()
-    row = {'environment': name, 'what': ENVIRONMENTS[name][0], **build(name, folder, built)}
+    row = {'environment': name, 'what': ENVIRONMENTS[name][0], 'library': state(), **build(name, folder, built)}
     python = folder/name/'bin/python'
     row |= {'versions': versions(python), 'import_seconds': import_seconds(python), **test(name, folder)}
     return row | {'minutes': round((time.time() - start) / 60)}
@@ -184,7 +187,7 @@ def bulk(python:Path)->list: # (MB, name) of each distribution, heaviest first
 
 WHY = { # The heaviest -> why it stays
     'torch': 'everything is computed with it', 'pandas': 'the record of a run is a table', 'numpy': 'arrays',
-    'pyarrow': 'a record is a Parquet file, and pandas reads Parquet with it', 'matplotlib': 'figures',
+    'pyarrow': '`Runs.export` and the demo write Parquet with it, for other tools', 'matplotlib': 'figures',
     'opencv-python-headless': 'GrabCut; grad-cam needs OpenCV in any case', 'opencv-python': 'grad-cam asks for it',
     'scipy': 'intervals of means; scikit-learn needs it in any case', 'sympy': 'torch needs it',
     'fontawesomefree': 'the silhouettes of the pocket world; one font of it is read, and its licence travels with it',
@@ -223,17 +226,30 @@ INTRODUCTION = """# Environments
 
 Written by `make matrix`. In each environment a wheel of the library is installed without extras, and these test
 files run against it: {tests} (`tests/test_*.py`). They are a part of the whole suite, chosen so that every
-requirement is used; `make test` runs all of it with the pins. *Replaced* is what pip's dry run would have replaced
-of the packages that were there before: torch and torchvision in `image`, {colab} in `colab`. The table of
-all architectures is compared with the pinned open_clip alone. Ray, transformers and JupyterLab are in none of
-these environments. Import seconds were taken on two cores with other work beside it.
+requirement is used; `make test` runs all of it with the pins.
+*Replaced* is what pip's dry run would have replaced of the packages that were there before: torch and torchvision in
+`image`, {colab} in `colab`. The table of all architectures is compared with
+the pinned open_clip alone. Ray, transformers and JupyterLab are in none of these environments. Import seconds were taken on two cores with other work beside it.
 
 """
 
 
+def state()->str:
+    "A digest of the library and its requirements"
+    package = [f for f in (root/'prograd_viz').rglob('*') if f.is_file() and f.suffix != '.pyc']
+    files = [root/'settings.ini', *sorted(package)]
+    return hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest()[:12]
+
+
+def finished(folder:Path, name:str)->dict: # Empty where there is none
+    "The row of an environment"
+    done = folder/f'{name}.done'
+    return json.loads(done.read_text(encoding='utf-8')) if done.exists() else {}
+
+
 def write(folder:Path):
     "The tables, from the rows that are finished"
-    rows = [json.loads(f.read_text(encoding='utf-8')) for n in ENVIRONMENTS if (f := folder/f'{n}.done').exists()]
+    rows = [row for name in ENVIRONMENTS if (row := finished(folder, name))]
     weights = folder/'weights.json'
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT/'environments.json').write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
@@ -255,7 +271,7 @@ def main():
     folder = a.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if a.table: return write(folder)
-    todo = [n for n in a.names or ENVIRONMENTS if not (folder/f'{n}.done').exists()]
+    todo = [n for n in a.names or ENVIRONMENTS if finished(folder, n).get('library') != state()]
     built, bad = wheel(folder/'wheel') if todo else None, []
     for name in todo:
         print(f'{name}: {ENVIRONMENTS[name][0]}', flush=True)
