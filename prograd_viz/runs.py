@@ -15,7 +15,8 @@ import tempfile
 import time
 import warnings
 import zlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +68,7 @@ def run_name(
     if rule is None: return "zero-shot CLIP"
     if rule == "coop" or (rule == "prograd" and strength == 0): return "CoOp ($\\lambda=0$)" if style == "math" else "CoOp"
     if strength is None or np.isnan(strength): return rule
-    short = f"{strength:g}"
-    exact = short if math.isclose(float(short), strength) else f"{strength:.12g}"  # 1/3 is found again
+    short, exact = f"{strength:g}", f"{strength:.12g}"  # 1/3 is found again
     if rule != "prograd": return f"{rule} {exact}"
     return {"plain": f"ProGrad {exact}", "words": f"ProGrad, lambda {short}", "math": f"ProGrad ($\\lambda={short}$)"}[style]
 
@@ -136,8 +136,8 @@ class Runs:
     ) -> int:  # Position of the run
         "The run of a lambda or of a method"
         if isinstance(key, str): return self.methods.index(check_known("method", key, self.methods))
-        for i, known in enumerate(self.keys):
-            if not isinstance(known, str) and np.isclose(known, key, rtol=1e-9, atol=1e-12): return i
+        found = np.flatnonzero(np.isclose(self.lambdas, key, rtol=1e-9, atol=1e-12))
+        if len(found) == 1: return int(found[0])
         raise ValueError(f"lambda {key} was not trained; these were: {', '.join(map(_short, self.keys))}")
 
     def rule(
@@ -165,8 +165,8 @@ class Runs:
     def ends(self) -> list:
         "CoOp, or where it was not trained the first run, and the last run: what figures compare unless told"
         keys = self.sorted_keys()
-        first = next((key for key in keys if self.rule(key) == "coop"), keys[0])
-        return list(dict.fromkeys([first, keys[-1]]))
+        coop = [key for key in keys if self.rule(key) == "coop"]
+        return list(dict.fromkeys([*(coop or keys)[:1], keys[-1]]))
 
     def snapshot(
         self,
@@ -189,8 +189,7 @@ class Runs:
         "Text features of a run at a step"
         if key is not None: return self.text_features[self.snapshot(step), self.run(key)]
         if self.zero_shot is not None: return self.zero_shot
-        raise ValueError("these runs hold no text features of zero-shot CLIP: give Recorder(zero_shot=...), "
-                         "or open them with the model and the task")
+        raise ValueError("these runs hold no text features of zero-shot CLIP; give Recorder(zero_shot=...)")
 
     def check_contexts(self):
         "Raise where no contexts were recorded"
@@ -215,8 +214,9 @@ class Runs:
 
     def conflicts(self) -> pd.Series:
         "Share of steps at which the gradients conflict, by key; NaN where they were not recorded"
-        recorded = (self.steps["cos"].notna() | self.steps["agree"]).groupby(self.steps["run"]).any()
-        rates = self.steps.groupby("run")["conflict"].mean().where(recorded).reindex(range(len(self)))
+        known = self.steps["cos"].notna() | self.steps["agree"]
+        runs = self.steps.assign(known=known).groupby("run")
+        rates = runs["conflict"].mean().where(runs["known"].any()).reindex(range(len(self)))
         return rates.set_axis(pd.Index(self.keys, name="lam"))
 
     def join(
@@ -224,24 +224,23 @@ class Runs:
         other: "Runs",  # Trained alike with other lambdas, or by another method
     ) -> "Runs":  # The runs of both
         "Two run sets as one; what was not trained alike is refused"
-        unlike = self._unlike(other)
-        if unlike: raise ValueError(f"these run sets cannot be joined: {unlike}; train both with the same task and options")
+        twice = [m for m in other.methods if m in self.methods]
+        if twice: raise ValueError(f"these run sets cannot be joined: both hold {', '.join(twice)}; leave them out of one")
+        for (what, mine), theirs in zip(self._facts().items(), other._facts().values()):
+            if mine == theirs: continue
+            here, there = (f"{len(x)} up to {x[-1:]!r:.60}" for x in (mine, theirs))
+            raise ValueError(f"these run sets cannot be joined: their {what} differ, {here} and {there}; "
+                             "train both with the same task and options")
         both = {name: side_by_side(getattr(self, name), getattr(other, name)) for name in ("contexts", "text_features", "token_cos")}
         both |= {name: getattr(self, name) + getattr(other, name) for name in ("methods", "lambdas")}
         steps = pd.concat([self.steps, other.steps.assign(run=other.steps["run"] + len(self))], ignore_index=True)
         return replace(self, steps=steps, config=self.config | {"lambdas": list(both["lambdas"])}, **both)
 
-    def _unlike(self, other):
-        "Why two run sets do not belong together, or None"
-        classes = [f"{len(runs.classes)} classes from {runs.classes[0]!r}" for runs in (self, other)]
-        snapshots = [f"{len(runs.snapshot_steps)} snapshots up to step {max(runs.snapshot_steps, default=0)}" for runs in (self, other)]
-        batches = [list(runs.record(runs.keys[0])["batch_hash"]) for runs in (self, other)]
-        twice = [m for m in other.methods if m in self.methods]
-        if twice: return f"both hold {', '.join(twice)}"
-        if self.classes != other.classes: return "one has {}, the other {}".format(*classes)
-        if not np.array_equal(self.snapshot_steps, other.snapshot_steps): return "one has {}, the other {}".format(*snapshots)
-        if not np.array_equal(self.contexts[:1, 0], other.contexts[:1, 0]): return "they start from different contexts"
-        if batches[0] != batches[1]: return "they saw different batches"
+    def _facts(self):
+        "What run sets that are joined have in common"
+        batches = self.record(self.keys[0])["batch_hash"]
+        return {"classes": self.classes, "snapshots": list(self.snapshot_steps),
+                "first contexts": self.contexts[:1, 0].tolist(), "batches": list(batches)}
 
     def save(
         self,
@@ -294,57 +293,57 @@ class _Entry:
     def slim(self): self.values = {k: x for k, x in self.values.items() if k not in _GRADIENTS and (self.kept or k not in _STATES)}
 
 
+@dataclass(eq=False, repr=False)
 class Recorder:
     "Builds the record of a training, ours or yours, in memory or in a folder that survives a kill"
-    def __init__(
-        self,
-        classes: list,  # C class names
-        method: str | list = "mine",  # Name of the method; a list where several train side by side
-        *,
-        lambdas: list | None = None,  # Lambda or strength of each method, NaN: none; None: those of CoOp and ProGrad
-        zero_shot=None,  # Text features of zero-shot CLIP, [C, E]
-        zero_shot_accuracy: dict | None = None,  # Split -> accuracy of zero-shot CLIP
-        out: str | Path | None = None,  # Folder to write to while training; None: memory alone
-        resume: bool = False,  # Continue what `out` holds
-        steps: int | None = None,  # Planned steps
-        snapshot_every: int | None = None,  # Steps between snapshots; None: as many as take 256 MB
-        checkpoint_every: int | None = None,  # Steps between checkpoints in `out`; None: about 50 in all
-        eps_rel: float | None = None,  # Agreement threshold, see `project`
-        seed: int = -1,  # Of start, views and batches; -1: unknown
-        config: dict | None = None,  # Further facts to keep, strict JSON
-        final=None,  # Function that returns the arguments of `end`, for a loop that can be stopped anywhere
-        restore=None,  # Function of the rows in `out` and the tensors of the last `state` there, for a loop that continues from it
-    ):
-        self.classes, self._alone = tuple(map(str, classes)), isinstance(method, str)
-        self.methods = (method,) if self._alone else tuple(method)
+    classes: list  # C class names
+    method: str | list = "mine"  # Name of the method; a list where several train side by side
+    _: KW_ONLY
+    lambdas: list | None = None  # Lambda or strength of each method, NaN: none; None: those of CoOp and ProGrad
+    zero_shot: object = None  # Text features of zero-shot CLIP, [C, E]
+    zero_shot_accuracy: dict = field(default_factory=dict)  # Split -> accuracy of zero-shot CLIP
+    out: str | Path | None = None  # Folder to write to while training; None: memory alone
+    resume: bool = False  # Continue what `out` holds
+    steps: int | None = None  # Planned steps
+    snapshot_every: int | None = None  # Steps between snapshots; None: as many as take 256 MB
+    checkpoint_every: int | None = None  # Steps between checkpoints in `out`; None: about 50 in all
+    eps_rel: float | None = None  # Agreement threshold, see `project`
+    seed: int = -1  # Of start, views and batches; -1: unknown
+    config: dict = field(default_factory=dict)  # Further facts to keep, strict JSON
+    final: Callable | None = None  # Returns the arguments of `end`, for a loop that can be stopped anywhere
+    restore: Callable | None = None  # Takes the rows in `out` and the tensors of the last `state` there, to continue
+
+    def __post_init__(self):
+        self._alone = isinstance(self.method, str)
+        self.classes, self.methods = tuple(map(str, self.classes)), (self.method,) if self._alone else tuple(self.method)
         _check_methods(self.methods)
-        self.lambdas = tuple(map(named_lambda, self.methods) if lambdas is None else map(float, lambdas))
-        self.zero_shot = None if zero_shot is None else _array(zero_shot)
-        self.accuracy, self.config, self.seed, self.eps_rel = dict(zero_shot_accuracy or {}), dict(config or {}), seed, eps_rel
-        self.planned, self.resume, self.final, self.restore = steps, resume, final, restore
-        self.every = None if snapshot_every is None else check_whole("snapshot_every", snapshot_every)
-        self.checkpoint_every = None if checkpoint_every is None else check_whole("checkpoint_every", checkpoint_every)
+        if self.lambdas is None: self.lambdas = map(named_lambda, self.methods)
+        self.lambdas = tuple(map(float, self.lambdas))
+        if self.zero_shot is not None: self.zero_shot = _array(self.zero_shot)
+        for name in ("snapshot_every", "checkpoint_every"):
+            if getattr(self, name) is not None: check_whole(name, getattr(self, name))
         self.columns = [c for c in STEP_COLUMNS if c not in _OF_RUN]
         self._shapes, self._log, self._waiting, self._waiting_step, self._spacing = {}, [], {}, 0, 1
         self._saved, self._saved_step, self._saved_snapshot = 0, 0, -1  # rows on disk, the last step and the last snapshot
         self.interrupted, self.started = False, time.time()
-        self.path = None if out is None else Folder.of(out).local
-        self._writer = None if out is None else Writer(self.path)
+        if self.out is not None: self.out = Folder.of(self.out).local
+        self._writer = None if self.out is None else Writer(self.out)
 
     def _open(self):
         "Take the folder, and what it holds"
         if self._writer is None or self._writer.lock: return
         try:
             self._writer.__enter__()
-            if not self.resume or not (self.path / RUN).exists(): return self._writer.begin(self._about(), self.planned)
-            state, there = self._writer.resume(needs_state=self.restore is not None), self._writer.contents
-            names, classes = [run["method"] for run in there.about["runs"]], there.about["classes"]
-            if names != list(self.methods) or classes != list(self.classes):
-                raise ValueError(f"{str(self.path)!r} holds {', '.join(names)} on {len(classes)} classes; "
+            here = self._about()
+            if not self.resume or not (self.out / RUN).exists(): return self._writer.begin(here, self.steps)
+            state = self._writer.resume(needs_state=self.restore is not None)
+            there = self._writer.contents.about
+            if any(there[k] != here[k] for k in ("classes", "runs")):
+                names = ", ".join(run["method"] for run in there["runs"])
+                raise ValueError(f"{str(self.out)!r} holds {names} on {len(there['classes'])} classes; "
                                  "record other methods or classes in another folder")
-            self.columns = list(dict.fromkeys([*there.about["columns"], *self.columns]))
-            self._saved, self._saved_step = sum(part.rows for part in there.parts), there.last
-            self._saved_snapshot = max(there.snapshots, default=-1)
+            self.columns = list(dict.fromkeys([*there["columns"], *self.columns]))
+            self._note_saved()
             if self.restore: self.restore(self._saved, state)
         except BaseException:
             self._writer.close()
@@ -355,7 +354,7 @@ class Recorder:
     @property
     def done(self) -> int:
         "Rows of the record so far"
-        return self._saved + sum(entry.row for entry in self._log[-1:]) + len(self._log[:-1])
+        return self._saved + len(self._log) - any(not entry.row for entry in self._log[-1:])
 
     @property
     def last_step(self) -> int:
@@ -388,18 +387,18 @@ class Recorder:
     ):
         "Record one step, before the optimiser moves the context"
         self._open()
-        rows = self._rows(method)
-        self._check_order(step, rows)
+        r = None if method is None else self.methods.index(check_known("method", method, self.methods))
+        self._check_order(step, r)
         if taken := [name for name in scalars if name in _OF_RUN]:
             raise ValueError(f"{taken[0]} is a column that every run has already; log it under another name")
         tensors = {"g_d": g_d, "g_g": g_g, "g": g, "context": context, "text_features": text_features}
         numbers = {"step": step, "epoch": epoch, "lr": lr, "loss_ce": loss_ce, "loss_kl": loss_kl, "seconds": time.time() - self.started,
                    "batch_hash": None if batch_hash is None else _hash_number(batch_hash)}
-        call = self._stacked(rows, **tensors) | self._numbers(rows, **numbers, **scalars), self._accuracies(rows, accuracies)
-        self.columns += [name for name in scalars if name not in self.columns]
-        if len(rows) < len(self.methods):
-            self._waiting, self._waiting_step = self._waiting if self._waiting_step == step else {}, step
-            self._waiting[rows[0]] = call
+        whole = r is None or len(self.methods) == 1
+        call = self._given(whole, tensors | numbers | scalars), self._given(whole, _columns(accuracies))
+        if not whole:
+            if self._waiting_step != step: self._waiting, self._waiting_step = {}, step
+            self._waiting[r] = call
             if len(self._waiting) < len(self.methods): return
             call = map(_beside, zip(*(self._waiting[r] for r in range(len(self.methods)))))
         values, before = call
@@ -415,71 +414,58 @@ class Recorder:
         accuracies: dict | None = None,  # Likewise
     ):
         "Record the state after the last step"
-        rows = self._rows(None)
-        before = self._accuracies(rows, accuracies)
+        before = self._given(True, _columns(accuracies))
         if self._log and step is not None and step < self.last_step:
             self._log[-1].row, self._log[-1].kept = False, True
             for entry in self._log[-2:-1]: entry.values |= before
             return
-        self._append(_Entry(self.last_step + 1, self._stacked(rows, context=context, text_features=text_features), row=False), before)
+        values = self._given(True, {"context": context, "text_features": text_features})
+        self._append(_Entry(self.last_step + 1, values, row=False), before)
 
-    def _rows(self, method):
-        "Positions of the runs that a call is about"
-        if method is None: return list(range(len(self.methods)))
-        return [self.methods.index(check_known("method", method, self.methods))]
-
-    def _check_order(self, step, rows):
+    def _check_order(self, step, r):
         "Steps grow, and every method has all of them"
         check_whole("step", step)
-        if self._waiting_step > self.last_step:
-            missing = [m for r, m in enumerate(self.methods) if r not in self._waiting]
-            if self._waiting_step != step:
-                raise ValueError(f"step {self._waiting_step} was not logged for {', '.join(missing)}; log every method once per step")
-            if self.methods[rows[0]] not in missing: raise ValueError(f"step {step} of {self.methods[rows[0]]} is logged twice")
+        if self._waiting_step > self.last_step and self._waiting_step != step:
+            missing = ", ".join(m for i, m in enumerate(self.methods) if i not in self._waiting)
+            raise ValueError(f"step {self._waiting_step} was not logged for {missing}; log every method once per step")
         if step <= self.last_step:
             raise ValueError(f"step {step} comes after step {self.last_step}; steps must grow (what was logged is kept)")
+        if step == self._waiting_step and r in self._waiting: raise ValueError(f"step {step} of {self.methods[r]} is logged twice")
 
-    def _stacked(self, rows, **tensors):
-        "Tensors with their axis of runs; one whose shape changes is refused"
+    def _given(self, whole, values):
+        "Numbers that all runs share, and tensors with their axis of runs; every number becomes a column"
         import torch
-        found = {name: torch.as_tensor(x).detach().clone() for name, x in tensors.items() if x is not None}
-        for name, x in found.items():
-            if len(rows) < len(self.methods) or self._alone: x = found[name] = x[None]
-            shape, kind = tuple(x.shape[1:]), "a gradient" if name in _GRADIENTS else name
-            if len(x) != len(rows):
-                runs = f"the {len(rows)} methods {', '.join(self.methods)}"
-                raise ValueError(f"{name} has shape {tuple(x.shape)}; its first axis must be {runs}")
-            if name == "text_features" and (x.ndim != 3 or shape[0] != len(self.classes)):
-                raise ValueError(f"text_features of shape {shape} do not fit {len(self.classes)} classes; give [C, E]")
-            known = self._shapes.setdefault(kind, shape)
-            if shape != known:
-                raise ValueError(f"{name} has shape {shape}, {kind} had {known} before; a run set keeps its shapes (what was logged is kept)")
-        return found
-
-    def _numbers(self, rows, **numbers):
-        "Numbers for all runs, or tensors [R]"
-        import torch
-        found = {}
-        for name, x in numbers.items():
+        found, n = {}, len(self.methods) if whole else 1
+        for name, x in values.items():
             if x is None: continue
-            if isinstance(x, (int, float)) and len(rows) == len(self.methods): found[name] = float(x); continue
-            x = x.detach() if torch.is_tensor(x) else torch.as_tensor(x, dtype=torch.float64)
-            found[name] = x.expand(len(rows)) if x.ndim == 0 else x
-            if found[name].shape != (len(rows),):
-                raise ValueError(f"{name} has shape {tuple(x.shape)}; give one number, or one for each of {len(rows)} runs")
+            wide, number = name in (*_GRADIENTS, *_STATES), isinstance(x, (int, float))
+            if not number or not whole: x = self._tensor(name, torch.as_tensor(x, dtype=torch.float64 if number else None), n, wide)
+            found[name] = float(x) if number and whole else x
+            if not wide and name not in self.columns: self.columns.append(name)
         return found
 
-    def _accuracies(self, rows, accuracies):
-        found = self._numbers(rows, **{f"acc_{k}": x for k, x in (accuracies or {}).items()})
-        self.columns += [name for name in found if name not in self.columns]
-        return found
+    def _tensor(self, name, x, n, wide):
+        "A tensor with its axis of runs; one whose shape changes is refused"
+        x = x.detach().clone()
+        if wide and (n < len(self.methods) or self._alone): x = x[None]
+        if not wide and x.ndim == 0: x = x.expand(n)
+        shape, kind = tuple(x.shape[1:]), "a gradient" if name in _GRADIENTS else name
+        if x.shape[:1] != (n,):
+            raise ValueError(f"{name} has shape {tuple(x.shape)}; its first axis must be the {n} methods {', '.join(self.methods)}")
+        if name == "text_features" and (x.ndim != 3 or shape[0] != len(self.classes)):
+            raise ValueError(f"text_features of shape {shape} do not fit {len(self.classes)} classes; give [C, E]")
+        if kind not in self._shapes and not (wide and self._log): self._shapes[kind] = shape if wide else ()
+        known = self._shapes.get(kind, "none")
+        if shape == known: return x
+        raise ValueError(f"{name} has shape {shape}, {kind} had {known} before; a run set keeps its shapes (what was logged is kept)")
 
     def _append(self, entry, before):
         "Add what all methods have logged; `before` belongs to the row before"
         last = self._log[-1] if self._log else None
-        if last and last.row and entry.step == last.step + 1: before = before | _displacement(last.values, entry.values)
+        if last:
+            if last.row and entry.step == last.step + 1: before |= _displacement(last.values, entry.values)
+            last.values |= before
         entry.kept = not entry.row or self._wanted()
-        if last: last.values |= before
         self._log.append(entry)  # the one change that makes the step count: Ctrl-C leaves whole steps
         if last: last.slim()
 
@@ -488,8 +474,7 @@ class Recorder:
     def _wanted(self):
         "Whether the state after the rows so far is kept: where nobody said how often, all of them take 256 MB"
         size = 4 * len(self.methods) * sum(math.prod(self._shapes[k]) for k in _STATES if k in self._shapes)
-        all_of_them = (self.planned or self.done) * size / 256e6
-        every = self.every or 2 ** math.ceil(math.log2(max(1, all_of_them)))
+        every = self.snapshot_every or 2 ** math.ceil(math.log2(max(1, (self.steps or self.done) * size / 256e6)))
         if every > self._spacing:
             for n, entry in enumerate(self._log[:-1], self._saved):
                 entry.kept = entry.kept and n % every == 0
@@ -499,32 +484,35 @@ class Recorder:
 
     def _due(self):
         "Whether it is time for a checkpoint"
-        n, every = self.done - 1, self.checkpoint_every or self.planned and max(1, self.planned // 50)
+        n, every = self.done - 1, self.checkpoint_every or self.steps and max(1, self.steps // 50)
         return n == 1 or (n > 0 and n % every == 0 if every else n - self._saved >= max(1, self._saved // 20))
 
     def _flush(self, state=None, all=False, finished=False):
         "Write complete rows as a part: all but the newest, whose displacement the next one knows"
         entries = self._log if all else self._log[:-1]
         with undisturbed():
-            self._writer.contents.about, self._writer.contents.planned = self._about(), self.planned
-            steps, snapshots, *arrays = self._table(entries)
-            once = {} if self.zero_shot is None else {"zero_shot": self.zero_shot}
-            self._writer.add(steps, snapshots, *arrays, once, state, finished)
-            self._saved, self._saved_step = self._saved + len(steps), max([self._saved_step, *steps])
-            self._saved_snapshot = max([self._saved_snapshot, *snapshots])
+            self._writer.contents = replace(self._writer.contents, about=self._about(), planned=self.steps)
+            self._writer.add(*self._table(entries), {"zero_shot": self.zero_shot}, state, finished)
+            self._note_saved()
             self._log = self._log[len(entries):]
+
+    def _note_saved(self):
+        contents = self._writer.contents
+        self._saved, self._saved_step = sum(part.rows for part in contents.parts), contents.last
+        self._saved_snapshot = max(contents.snapshots, default=-1)
 
     def _about(self):
         runs = [{"method": m, "lam": lam, "seed": self.seed} for m, lam in zip(self.methods, self.lambdas)]
         return plain({"classes": self.classes, "runs": runs, "columns": self.columns,
-                      "zero_shot_accuracy": self.accuracy, "config": self.config})
+                      "zero_shot_accuracy": self.zero_shot_accuracy, "config": self.config})
 
     def _table(self, entries):
         "Steps, snapshot steps, rows and states, as `store.Writer.add` takes them"
-        n, rows = len(self.methods), [e for e in entries if e.row]
-        kept = [e for e in self._log if e.kept and e.step - 1 > self._saved_snapshot and any(k in e.values for k in _STATES)]
-        shapes = {"context": (0, 0), "text_features": (len(self.classes), 0), "token_cos": self._shapes.get("a gradient", (0, 0))[-2:-1]} | self._shapes
-        of = lambda name, some: _stack([e.values.get(name) for e in some], (n, *shapes.get(name, ())))
+        rows = [e for e in entries if e.row]
+        kept = [e for e in self._log if e.kept and e.step - 1 > self._saved_snapshot and e.values.keys() & _STATES]
+        tokens = (*self._shapes.get("a gradient", ())[-2:-1], 0)[:1]
+        shapes = {"context": (0, 0), "text_features": (len(self.classes), 0), "token_cos": tokens} | self._shapes
+        of = lambda name, some: _stack([e.values.get(name) for e in some], (len(self.methods), *shapes.get(name, ())))
         record = {c: of(c, rows) for c in self.columns}
         record["angle_deg"] = np.degrees(np.arccos(np.clip(record["cos"], -1, 1)))
         return ([e.step for e in rows], [e.step - 1 for e in kept],
@@ -552,17 +540,14 @@ class Recorder:
         if diverged: diverged.runs = self.runs()
         if diverged and diverged is not error: raise diverged
         if kind is KeyboardInterrupt:
-            done = f"{self.done} of {self.planned or 'unknown'} steps"
+            done = f"{self.done} of {self.steps or 'unknown'} steps"
             warnings.warn(f"interrupted after {done}: returning what was trained so far", stacklevel=3)
         return stopped
 
     def _keep_finite(self):
         "Drop the steps of a training that has diverged, from the first that is not finite"
-        for n, entry in enumerate(self._log):
-            known = [entry.values[k] for k in ("loss_ce", *_STATES) if k in entry.values]
-            if not all(np.isfinite(_array(x)).all() for x in known):
-                self._log = self._log[:n]
-                return
+        finite = [all(np.isfinite(_array(e.values[k])).all() for k in ("loss_ce", *_STATES) if k in e.values) for e in self._log]
+        self._log = self._log[:[*finite, False].index(False)]
 
     def close(
         self,
@@ -582,14 +567,13 @@ class Recorder:
         task=None,  # The `Task`, likewise
     ) -> Runs:
         "What was recorded"
-        if self.path is not None: return load_runs(self.path, clip, task, check=False)
+        if self.out is not None: return load_runs(self.out, clip, task, check=False)
         _, at, rows, states = self._table(self._log)
-        zero_shot = self.zero_shot
-        if zero_shot is None and clip is not None and task is not None:
-            from prograd_viz.prompts import teacher_features
-            zero_shot = _array(teacher_features(clip, list(self.classes), task.template))
-        return Runs(frame(rows["record"], self._about()), np.array(at, int), *states.values(), rows["token_cos"], zero_shot,
-                    self.accuracy, self.methods, self.classes, self.config, self.interrupted, clip, task, self.lambdas)
+        return Runs(frame(rows["record"], self._about()), np.array(at, int), *states.values(), rows["token_cos"], self.zero_shot,
+                    self.zero_shot_accuracy, self.methods, self.classes, self.config, self.interrupted, clip, task, self.lambdas)
+
+
+def _columns(accuracies): return {f"acc_{split}": x for split, x in (accuracies or {}).items()}
 
 
 def _check_methods(methods):
@@ -650,7 +634,7 @@ def _displacement(last, values):
     found = {"norm_update": moved.norm(dim=1)}
     for k in {"g_d", "g_g"} & last.keys():
         found[f"cos_step_{k.replace('_', '')}"] = torch.cosine_similarity(moved, last[k].flatten(1), dim=1, eps=0)
-    if "cos_step_gg" in found and "agree" in last:
+    if "agree" in last:
         found["cos_step_gg"] = torch.where(last["agree"], torch.nan, found["cos_step_gg"])
     return found
 
@@ -670,15 +654,14 @@ def frame(
     about: dict,  # "runs" and "columns", as `run.json` holds them
 ) -> pd.DataFrame:  # A row per run and step, runs one behind the other
     "The record as a table"
-    runs = pd.DataFrame(about["runs"]).assign(run=range(record.shape[1])).astype({"method": str, "lam": float})
-    runs = runs.loc[runs.index.repeat(len(record))].reset_index(drop=True)
+    runs = pd.DataFrame(about["runs"]).astype({"method": str, "lam": float})
     table = pd.DataFrame(record.swapaxes(0, 1).reshape(-1, record.shape[2]), columns=about["columns"])
-    table = table.reindex(columns=dict.fromkeys([*STEP_COLUMNS, *table])).assign(**runs)
-    for name in ("step", "epoch"):
-        if np.isfinite(table[name]).all(): table[name] = table[name].astype(np.int64)
-    for name in ("conflict", "agree"): table[name] = table[name].fillna(0) != 0
+    table = table.assign(run=np.repeat(range(len(runs)), len(record))).join(runs, on="run")
+    table = table.reindex(columns=dict.fromkeys([*STEP_COLUMNS, *table]))
+    whole = [name for name in ("step", "epoch") if np.isfinite(table[name]).all()]
     hashes = [f"{int(h):08x}" if 0 <= h < 2**32 else "" for h in table["batch_hash"]]
-    return table.assign(batch_hash=pd.Series(hashes, dtype=str))
+    table = table.astype(dict.fromkeys(whole, np.int64)).assign(batch_hash=pd.Series(hashes, dtype=str))
+    return table.assign(conflict=table["conflict"] > 0, agree=table["agree"] > 0)
 
 # %% ../nbs/05_runs.ipynb #6d0e6513
 def save_runs(
@@ -701,7 +684,7 @@ def save_runs(
         writer.begin(plain(about), runs.config.get("steps"), replaces)
         steps = rows["record"][:, 0, table.columns.get_loc("step")].astype(int)
         states = {"contexts": runs.contexts, "text_features": runs.text_features}
-        writer.add(steps, runs.snapshot_steps, rows, states, {} if runs.zero_shot is None else {"zero_shot": runs.zero_shot}, finished=True)
+        writer.add(steps, runs.snapshot_steps, rows, states, {"zero_shot": runs.zero_shot}, finished=True)
     return path
 
 

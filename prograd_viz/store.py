@@ -572,7 +572,7 @@ class Writer:
         snapshots: list,  # Steps of the snapshots, [k]
         rows: dict,  # "record" and "token_cos", [S, R, ...]
         states: dict,  # "contexts" and "text_features", [k, R, ...]; arrays or `Lazy`
-        once: dict,  # What only the first part holds: "zero_shot"
+        once: dict,  # What only the first part holds: "zero_shot", or None in its place
         resume: dict | None = None,  # Tensors that a training continues from
         finished: bool = False,  # Whether this is the end
     ):
@@ -581,7 +581,8 @@ class Writer:
         with _named(self.path, self.contents.last):
             for some, taken in self._groups(steps, snapshots, states):
                 tensors = {k: v[some] for k, v in rows.items()} | {k: v[taken] for k, v in states.items()}
-                tensors |= ({} if parts else once) | (resume if some.stop == len(steps) else {})
+                tensors |= {} if parts else {k: v for k, v in once.items() if v is not None}
+                if some.stop == len(steps): tensors |= resume
                 part, content = Part.encode(self._free(), _checked(tensors), steps[some], snapshots[taken])
                 write_whole(self.path / part.name, content)
                 parts.append(part)
