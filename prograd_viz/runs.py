@@ -66,11 +66,12 @@ def run_name(
 ) -> str:
     "What a method is called, the same everywhere: its rule, and its strength"
     if rule is None: return "zero-shot CLIP"
-    if rule == "coop" or (rule == "prograd" and strength == 0): return "CoOp ($\\lambda=0$)" if style == "math" else "CoOp"
+    if rule == "coop" or (rule == "prograd" and strength == 0): return "CoOp" + " ($\\lambda=0$)" * (style == "math")
     if strength is None or np.isnan(strength): return rule
     short, exact = f"{strength:g}", f"{strength:.12g}"  # 1/3 is found again
     if rule != "prograd": return f"{rule} {exact}"
-    return {"plain": f"ProGrad {exact}", "words": f"ProGrad, lambda {short}", "math": f"ProGrad ($\\lambda={short}$)"}[style]
+    styles = {"plain": f" {exact}", "words": f", lambda {short}", "math": f" ($\\lambda={short}$)"}
+    return "ProGrad" + styles[style]
 
 
 def named_lambda(
@@ -95,7 +96,7 @@ class Runs:
     "R prompts trained side by side, S steps each, and what they left"
     steps: pd.DataFrame  # A row per run and step, see `STEP_COLUMNS`
     snapshot_steps: np.ndarray  # Steps at which contexts were kept, [K]; 0 is the start
-    contexts: np.ndarray  # [K, R, M, D] or, class-specific, [K, R, C, M, D]; without contexts [K, R, 0, 0]; a `Lazy` if on disk
+    contexts: np.ndarray  # [K, R, M, D] or, class-specific, [K, R, C, M, D]; [K, R, 0, 0]: none; a `Lazy` if on disk
     text_features: np.ndarray  # L2-normalised, [K, R, C, E]; likewise
     token_cos: np.ndarray  # Cosine of G_d and G_g within each context vector, [S, R, M]
     zero_shot: np.ndarray | None  # The teacher's text features, [C, E]
@@ -175,11 +176,13 @@ class Runs:
         "The snapshot taken after a step"
         known = self.snapshot_steps
         if not len(known):
-            raise ValueError("these runs hold no text features: give log() text_features=, of which maps and predictions are made")
+            raise ValueError("these runs hold no text features, of which maps and predictions are made; "
+                             "give log() text_features=")
         if step is None: return len(known) - 1
         near = int(np.abs(known - step).argmin())
         if known[near] == step: return near
-        raise ValueError(f"no snapshot at step {step}; the nearest is {known[near]} of {len(known)} between {known[0]} and {known[-1]}")
+        raise ValueError(f"no snapshot at step {step}; the nearest is {known[near]} "
+                         f"of {len(known)} between {known[0]} and {known[-1]}")
 
     def text(
         self,
@@ -194,12 +197,14 @@ class Runs:
     def check_contexts(self):
         "Raise where no contexts were recorded"
         if self.contexts.shape[-1]: return
-        raise ValueError("these runs hold text features and no contexts: give log() context=, which this question is about")
+        raise ValueError("these runs hold text features and no contexts, which this question is about; "
+                         "give log() context=")
 
     def check_model(self):
         "Raise where model and task are not in memory"
         if self.clip is not None and self.task is not None: return
-        raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, task)")
+        raise ValueError("these runs have no model and task in memory; "
+                         "open them with both: load_runs(path, clip, task)")
 
     @property
     def tested(self) -> list:
@@ -224,17 +229,19 @@ class Runs:
         other: "Runs",  # Trained alike with other lambdas, or by another method
     ) -> "Runs":  # The runs of both
         "Two run sets as one; what was not trained alike is refused"
-        twice = [m for m in other.methods if m in self.methods]
-        if twice: raise ValueError(f"these run sets cannot be joined: both hold {', '.join(twice)}; leave them out of one")
+        twice = ", ".join(m for m in other.methods if m in self.methods)
+        if twice: raise ValueError(f"these run sets cannot be joined: both hold {twice}; leave it out of one")
         for (what, mine), theirs in zip(self._facts().items(), other._facts().values()):
             if mine == theirs: continue
             here, there = (f"{len(x)} up to {x[-1:]!r:.60}" for x in (mine, theirs))
             raise ValueError(f"these run sets cannot be joined: their {what} differ, {here} and {there}; "
                              "train both with the same task and options")
-        both = {name: side_by_side(getattr(self, name), getattr(other, name)) for name in ("contexts", "text_features", "token_cos")}
-        both |= {name: getattr(self, name) + getattr(other, name) for name in ("methods", "lambdas")}
+        arrays = ("contexts", "text_features", "token_cos")
+        arrays = {name: side_by_side(getattr(self, name), getattr(other, name)) for name in arrays}
         steps = pd.concat([self.steps, other.steps.assign(run=other.steps["run"] + len(self))], ignore_index=True)
-        return replace(self, steps=steps, config=self.config | {"lambdas": list(both["lambdas"])}, **both)
+        lambdas = self.lambdas + other.lambdas
+        return replace(self, steps=steps, methods=self.methods + other.methods, lambdas=lambdas,
+                       config=self.config | {"lambdas": list(lambdas)}, **arrays)
 
     def _facts(self):
         "What run sets that are joined have in common"
@@ -265,11 +272,12 @@ class Runs:
 
     def __repr__(self):
         rates, rules = self.conflicts().dropna(), dict.fromkeys(map(self.rule, self.keys))
-        conflict = "steps in conflict " + ", ".join(f"{_short(k)}: {v:.0%}" for k, v in rates.items())
+        conflict = ", ".join(f"{_short(k)}: {v:.0%}" for k, v in rates.items())
+        conflict = f"steps in conflict {conflict}" if conflict else "conflicts not recorded"
         kind = "runs" if len(rules) > 1 or str in map(type, self.keys) else "strengths"
         what = "lambdas" if {*rules} <= {"coop", "prograd"} else f"{kind} of {', '.join(rules)}"
         steps = f"{self.steps['step'].max() if len(self.steps) else 0:.0f} steps{', interrupted' * self.interrupted}"
-        return f"Runs({len(self)} {what}, {steps}, {len(self.classes)} classes; {conflict if len(rates) else 'conflicts not recorded'})"
+        return f"Runs({len(self)} {what}, {steps}, {len(self.classes)} classes; {conflict})"
 
 
 def _short(key): return key if isinstance(key, str) else f"{key:g}"
@@ -290,7 +298,9 @@ class _Entry:
     kept: bool = False  # Whether the state is a snapshot
     row: bool = True  # False: a state alone
 
-    def slim(self): self.values = {k: x for k, x in self.values.items() if k not in _GRADIENTS and (self.kept or k not in _STATES)}
+    def slim(self):
+        dropped = _GRADIENTS if self.kept else (*_GRADIENTS, *_STATES)
+        self.values = {k: x for k, x in self.values.items() if k not in dropped}
 
 
 @dataclass(eq=False, repr=False)
@@ -315,7 +325,8 @@ class Recorder:
 
     def __post_init__(self):
         self._alone = isinstance(self.method, str)
-        self.classes, self.methods = tuple(map(str, self.classes)), (self.method,) if self._alone else tuple(self.method)
+        self.classes = tuple(map(str, self.classes))
+        self.methods = (self.method,) if self._alone else tuple(self.method)
         _check_methods(self.methods)
         if self.lambdas is None: self.lambdas = map(named_lambda, self.methods)
         self.lambdas = tuple(map(float, self.lambdas))
@@ -324,7 +335,7 @@ class Recorder:
             if getattr(self, name) is not None: check_whole(name, getattr(self, name))
         self.columns = [c for c in STEP_COLUMNS if c not in _OF_RUN]
         self._shapes, self._log, self._waiting, self._waiting_step, self._spacing = {}, [], {}, 0, 1
-        self._saved, self._saved_step, self._saved_snapshot = 0, 0, -1  # rows on disk, the last step and the last snapshot
+        self._saved, self._saved_step, self._saved_snapshot = 0, 0, -1  # rows on disk, the last step and snapshot
         self.interrupted, self.started = False, time.time()
         if self.out is not None: self.out = Folder.of(self.out).local
         self._writer = None if self.out is None else Writer(self.out)
@@ -332,22 +343,20 @@ class Recorder:
     def _open(self):
         "Take the folder, and what it holds"
         if self._writer is None or self._writer.lock: return
-        try:
-            self._writer.__enter__()
-            here = self._about()
-            if not self.resume or not (self.out / RUN).exists(): return self._writer.begin(here, self.steps)
-            state = self._writer.resume(needs_state=self.restore is not None)
-            there = self._writer.contents.about
-            if any(there[k] != here[k] for k in ("classes", "runs")):
-                names = ", ".join(run["method"] for run in there["runs"])
-                raise ValueError(f"{str(self.out)!r} holds {names} on {len(there['classes'])} classes; "
-                                 "record other methods or classes in another folder")
-            self.columns = list(dict.fromkeys([*there["columns"], *self.columns]))
-            self._note_saved()
-            if self.restore: self.restore(self._saved, state)
-        except BaseException:
-            self._writer.close()
-            raise
+        self._writer.__enter__()
+        here = self._about()
+        if not self.resume or not (self.out / RUN).exists(): return self._writer.begin(here, self.steps)
+        state = self._writer.resume(needs_state=self.restore is not None)
+        there = self._writer.contents.about
+        if any(there[k] != here[k] for k in ("classes", "runs")):
+            names = ", ".join(run["method"] for run in there["runs"])
+            raise ValueError(f"{str(self.out)!r} holds {names} on {len(there['classes'])} classes; "
+                             "record other methods or classes in another folder")
+        self.columns = list(dict.fromkeys([*there["columns"], *self.columns]))
+        for name, known in {"contexts": "context", "text_features": "text_features", "token_cos": "token_cos"}.items():
+            for part in self._writer.contents.parts[:1]: self._shapes[known] = tuple(part.tensors[name][1][2:])
+        self._note_saved()
+        if self.restore: self.restore(self._saved, state)
 
     # -- logging
 
@@ -386,14 +395,15 @@ class Recorder:
         **scalars,  # Any further numbers, [R]; each becomes a column
     ):
         "Record one step, before the optimiser moves the context"
-        self._open()
+        self.__enter__()  # a loop without `with`
         r = None if method is None else self.methods.index(check_known("method", method, self.methods))
         self._check_order(step, r)
         if taken := [name for name in scalars if name in _OF_RUN]:
             raise ValueError(f"{taken[0]} is a column that every run has already; log it under another name")
         tensors = {"g_d": g_d, "g_g": g_g, "g": g, "context": context, "text_features": text_features}
-        numbers = {"step": step, "epoch": epoch, "lr": lr, "loss_ce": loss_ce, "loss_kl": loss_kl, "seconds": time.time() - self.started,
-                   "batch_hash": None if batch_hash is None else _hash_number(batch_hash)}
+        numbers = {"step": step, "epoch": epoch, "lr": lr, "loss_ce": loss_ce, "loss_kl": loss_kl,
+                   "batch_hash": None if batch_hash is None else _hash_number(batch_hash),
+                   "seconds": time.time() - self.started}
         whole = r is None or len(self.methods) == 1
         call = self._given(whole, tensors | numbers | scalars), self._given(whole, _columns(accuracies))
         if not whole:
@@ -429,35 +439,39 @@ class Recorder:
             missing = ", ".join(m for i, m in enumerate(self.methods) if i not in self._waiting)
             raise ValueError(f"step {self._waiting_step} was not logged for {missing}; log every method once per step")
         if step <= self.last_step:
-            raise ValueError(f"step {step} comes after step {self.last_step}; steps must grow (what was logged is kept)")
-        if step == self._waiting_step and r in self._waiting: raise ValueError(f"step {step} of {self.methods[r]} is logged twice")
+            fix = "steps must grow (what was logged is kept)"
+            raise ValueError(f"step {step} comes after step {self.last_step}; {fix}")
+        if step == self._waiting_step and r in self._waiting:
+            raise ValueError(f"step {step} of {self.methods[r]} is logged twice")
 
     def _given(self, whole, values):
         "Numbers that all runs share, and tensors with their axis of runs; every number becomes a column"
         import torch
-        found, n = {}, len(self.methods) if whole else 1
+        found = {}
         for name, x in values.items():
             if x is None: continue
-            wide, number = name in (*_GRADIENTS, *_STATES), isinstance(x, (int, float))
-            if not number or not whole: x = self._tensor(name, torch.as_tensor(x, dtype=torch.float64 if number else None), n, wide)
-            found[name] = float(x) if number and whole else x
+            number, wide = isinstance(x, (int, float)), name in (*_GRADIENTS, *_STATES)
+            x = float(x) if number and whole else torch.as_tensor(x, dtype=torch.float64 if number else None)
+            found[name] = self._tensor(name, x, whole, wide) if torch.is_tensor(x) else x
             if not wide and name not in self.columns: self.columns.append(name)
         return found
 
-    def _tensor(self, name, x, n, wide):
+    def _tensor(self, name, x, whole, wide):
         "A tensor with its axis of runs; one whose shape changes is refused"
-        x = x.detach().clone()
-        if wide and (n < len(self.methods) or self._alone): x = x[None]
-        if not wide and x.ndim == 0: x = x.expand(n)
+        x, methods = x.detach().clone(), self.methods if whole else self.methods[:1]
+        if wide and (self._alone or not whole): x = x[None]
+        if not wide and x.ndim == 0: x = x.expand(len(methods))
         shape, kind = tuple(x.shape[1:]), "a gradient" if name in _GRADIENTS else name
-        if x.shape[:1] != (n,):
-            raise ValueError(f"{name} has shape {tuple(x.shape)}; its first axis must be the {n} methods {', '.join(self.methods)}")
+        if x.shape[:1] != (len(methods),):
+            first = f"its first axis must be the {len(methods)} methods {', '.join(methods)}"
+            raise ValueError(f"{name} has shape {tuple(x.shape)}; {first}")
         if name == "text_features" and (x.ndim != 3 or shape[0] != len(self.classes)):
             raise ValueError(f"text_features of shape {shape} do not fit {len(self.classes)} classes; give [C, E]")
         if kind not in self._shapes and not (wide and self._log): self._shapes[kind] = shape if wide else ()
         known = self._shapes.get(kind, "none")
         if shape == known: return x
-        raise ValueError(f"{name} has shape {shape}, {kind} had {known} before; a run set keeps its shapes (what was logged is kept)")
+        fix = "a run set keeps its shapes (what was logged is kept)"
+        raise ValueError(f"{name} has shape {shape}, {kind} had {known} before; {fix}")
 
     def _append(self, entry, before):
         "Add what all methods have logged; `before` belongs to the row before"
@@ -522,8 +536,12 @@ class Recorder:
     # -- the end
 
     def __enter__(self):
-        self._open()
-        return self
+        try:
+            self._open()
+            return self  # here, so that Ctrl-C finds no gap between the lock and the block that releases it
+        except BaseException:
+            if self._writer: self._writer.close()
+            raise
 
     def __exit__(self, kind, error, trace):
         stopped = isinstance(error, (KeyboardInterrupt, Cancel))
@@ -546,8 +564,11 @@ class Recorder:
 
     def _keep_finite(self):
         "Drop the steps of a training that has diverged, from the first that is not finite"
-        finite = [all(np.isfinite(_array(e.values[k])).all() for k in ("loss_ce", *_STATES) if k in e.values) for e in self._log]
-        self._log = self._log[:[*finite, False].index(False)]
+        for n, entry in enumerate(self._log):
+            known = [entry.values[k] for k in ("loss_ce", *_STATES) if k in entry.values]
+            if all(np.isfinite(_array(x)).all() for x in known): continue
+            self._log = self._log[:n]
+            return
 
     def close(
         self,
@@ -556,7 +577,7 @@ class Recorder:
         "Write what is there and let others write"
         if self._writer is None: return
         try:
-            self._open()
+            self.__enter__()
             finished = not self.interrupted
             if self._log or finished and self._writer.contents.parts: self._flush(all=all, finished=finished)
         finally: self._writer.close()
@@ -569,8 +590,9 @@ class Recorder:
         "What was recorded"
         if self.out is not None: return load_runs(self.out, clip, task, check=False)
         _, at, rows, states = self._table(self._log)
-        return Runs(frame(rows["record"], self._about()), np.array(at, int), *states.values(), rows["token_cos"], self.zero_shot,
-                    self.zero_shot_accuracy, self.methods, self.classes, self.config, self.interrupted, clip, task, self.lambdas)
+        return Runs(frame(rows["record"], self._about()), np.array(at, int), *states.values(), rows["token_cos"],
+                    self.zero_shot, self.zero_shot_accuracy, self.methods, self.classes, self.config,
+                    self.interrupted, clip, task, self.lambdas)
 
 
 def _columns(accuracies): return {f"acc_{split}": x for split, x in (accuracies or {}).items()}
@@ -583,7 +605,8 @@ def _check_methods(methods):
     if twice: raise ValueError(f"method {twice[0]!r} is given more than once; each names a run")
     for m in methods:
         if not 0 < len(m) <= MAX_NAME:
-            raise ValueError(f"a method's name has 1 to {MAX_NAME} characters, got {len(m)}: {m!r:.60}; give a shorter one")
+            says = f"a method's name has 1 to {MAX_NAME} characters"
+            raise ValueError(f"{says}, got {len(m)}: {m!r:.60}; give a shorter one")
 
 
 def _array(x):
@@ -646,7 +669,8 @@ def _beside(calls):
     for name in _STATES:
         if name in some and not all(name in call for call in calls):
             raise ValueError(f"{name} was logged for some methods of a step only; log it for all of them or for none")
-    return {k: torch.cat([call.get(k, torch.full_like(x, torch.nan)).to(x.device) for call in calls]) for k, x in some.items()}
+    filled = lambda call, k, x: call.get(k, torch.full_like(x, torch.nan)).to(x.device)
+    return {k: torch.cat([filled(call, k, x) for call in calls]) for k, x in some.items()}
 
 
 def frame(
@@ -677,12 +701,14 @@ def save_runs(
     table = runs.steps.drop(columns=[*_OF_RUN])
     seeds = runs.steps.groupby("run")["seed"].first().reindex(range(len(runs)), fill_value=-1)
     each = [{"method": m, "lam": lam, "seed": int(s)} for m, lam, s in zip(runs.methods, runs.lambdas, seeds)]
-    about = {"classes": runs.classes, "runs": each, "columns": [*table], "zero_shot_accuracy": runs.zero_shot_accuracy, "config": runs.config}
+    about = {"classes": runs.classes, "runs": each, "columns": [*table], "config": runs.config,
+             "zero_shot_accuracy": runs.zero_shot_accuracy}
     flat = table.assign(batch_hash=table["batch_hash"].map(_hash_number)).to_numpy(float)
-    rows = {"record": flat.reshape(len(runs), -1, table.shape[1]).swapaxes(0, 1), "token_cos": np.asarray(runs.token_cos)}
+    record = flat.reshape(len(runs), -1, table.shape[1]).swapaxes(0, 1)
+    steps = record[:, 0, table.columns.get_loc("step")].astype(int)
     with Writer(folder.local) as writer:
         writer.begin(plain(about), runs.config.get("steps"), replaces)
-        steps = rows["record"][:, 0, table.columns.get_loc("step")].astype(int)
+        rows = {"record": record, "token_cos": np.asarray(runs.token_cos)}
         states = {"contexts": runs.contexts, "text_features": runs.text_features}
         writer.add(steps, runs.snapshot_steps, rows, states, {"zero_shot": runs.zero_shot}, finished=True)
     return path
@@ -707,28 +733,29 @@ def load_runs(
     "Open a run set; damaged or foreign files raise an error that names them, and so does another model or task"
     folder = Folder.of(path)
     contents, files = open_parts(folder)
-    about, places = contents.about, [(file, row) for file in files for row in range(len(file.part.snapshots))]
-    methods, lambdas = zip(*((run["method"], math.nan if run["lam"] is None else float(run["lam"])) for run in about["runs"]))
-    for method, lam in zip(methods, lambdas):
-        if math.isclose(named_lambda(method), lam) or np.isnan(named_lambda(method)): continue
+    about, tensors = contents.about, files[0].part.tensors
+    each = pd.DataFrame(about["runs"]).astype({"lam": float})
+    for method, lam in zip(each["method"], each["lam"]):
+        if np.isnan(named_lambda(method)) or math.isclose(named_lambda(method), lam): continue
         raise ValueError(f"{RUN} in {folder.path!r} does not describe a run set: {method!r:.60} has lambda {lam:g}")
-
-    def lazy(name):
-        dtype, shape = files[0].part.tensors[name][:2]
-        return Lazy((len(places), *shape[1:]), DTYPES[dtype], lambda i: places[i][0].tensor(name, places[i][1]))
+    places = [(file, row) for file in files for row in range(len(file.part.snapshots))]
+    lazy = lambda name: Lazy((len(places), *tensors[name][1][1:]), DTYPES[tensors[name][0]],
+                             lambda i: places[i][0].tensor(name, places[i][1]))
     accuracy = {split: np.nan if a is None else a for split, a in about["zero_shot_accuracy"].items()}
-    runs = Runs(lambda: frame(_record(files, about["columns"]), about), np.array(contents.snapshots, int), lazy("contexts"), lazy("text_features"),
+    runs = Runs(lambda: frame(_record(files, about["columns"]), about), np.array(contents.snapshots, int),
+                lazy("contexts"), lazy("text_features"),
                 lambda: np.concatenate([file.tensor("token_cos") for file in files]),
-                (lambda: files[0].tensor("zero_shot")) if "zero_shot" in files[0].part.tensors else None, accuracy,
-                methods, tuple(about["classes"]), about["config"], not contents.finished, clip, task, lambdas)
+                (lambda: files[0].tensor("zero_shot")) if "zero_shot" in tensors else None, accuracy,
+                tuple(each["method"]), tuple(about["classes"]), about["config"], not contents.finished, clip, task,
+                tuple(each["lam"]))
     if check: _check_belongs(runs)
     return runs
 
 
 def _record(files, columns):
     "The record of all parts; a column that came later is NaN before"
-    blocks = [file.tensor("record") for file in files]
-    record = np.concatenate([np.pad(b, ((0, 0), (0, 0), (0, len(columns) - b.shape[2])), constant_values=np.nan) for b in blocks])
+    wide = lambda x: np.pad(x, ((0, 0), (0, 0), (0, len(columns) - x.shape[2])), constant_values=np.nan)
+    record = np.concatenate([wide(file.tensor("record")) for file in files])
     steps = record[:, 0, columns.index("step")]
     if (np.diff(steps) > 0).all() and (steps == steps.round()).all(): return record
     where = files[0].folder.path

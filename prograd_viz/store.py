@@ -73,11 +73,8 @@ def plain(
     x,  # Anything made of dicts, lists, numbers and strings
 ):  # The same for strict JSON
     "NaN and infinity to null, numpy to Python, paths and other objects to text"
-    if isinstance(x, dict): return {str(k): plain(v) for k, v in x.items()}
-    if isinstance(x, (list, tuple)): return [plain(v) for v in x]
-    if hasattr(x, "tolist"): return plain(x.tolist())
-    if isinstance(x, float): return x if math.isfinite(x) else None
-    return x if x is None or isinstance(x, (bool, int, str)) else str(x)
+    text = json.dumps(x, default=lambda y: y.tolist() if hasattr(y, "tolist") else str(y))
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 @contextlib.contextmanager
@@ -139,8 +136,6 @@ class Lock:
         if not self.lock.is_locked: return
         self.note.unlink(missing_ok=True)
         self.lock.release()
-
-    def __del__(self): self.release()  # a lock that nobody holds any more is free
 
 # %% ../nbs/04_store.ipynb #63c0704f
 @dataclass(frozen=True)
@@ -382,11 +377,20 @@ MAX_NAME = 200  # Characters of a method's name
 def _number(x): return x is None or type(x) in (int, float) and abs(x) < 1e300
 
 
+def _seed(x): return type(x) is int and abs(x) < 2**64
+
+
 FORM = {  # Of `run.json`: types, or functions that say which values there may be
-    "about": {"classes": [str], "columns": [str], "config": dict, "zero_shot_accuracy": lambda x: all(map(_number, x.values())),
-              "runs": [{"method": lambda x: 0 < len(x) <= MAX_NAME, "lam": _number, "seed": lambda x: type(x) is int and abs(x) < 2**64}]},
-    "planned": lambda x: x is None or _whole(x), "finished": bool,
-    "parts": [{"name": PART.fullmatch, "steps": [_whole], "snapshots": [_whole], "header": lambda x: _whole(x[0]), "tensors": dict}]}
+    "about": {
+        "classes": [str],
+        "columns": [str],
+        "config": dict,
+        "runs": [{"method": lambda x: 0 < len(x) <= MAX_NAME, "lam": _number, "seed": _seed}],
+        "zero_shot_accuracy": lambda x: all(map(_number, x.values()))},
+    "planned": lambda x: x is None or _whole(x),
+    "finished": bool,
+    "parts": [{"name": PART.fullmatch, "steps": [_whole], "snapshots": [_whole], "header": lambda x: _whole(x[0]),
+               "tensors": dict}]}
 
 
 def _fits(x, form):
@@ -516,10 +520,10 @@ class Writer:
     def __enter__(self):
         try:
             with _named(self.path): self.lock = Lock(self.path)
+            return self  # here, so that Ctrl-C finds no gap between the lock and the block that releases it
         except BaseException:
             self.close()
             raise
-        return self
 
     def __exit__(self, *error): self.close()
 
@@ -579,7 +583,8 @@ class Writer:
         "Write complete steps and make them count; a step goes with the first snapshot at or after it"
         parts, resume = list(self.contents.parts), {f"state.{k}": v for k, v in (resume or {}).items()}
         with _named(self.path, self.contents.last):
-            for some, taken in self._groups(steps, snapshots, states):
+            more = len(steps) or len(snapshots) or not parts
+            for some, taken in self._groups(steps, snapshots, states) if more else ():
                 tensors = {k: v[some] for k, v in rows.items()} | {k: v[taken] for k, v in states.items()}
                 tensors |= {} if parts else {k: v for k, v in once.items() if v is not None}
                 if some.stop == len(steps): tensors |= resume
@@ -605,10 +610,13 @@ class Writer:
     def publish(self):
         "From here on, what `run.json` says counts; files that it does not list are removed"
         if self.replaces and not self.contents.finished: return
-        content = self.contents.seal()
+        content, problem = self.contents.seal(), self.contents.wrong()
         if len(content) > MAX_RUN:
-            raise ValueError(f"{RUN} in {str(self.path)!r} would take {len(content):,} bytes for {len(self.contents.parts):,} "
-                             f"parts, and {MAX_RUN:,} can be read; set checkpoint_every= higher (what was saved before is whole)")
+            many = f"{len(content):,} bytes for {len(self.contents.parts):,} parts"
+            problem = f"{many} are more than {MAX_RUN:,}; write fewer and larger parts with checkpoint_every="
+        if problem:
+            fix = "what was saved before is whole"
+            raise ValueError(f"{RUN} in {str(self.path)!r} could not be read again: {problem} ({fix})")
         write_whole(self.path / RUN, content)
         listed = {part.name for part in self.contents.parts}
         for file in self.path.iterdir():
@@ -640,7 +648,7 @@ class Finding:
     says: str  # What it holds, or what happens to it
     problem: str | None = None  # What is wrong; None: nothing
 
-    def __str__(self): return f"{self.file}: " + (f"{self.problem}; {self.says}" if self.problem else f"ok, {self.says}")
+    def __str__(self): return f"{self.file}: {self.problem + ';' if self.problem else 'ok,'} {self.says}"
 
 
 def verify(
@@ -674,8 +682,8 @@ def repair(
         damaged = next((i for i, finding in enumerate(found) if finding.problem), None)
         if damaged is None: return found
         if damaged < 2:
-            says = "its first part is damaged; train again, in another folder or with resume=True"
-            raise ValueError(f"nothing can be saved in {folder.path!r}: {says if damaged else found[0].problem + '; train again'}")
+            says = "its first part is damaged" if damaged else found[0].problem
+            raise ValueError(f"nothing can be saved in {folder.path!r}: {says}; train again, in another folder")
         contents = read_contents(folder)
         writer.contents = replace(contents, parts=contents.parts[:damaged - 1], finished=False)
         with _named(folder.path): writer.publish()

@@ -1,9 +1,11 @@
 "A run set survives kills, damage, full disks, second writers and strangers: real processes, real files, fresh seeds. `make soak` runs the same rows in full."
+import contextlib
 import io
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -23,7 +25,7 @@ from prograd_viz import store
 from prograd_viz.data import Task
 from prograd_viz.report import save_report
 from prograd_viz.runs import Recorder, load_runs, prograd_verify, save_runs
-from prograd_viz.store import RUN, Folder, read_contents, repair, sha256, verify
+from prograd_viz.store import RUN, Folder, Lock, read_contents, repair, sha256, verify
 from prograd_viz.training import train, train_more
 
 SEED = int(os.environ.get("PROGRAD_SURVIVAL_SEED", int.from_bytes(os.urandom(4))))  # fresh each time; set the variable to see a failure again
@@ -555,3 +557,90 @@ def test_a_lazy_array_is_indexed_like_the_array(run):
         assert np.array_equal(lazy[key], array[key]), key
     with pytest.raises(IndexError): lazy[len(array)]
     assert len(lazy) == len(array) and lazy.ndim == array.ndim and np.array_equal(lazy - lazy[:1], array - array[:1]) and np.array_equal(np.concatenate([lazy, array], 1), np.concatenate([array, array], 1))
+
+
+# -- Ctrl-C around the lock ---------------------------------------------------
+
+@contextlib.contextmanager
+def pressed_at(n):
+    "A real Ctrl-C, which Python hears at the n-th call or line in the library; yields a list with an entry when it was sent"
+    sent, seen = [], 0
+
+    def trace(frame, event, arg):
+        nonlocal seen
+        if Path(frame.f_code.co_filename).parent != soak.LIBRARY: return None
+        seen += event in ("call", "line")
+        if seen == n and not sent: signal.raise_signal(sent.append(event) or signal.SIGINT)
+        return trace
+    sys.settrace(trace)
+    try: yield sent
+    finally: sys.settrace(None)
+
+
+@pytest.mark.parametrize("resume", (False, True))
+def test_ctrl_c_while_a_folder_is_taken_leaves_it_free(tmp_path, resume):
+    "Whoever keeps the traceback, as IPython does, keeps no lock: the same process writes there again"
+    features, told, n = torch.eye(2, 3), [], SEED % 3  # every third place, other ones each time
+    if resume:
+        with Recorder(["cat", "dog"], out=tmp_path / "run") as record: record.log(1, text_features=features)
+    while True:
+        out, n = tmp_path / ("run" if resume else f"run {n}"), n + 3
+        try:
+            with pressed_at(n) as sent, Recorder(["cat", "dog"], out=out, resume=resume): sys.settrace(None)
+        except KeyboardInterrupt as e: told.append(e)  # with all its frames
+        if not sent: break
+        if out.exists(): Lock(out).release()
+    assert len(told) > 20, "it was pressed at many places"
+
+
+def test_ctrl_c_while_a_run_set_is_begun_leaves_the_folder_free(tmp_path):
+    told, n = [], 0
+    while True:
+        out, n = tmp_path / f"run {n}", n + 1
+        try:
+            with pressed_at(n) as sent, store.Writer(out): sys.settrace(None)
+        except KeyboardInterrupt as e: told.append(e)
+        if not sent: break
+        if out.exists(): Lock(out).release()
+    assert len(told) > 15
+
+
+# -- the size of run.json -----------------------------------------------------
+
+def test_a_run_json_that_nobody_could_read_is_not_written(tmp_path, monkeypatch):
+    "Each part takes half a kilobyte there: the limit is met with a checkpoint per step, and what is on disk stays whole"
+    features = torch.eye(2, 3)
+    monkeypatch.setattr(store, "MAX_RUN", 6000)
+    with pytest.raises(ValueError, match=r"6,\d+ bytes for \d+ parts are more than 6,000; write fewer and larger parts with checkpoint_every="):
+        with Recorder(["cat", "dog"], out=tmp_path / "run", checkpoint_every=1) as record:
+            for step in range(1, 100): record.log(step, text_features=features)
+    left = load_runs(tmp_path / "run")
+    assert 4 <= len(left.steps) < 20 and not any(finding.problem for finding in verify(tmp_path / "run"))
+    monkeypatch.undo()
+    with Recorder(["cat", "dog"], out=tmp_path / "run", resume=True, checkpoint_every=50, steps=100) as record:
+        assert record.done == len(left.steps)
+
+
+def test_what_is_first_logged_late_is_refused_and_not_written_as_another_shape(tmp_path):
+    "Parts of one run set have the same shapes"
+    for name in ("context", "g_d", "text_features"):
+        late = {name: torch.zeros(2, 3)}
+        with pytest.raises(ValueError, match=f"{name} has shape .* had none before; a run set keeps its shapes"):
+            with Recorder(["cat", "dog"], out=tmp_path / name) as record:
+                record.log(1, loss_ce=1.0)
+                record.log(2, loss_ce=0.5, **late)
+        assert len(load_runs(tmp_path / name).steps) == 1
+
+
+def test_a_recorder_that_resumes_and_logs_nothing_leaves_a_run_set_that_opens(tmp_path):
+    "So does one that goes on without what was logged before"
+    options = {"classes": ["cat", "dog"], "out": tmp_path / "run", "resume": True}
+    known = {"context": torch.zeros(2, 3), "g_d": torch.ones(2, 3), "g_g": torch.ones(2, 3), "text_features": torch.eye(2)}
+    with Recorder(**options) as record: record.log(1, **known)
+    for step in (2, 3):
+        with Recorder(**options): pass
+        with Recorder(**options) as record: record.log(step, loss_ce=1.0)
+    left = load_runs(tmp_path / "run")
+    assert list(left.steps["step"]) == [1, 2, 3] and left.token_cos.shape == (3, 1, 2) and left.contexts.shape == (1, 1, 2, 3)
+    with pytest.raises(ValueError, match=r"context has shape \(4, 3\), context had \(2, 3\) before"):
+        with Recorder(**options) as record: record.log(4, context=torch.zeros(4, 3))
