@@ -124,7 +124,7 @@ def _as_runs(clip, task, prompts, contexts, lambdas, epochs, position):
     accuracies = [pd.DataFrame(evaluator.accuracies(*state)).add_prefix("acc_") for state in zip(contexts, texts)]
     steps = pd.concat(accuracies, keys=epochs, names=["step", "run"]).reset_index().sort_values(["run", "step"])
     of_run = {"method": [methods[run] for run in steps["run"]], "lam": [lambdas[run] for run in steps["run"]]}
-    steps = steps.assign(**of_run, epoch=steps["step"], seed=-1, conflict=False, agree=False, batch_hash="")
+    steps = steps.assign(**of_run, epoch=steps["step"], seed=-1, conflict=False, agree=False, batch_hash=np.nan)
     steps = steps.reindex(columns=[*STEP_COLUMNS]).reset_index(drop=True)
     config = {"published": True, "rule": "prograd", "lambdas": lambdas, "init": prompts.init, "position": position,
               "n_ctx": prompts.n_ctx, "class_specific": prompts.class_specific, "teacher": task.template,

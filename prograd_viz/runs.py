@@ -53,7 +53,7 @@ STEP_COLUMNS = {  # Column of `Runs.steps` -> what it holds
     "acc_shifted": "... with backgrounds drawn anew",
     "acc_new": "... on classes never trained on",
     "acc_style": "... in another rendering",
-    "batch_hash": "of the images in the batch: equal across runs",
+    "batch_hash": "checksum of the images in the batch: equal across runs",
     "seconds": "since the start of training",
 }
 _OF_RUN = ("run", "method", "lam", "seed")  # the same at every step
@@ -245,7 +245,7 @@ class Runs:
 
     def _facts(self):
         "What run sets that are joined have in common"
-        batches = self.record(self.keys[0])["batch_hash"]
+        batches = self.record(self.keys[0])["batch_hash"].fillna(0)
         return {"classes": self.classes, "snapshots": list(self.snapshot_steps),
                 "first contexts": self.contexts[:1, 0].tolist(), "batches": list(batches)}
 
@@ -390,7 +390,7 @@ class Recorder:
         accuracies: dict | None = None,  # Split -> accuracy before the step, [R]
         epoch: int | None = None,  # 1, 2, ...
         lr: float | None = None,  # Learning rate
-        batch_hash: str | None = None,  # Eight hexadecimal digits, or any text that names the batch
+        batch_hash: str | None = None,  # Any text that names the batch; its checksum is kept
         state=None,  # Function that returns tensors from which the training can continue, called at checkpoints
         **scalars,  # Any further numbers, [R]; each becomes a column
     ):
@@ -402,7 +402,7 @@ class Recorder:
             raise ValueError(f"{taken[0]} is a column that every run has already; log it under another name")
         tensors = {"g_d": g_d, "g_g": g_g, "g": g, "context": context, "text_features": text_features}
         numbers = {"step": step, "epoch": epoch, "lr": lr, "loss_ce": loss_ce, "loss_kl": loss_kl,
-                   "batch_hash": None if batch_hash is None else _hash_number(batch_hash),
+                   "batch_hash": None if batch_hash is None else zlib.crc32(str(batch_hash).encode()),
                    "seconds": time.time() - self.started}
         whole = r is None or len(self.methods) == 1
         call = self._given(whole, tensors | numbers | scalars), self._given(whole, _columns(accuracies))
@@ -628,11 +628,6 @@ def _stack(items, shape):
     return out
 
 
-def _hash_number(text):
-    "Eight hexadecimal digits as a number; of other text, its checksum"
-    return float(int(text, 16) if re.fullmatch("[0-9a-f]{8}", str(text)) else zlib.crc32(str(text).encode()))
-
-
 def _angles(values, eps_rel):
     "Cosine, conflict, agreement and norms of the gradients, and the cosines within context vectors"
     import torch
@@ -682,10 +677,8 @@ def frame(
     table = pd.DataFrame(record.swapaxes(0, 1).reshape(-1, record.shape[2]), columns=about["columns"])
     table = table.assign(run=np.repeat(range(len(runs)), len(record))).join(runs, on="run")
     table = table.reindex(columns=dict.fromkeys([*STEP_COLUMNS, *table]))
-    whole = [name for name in ("step", "epoch") if np.isfinite(table[name]).all()]
-    hashes = [f"{int(h):08x}" if 0 <= h < 2**32 else "" for h in table["batch_hash"]]
-    table = table.astype(dict.fromkeys(whole, np.int64)).assign(batch_hash=pd.Series(hashes, dtype=str))
-    return table.assign(conflict=table["conflict"] > 0, agree=table["agree"] > 0)
+    whole = [name for name in ("step", "epoch", "batch_hash") if np.isfinite(table[name]).all()]
+    return table.astype(dict.fromkeys(whole, int)).assign(conflict=table["conflict"] > 0, agree=table["agree"] > 0)
 
 # %% ../nbs/05_runs.ipynb #6d0e6513
 def save_runs(
@@ -703,8 +696,7 @@ def save_runs(
     each = [{"method": m, "lam": lam, "seed": int(s)} for m, lam, s in zip(runs.methods, runs.lambdas, seeds)]
     about = {"classes": runs.classes, "runs": each, "columns": [*table], "config": runs.config,
              "zero_shot_accuracy": runs.zero_shot_accuracy}
-    flat = table.assign(batch_hash=table["batch_hash"].map(_hash_number)).to_numpy(float)
-    record = flat.reshape(len(runs), -1, table.shape[1]).swapaxes(0, 1)
+    record = table.to_numpy(float).reshape(len(runs), -1, table.shape[1]).swapaxes(0, 1)
     steps = record[:, 0, table.columns.get_loc("step")].astype(int)
     with Writer(folder.local) as writer:
         writer.begin(plain(about), runs.config.get("steps"), replaces)

@@ -567,8 +567,7 @@ class Writer:
         self.contents = replace(contents, parts=whole, finished=False)
         if not whole: return None
         last = PartFile(folder, whole[-1])
-        names = [name for name in last.part.tensors if name.startswith("state.")]
-        return {name.removeprefix("state."): last.tensor(name) for name in names} or None
+        return {name[6:]: last.tensor(name) for name in last.part.tensors if name.startswith("state.")} or None
 
     def add(
         self,
