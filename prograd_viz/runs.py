@@ -233,8 +233,8 @@ class Runs:
         if twice: raise ValueError(f"these run sets cannot be joined: both hold {twice}; leave it out of one")
         for (what, mine), theirs in zip(self._facts().items(), other._facts().values()):
             if mine == theirs: continue
-            here, there = (f"{len(x)} up to {x[-1:]!r:.60}" for x in (mine, theirs))
-            raise ValueError(f"these run sets cannot be joined: their {what} differ, {here} and {there}; "
+            here, there = (f"{len(x)}, the last {(x or [None])[-1]!r:.40}" for x in (mine, theirs))
+            raise ValueError(f"these run sets cannot be joined: their {what} differ ({here}, and {there}); "
                              "train both with the same task and options")
         arrays = ("contexts", "text_features", "token_cos")
         arrays = {name: side_by_side(getattr(self, name), getattr(other, name)) for name in arrays}
@@ -246,7 +246,7 @@ class Runs:
     def _facts(self):
         "What run sets that are joined have in common"
         batches = self.record(self.keys[0])["batch_hash"].fillna(0)
-        return {"classes": self.classes, "snapshots": list(self.snapshot_steps),
+        return {"classes": self.classes, "snapshots": self.snapshot_steps.tolist(),
                 "first contexts": self.contexts[:1, 0].tolist(), "batches": list(batches)}
 
     def save(
