@@ -127,7 +127,7 @@ MUTANTS = [Mutant(*m) for m in (
     ('masks left uncut', 'cam', 'np.asarray(shown_image(clip, as_image(i)))', 'np.asarray(as_image(i).resize((clip.image_size,) * 2))', MAPS),
     ('contrast with itself', 'cam', '[..., None], -torch.inf)', '[..., None], torch.inf)', MEASURE),
     # records, studies, checks, pretraining
-    ('normal instead of t', 'runs', 'stats.t.ppf(0.5 + confidence / 2, len(v) - 1)', 'stats.norm.ppf(0.5 + confidence / 2)', DRAWS),
+    ('normal instead of t', 'runs', 'stdtrit(len(v) - 1, 0.5 + confidence / 2)', 'stdtrit(1e9, 0.5 + confidence / 2)', DRAWS),
     ('deviation of the population', 'runs', 'ddof=1', 'ddof=0', DRAWS),
     ('difference the wrong way round', 'study', 'mean_interval(prograd[m] - coop[m])', 'mean_interval(coop[m] - prograd[m])', STUDY),
     ('NaN lies everywhere', 'checks', 'if low <= number <= high and math.isfinite(number): return number', 'if not (number < low or number > high): return number', INPUT),
