@@ -305,6 +305,11 @@ class Task:
     @property
     def splits(self) -> dict: return {"train": self.train, **self.tests}
 
+    def fingerprint(self) -> str:
+        "SHA-256 of all images and labels"
+        said = [f"{name} {s.fingerprint()} {s.classes} {s.labels.tolist()}" for name, s in self.splits.items()]
+        return hashlib.sha256("".join(said).encode()).hexdigest()
+
     @property
     def usual_split(self) -> str:
         "What pictures show by default: shifted backgrounds, else the first test set of the same classes, else train"

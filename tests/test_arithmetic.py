@@ -2,6 +2,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -134,6 +135,16 @@ def test_features_that_are_not_finite_are_evaluated_as_nan(clip, task):
     tuned = shares["lam"].notna()
     assert shares.loc[tuned, ["share", "hit"]].isna().all(axis=None) and not shares.loc[tuned, "empty"].any()
     assert shares.loc[~tuned, "share"].isna().equals(shares.loc[~tuned, "empty"]), "others are NaN where their map is empty alone"
+
+
+def test_a_method_without_a_lambda_is_compared_with_zero_shot_clip_too(clip, task):
+    runs = train(clip, task, [0.0, 1.0], epochs=2, lr=0.05, progress=False, views=0)
+    mine = replace(runs, methods=("CoOp", "mine"), lambdas=(0.0, np.nan))
+    for table in (per_class, calibration):
+        known, got = (table(predictions(r)) for r in (runs, mine))
+        renamed = known["method"].replace("ProGrad 1", "mine")
+        pd.testing.assert_frame_equal(got.drop(columns="lam"), known.assign(method=renamed).drop(columns="lam"))
+    assert per_class(predictions(mine)).query("method == 'zero-shot CLIP'")["change"].eq(0).all()
 
 
 def test_a_map_of_nan_has_no_measure():

@@ -32,10 +32,14 @@ def test_a_quick_benchmark_fills_every_table_with_finite_numbers(tmp_path):
     run = subprocess.run([sys.executable, ROOT / "tools" / "bench.py", "--quick", "--threads", "1", "--out", tmp_path], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     bars, ladder, growth, rates = (pd.read_csv(tmp_path / f"cpu_{name}.csv") for name in ("bars", "ladder", "growth", "rates"))
-    assert len(bars) >= 13 and {"peers", "ours", "value", "bar", "reached", "machine", "cores", "threads", "torch"} <= set(bars)
+    assert len(bars) >= 15 and {"peers", "ours", "value", "bar", "reached", "machine", "cores", "threads", "torch"} <= set(bars)
     for numbers in (bars["value"], ladder[["seconds", "ratio"]], growth["seconds"], rates["gflops"]): assert np.isfinite(numbers.to_numpy(float)).all()
     assert set(growth["kind"]) == {"classes", "runs", "images"}
     exact = bars[bars["what"].str.contains("error|displacement|before resizing")]
     assert len(exact) == 4 and exact["reached"].all(), exact[["what", "value"]]  # these hold at any size and speed
+    recorded = bars[bars["what"].str.startswith("a record of 200 steps")]
+    assert recorded["what"].str.extract(r"in (memory|a folder)")[0].tolist() == ["memory", "a folder"]
+    assert (recorded["value"] - (recorded["ours"] / recorded["peers"] - 1)).abs().max() < 1e-4
+    assert pd.read_csv(tmp_path / "cpu_recorder.csv")["what"].tolist() == recorded["what"].tolist()
     assert (tmp_path / "cpu.png").stat().st_size > 10_000
     assert "machine" in run.stdout and "| what | peers, s | ours, s | value |" in run.stdout

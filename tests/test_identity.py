@@ -16,7 +16,7 @@ from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.torchvision_ops import torchvision
 from prograd_viz.data import Split
 from prograd_viz.scenes import layer_names
-from prograd_viz.training import fingerprints
+from prograd_viz.training import Recipe, Training
 
 TEXTS = ["a photo of a dog."]
 
@@ -84,7 +84,8 @@ def test_two_loads_of_one_model_have_one_fingerprint(clip):
 
 
 def test_runs_are_resumed_with_the_model_of_the_same_activation_alone(twins, task):
-    plain, quick = (fingerprints(c, task) for c in twins)
+    trainings = [Training(c, task, [1.0], Recipe(views=0).checked(task)) for c in twins]
+    plain, quick = (training.config(hashes=True)["hashes"] for training in trainings)
     assert plain["model"] == twins[0].fingerprint() and plain["model"] != quick["model"] and plain["data"] == quick["data"]
 
 

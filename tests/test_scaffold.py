@@ -26,6 +26,7 @@ modules = sorted(f for f in lib.rglob('*.py') if '.ipynb_checkpoints' not in f.p
 sys.path.insert(0, str(root/'tools'))
 import arrows
 import matrix
+import mutants
 from pins import closure, requirements
 from readme import directives, links, relink
 
@@ -225,6 +226,10 @@ def test_an_import_that_points_up_a_circle_and_a_private_name_are_found(cell, ex
                'same': ('01_same.ipynb', [('from prograd_viz.low import f', True)]), 'high': ('02_high.ipynb', [])}
     found = arrows.wrong(sources)
     assert len(found) == bool(says) and all(line.startswith(says) for line in found)
+
+def test_every_mutant_has_a_line_to_break():
+    found = {m.name: (lib/f'{m.file}.py').read_text(encoding='utf-8').count(m.old) for m in mutants.MUTANTS}
+    assert len(found) > 70 and not {name: n for name, n in found.items() if n != 1}
 
 def test_every_make_target_explains_itself():
     text = (root/'Makefile').read_text(encoding='utf-8')

@@ -1,17 +1,18 @@
 """What every speed-up is worth and what a step costs as work grows: the published trainers' way and the library's, side by side.
 
     python tools/bench.py            # some ten minutes on two idle cores; writes figures/bench/
-    python tools/bench.py --quick    # the same code on the pocket model, in seconds; its times mean nothing; writes figures/bench/quick/
+    python tools/bench.py --quick    # the same code on the pocket model, in seconds; its times mean nothing
+    python tools/bench.py --only recorder    # what a record costs, in some minutes; writes figures/bench/cpu_recorder.csv
 
 Weights are random, so nothing is downloaded. Ways that are compared run in turns in one process; a time is the median of its turns.
 """
 import argparse
-import inspect
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from dataclasses import dataclass, replace
@@ -29,11 +30,12 @@ from prograd_viz.cam import cam_operator, package_maps, target_layer
 from prograd_viz.clip import ASSETS, load_clip
 from prograd_viz.gradients import project, prompt_gradients
 from prograd_viz.prompts import make_prompts, plain_text_features, text_features
-from prograd_viz.training import train
+from prograd_viz.tasks import few_shot
+from prograd_viz.training import Recipe, Training
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (ROOT / "tools" / "bench_names.txt").read_text(encoding="utf-8").splitlines()
-MEMORY_GB = inspect.signature(train).parameters["memory_gb"].default
+MEMORY_GB = Recipe.memory_gb
 PEERS, OURS, OTHER, INK = "#E69F00", "#009E73", "#CC79A7", "#555555"
 
 
@@ -52,9 +54,10 @@ class Size:
     steps: int = 50
     rounds: int = 3
     maps: tuple = (5, 50, 10)  # lambdas, steps, classes
+    logged: int = 10_000  # steps of a record
 
 
-QUICK = Size("pocket", "pocket", 12, 8, (4, 8, 12), (1, 2, 4), (1, 2), 5, 1, (2, 3, 4))
+QUICK = Size("pocket", "pocket", 12, 8, (4, 8, 12), (1, 2, 4), (1, 2), 5, 1, (2, 3, 4), 200)
 
 
 class Setting:
@@ -335,6 +338,35 @@ def memory(bench, arguments):
     bench.bar(f"growth of the step from {size.text_classes} to {many} classes, same process", found["many"] / found["few"], "x", at_most=15, peers=found["few"], ours=found["many"], note=f"seconds of {size.text_classes} and of {many} classes")
 
 
+def logged_step(training, batch, record=None, step=None):
+    "One step of a training as `train` takes it, with or without its record"
+    grads = prompt_gradients(training.prompts, training.context, batch.images, batch.labels, batch.teacher_logits)
+    direction = training.steer(grads, training.context.detach().clone())
+    if record is not None:
+        record.log(step, epoch=batch.epoch, lr=batch.lr, batch_hash=batch.hash, loss_ce=grads.loss_ce,
+                   loss_kl=grads.loss_kl, g_d=grads.g_d, g_g=grads.g_g, g=direction, context=training.context,
+                   text_features=grads.text, state=training.state)
+    training.descend(direction, batch)
+
+
+def recorder(bench):
+    "What a record of many steps costs: steps without it, with it in memory and with it in a folder, in short turns"
+    clip, task, n = load_clip("pocket", device=bench.device), few_shot("pocket", 8, 1), bench.size.logged
+    recipe = Recipe(views=0, epochs=-(-n // 3)).checked(task)  # three steps an epoch
+    plain, memory, folder = (Training(clip, task, (0.0, 1.0), recipe) for _ in range(3))
+    batches, turns = [next(plain.batches(done)) for done in range(3)], []
+    with tempfile.TemporaryDirectory() as out, memory.recorder() as kept, folder.recorder(Path(out) / "runs") as written:
+        ways = (plain, None), (memory, kept), (folder, written)
+        for first in range(1, n + 1, 10):
+            steps = range(first, min(first + 10, n + 1))
+            one_turn = lambda way: [logged_step(way[0], batches[step % 3], way[1], step) for step in steps]
+            turns.append([seconds(partial(one_turn, way)) for way in ways])
+    alone, *others = (sum(times) for times in zip(*turns))
+    for where, taken in zip(("memory", "a folder"), others):
+        bench.bar(f"a record of {n:,} steps in {where}, share of a step, pocket", taken / alone - 1, "", at_most=0.05,
+                  peers=alone / n, ours=taken / n, note="seconds of a step without and with it; 2 lambdas, 12 classes")
+
+
 # -- the table and the picture ------------------------------------------------
 
 def number(x): return "" if x is None or x != x else f"{x:.3g}" if 1e-3 <= abs(x) < 1e4 else f"{x:.1e}"
@@ -403,6 +435,14 @@ def picture(bench, on):
         return fig
 
 
+def save_rows(bench, out, name):
+    "The rows so far as CSV, with machine and versions; returns the file"
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{bench.device}_{name}.csv"
+    pd.DataFrame(bench.bars).assign(**machine(bench.device)).to_csv(path, index=False, float_format="%.6g")
+    return path
+
+
 def save(bench, out):
     "Tables as CSV and Markdown, the picture as PNG; returns the folder"
     out.mkdir(parents=True, exist_ok=True)
@@ -417,6 +457,7 @@ def save(bench, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small and meaningless, to see that it runs")
+    parser.add_argument("--only", choices=("recorder",), help="this comparison alone")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, help="of torch; all cores by default")
     parser.add_argument("--out", type=Path, help="where to write; figures/bench, with --quick a folder quick in it")
@@ -427,6 +468,10 @@ def main():
     if args.memory_of: return measure_memory(size, args.device, args.memory_of)
     matplotlib.use("Agg")
     started, bench = time.time(), Bench(size, args.device)
+    out = args.out or ROOT / "figures" / "bench" / ("quick" * args.quick)
+    recorder(bench)
+    path = save_rows(bench, out, "recorder")
+    if args.only: return print(f"{time.time() - started:.0f} s; written to {path}")
     matrix_rates(bench)
     setting, took = text_ladder(bench, f"text step, {size.resnet} tower, {size.text_classes} classes, M=16", size.resnet, size.text_classes, 16, 15)
     share_of_peak(bench, setting, took)
@@ -438,7 +483,7 @@ def main():
     side_by_side(bench)
     maps(bench)
     growth(bench)
-    out = save(bench, args.out or ROOT / "figures" / "bench" / ("quick" * args.quick))
+    save(bench, out)
     print(f"\n{table(bench, machine(args.device))}\n{time.time() - started:.0f} s; written to {out}")
 
 
