@@ -89,7 +89,7 @@ def _as_trained(clip, task, n_ctx, init, own, position):
     prompts = frame(position)
     torn = prompts if position == "end" else frame(f"{position}, name torn")
     if torch.equal(torn.tokens, prompts.tokens): return position, prompts
-    warnings.warn(f"with position={position!r}, CoOp's code puts frozen words of the template in the class name's place "
+    warnings.warn(f"with position={position!r}, CoOp's code puts frozen words of the template in a class name's place "
                   "and tears the name; these prompts are read as they were trained", stacklevel=3)
     return f"{position}, name torn", torn
 

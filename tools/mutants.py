@@ -116,7 +116,7 @@ MUTANTS = [Mutant(*m) for m in (
     ('the pool\'s query stands still', 'cam', ', by_head(w_q)) / cells', ') / cells', MAPS),
     ('the class token moves with the patches', 'cam', 'a[:, :, -cells:].sum(-2, keepdim=True)', 'a.sum(-2, keepdim=True)', MAPS),
     ('keys stand still', 'cam', 'weighed[:, :, -cells:].sum(-2)[..., None]', 'weighed.sum(-2)[..., None]', MAPS),
-    ('class token taken for a patch', 'cam', 'x[:, x.shape[1] - side * side:]', 'x[:, :side * side]', MAPS),
+    ('class token taken for a patch', 'cam', 'x[:, -math.prod(shape):]', 'x[:, :math.prod(shape)]', MAPS),
     ('share of the background', 'cam', 'share = (cams * masks)', 'share = (cams * ~masks)', MEASURE),
     ('hit at the minimum', 'cam', 'cams.argmax(1, keepdim=True)', 'cams.argmin(1, keepdim=True)', MEASURE),
     ('preference not divided by area', 'cam', '"preference": share / area', '"preference": share', MEASURE),
