@@ -102,12 +102,12 @@ def square_safe(
 def project(
     g_d: torch.Tensor,  # Gradient of the cross-entropy, [R, ...]
     g_g: torch.Tensor,  # Gradient of the divergence to the teacher, [R, ...]
-    lam: torch.Tensor,  # lambda of each run, [R], or one for all, in [0, 1]
+    lam: torch.Tensor | None,  # lambda of each run, [R], or one for all, in [0, 1]; None: compare alone, g is G_d
     eps_rel: float | None = None,  # Agreement threshold on |G_g| / |G_d|; None: 100 machine epsilons of the gradients
 ) -> Update:
     "ProGrad's rule (eq. 4, with lambda as in the published code)"
-    if not (torch.is_tensor(lam) and lam.is_cuda): lam = check_lambdas(lam, len(g_d))  # to read a GPU's would be to wait for it
-    lam = lam.to(g_d.device, g_d.dtype)
+    if lam is not None and not (torch.is_tensor(lam) and lam.is_cuda):  # to read a GPU's would be to wait for it
+        lam = check_lambdas(lam, len(g_d))
     eps_rel = 100 * torch.finfo(g_d.dtype).eps if eps_rel is None else check_in_range("eps_rel", eps_rel, 0)
     d, g = g_d.flatten(1), g_g.flatten(1)
     (near_d, by_d), (near_g, by_g) = square_safe(d), square_safe(g)
@@ -116,6 +116,8 @@ def project(
     agree = norm_g <= eps_rel * norm_d
     cos = torch.where(agree | (norm_d == 0), torch.nan, dot / (long_d * long_g))
     conflict = cos < 0
+    if lam is None: return Update(g_d, cos, conflict, agree, norm_d, norm_g)
+    lam = lam.to(g_d.device, g_d.dtype)
     unit = near_g / long_g.clamp_min(torch.finfo(g.dtype).tiny)[:, None]
     projected = d - (lam * (d * unit).sum(1))[:, None] * unit
     keep = ~conflict | (lam == 0)

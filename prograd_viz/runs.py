@@ -632,10 +632,12 @@ def _angles(values, eps_rel):
     "Cosine, conflict, agreement and norms of the gradients, and the cosines within context vectors"
     import torch
     from prograd_viz.gradients import project
-    lengths = {f"norm_{k.replace('_', '')}": values[k].flatten(1).norm(dim=1) for k in _GRADIENTS if k in values}
-    if not {"g_d", "g_g"} <= values.keys(): return lengths
+    both = {"g_d", "g_g"} <= values.keys()  # then `project` gives their lengths
+    lengths = {f"norm_{k.replace('_', '')}": values[k].flatten(1).norm(dim=1)
+               for k in (("g",) if both else _GRADIENTS) if k in values}
+    if not both: return lengths
     g_d, g_g = values["g_d"], values["g_g"]
-    found = project(g_d, g_g, 0.0, eps_rel)
+    found = project(g_d, g_g, None, eps_rel)
     angles = {name: getattr(found, name) for name in ("cos", "conflict", "agree", "norm_gd", "norm_gg")}
     if g_d.ndim > 2:
         d, g = (x if x.ndim == 3 else x.transpose(1, 2).flatten(2) for x in (g_d, g_g))
