@@ -256,7 +256,7 @@ def _folder(cache):
     "The folder of the cache, or None; a file in its place is an error"
     said, cache = "cache" if cache else "$PROGRAD_VIZ_CACHE", cache or os.environ.get("PROGRAD_VIZ_CACHE")
     if cache and Path(cache).expanduser().is_file(): raise ValueError(f"{said}={str(cache)!r} is a file; name a folder")
-    return Path(cache).expanduser() if cache else None
+    return Path(cache).expanduser().absolute() if cache else None
 
 # %% ../nbs/00_clip.ipynb #d40d30e6
 def build_pocket() -> torch.nn.Module:

@@ -66,6 +66,8 @@ class Split:
         if self.groups is not None and len(self.groups) != len(self.images):
             raise ValueError(f"{len(self.images)} images but {len(self.groups)} groups; "
                              "give one group per image, or None")
+        object.__setattr__(self, "images", _from_root(self.images))
+        if self.masks is not None: object.__setattr__(self, "masks", _from_root(self.masks))
         if self.groups is not None: object.__setattr__(self, "groups", _named_groups(self.groups))
 
     def __getstate__(self): return {k: v for k, v in vars(self).items() if k != "_features"}
@@ -176,6 +178,14 @@ class Split:
             load = lambda part: torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))
             bar = tqdm(parts, desc="images", unit="batch", delay=5, leave=False, disable=not _BARS.get())
             return torch.cat([clip.encode_image(load(part)) for part in bar])
+
+
+def _from_root(sources):
+    "Paths as they are found from every working directory; whatever is no path, and a list without relative ones, as is"
+    text = lambda x: isinstance(x, str) and "://" not in x
+    relative = lambda x: (text(x) or isinstance(x, Path)) and not os.path.isabs(x)
+    if not any(map(relative, sources)): return sources
+    return [type(x)(os.path.join(os.getcwd(), x)) if relative(x) else x for x in sources]
 
 
 def _named_groups(groups):

@@ -423,6 +423,7 @@ def _as_split(name, folder, items, names, keep, masks):
         raise ValueError(f"{name!r} has no masks of its own; use masks='grabcut', masks='none' or with_masks")
     if masks == "own": _need(name, folder, known.mask_files)
     if masks == "none" or known.mask is None or not all((folder / f).exists() for f in known.mask_files): return split
+    images, folder = split.images, folder.absolute()
     own = [partial(_on_stored, known.mask(folder, image), image) for image in images]
     return replace(split, masks=own, masks_from=known.masks_from)
 

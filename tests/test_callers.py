@@ -1,8 +1,12 @@
 "What the caller did before a call, or is in the middle of, changes no number and ends in no raw error."
 import pickle
+import shutil
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,6 +17,7 @@ from prograd_viz.faithful import map_scores
 from prograd_viz.images import open_image, open_mask
 from prograd_viz.masks import box_mask, with_masks
 from prograd_viz.prompts import make_prompts, teacher_features
+from prograd_viz.tasks import few_shot, toy_pets
 from prograd_viz.training import train
 
 
@@ -136,3 +141,26 @@ def test_boxes_are_whole_pixels_one_for_each_image(bare):
     mixed = with_masks(few, [(0, 0, 5, 5), np.ones((10, 20), bool)], "a box and a drawing")
     assert [mixed.mask(i).sum() for i in (0, 1)] == [25, 200]
     assert with_masks(few, torch.tensor([[0, 0, 5, 5]] * 2)).mask(1).sum() == 25
+
+
+def test_a_change_of_the_working_directory_loses_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy_pets("data", per_class=6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tasks = [few_shot("oxford_pets", 1, root="data"), few_shot(sorted_pets("data/oxford_pets"), 1)]
+        named = few_shot(pd.DataFrame({"path": ["cat_1.jpg", "dog_1.jpg"], "label": ["cat", "dog"]}), 1, root="data/oxford_pets/images")
+    clip = load_clip("pocket", cache="features")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    for task in (*tasks, named): assert task.train.features(clip).isfinite().all()
+    assert tasks[0].train.mask(0).any() and list((tmp_path / "features").iterdir()) and not list((tmp_path / "elsewhere").iterdir())
+
+
+def sorted_pets(folder):
+    "Copies of the toy's images in a folder per class"
+    for image in Path(folder, "images").iterdir():
+        place = Path(folder, "sorted", image.stem.split("_")[0])
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, place)
+    return place.parent
