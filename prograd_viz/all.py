@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COOP_BENCHMARK', 'Clip', 'DATASETS', 'Evaluator', 'Explorer', 'NOUNS', 'Prompts', 'RULES', 'Runs', 'Scene', 'Scenes',
-           'Signals', 'Split', 'Study', 'Summary', 'Sweep', 'TEXTURES', 'Task', 'accuracy_on', 'base_to_new',
-           'box_mask', 'calibration', 'cam_maps', 'cam_operator', 'causal_checks', 'cells_of', 'class_features',
+           'Signals', 'Split', 'Summary', 'Sweep', 'TEXTURES', 'Task', 'accuracy_on', 'base_to_new', 'box_mask',
+           'calibration', 'cam_maps', 'cam_operator', 'causal_checks', 'cells_of', 'class_features',
            'clearest_conflict', 'compare', 'contact_sheet', 'cross_dataset', 'cross_entropy', 'dataset_split',
            'dataset_task', 'domain_generalisation', 'explore', 'export_prompt', 'faithfulness', 'few_shot',
            'few_shot_protocol', 'foreground', 'frame_task', 'grabcut_mask', 'group_accuracy', 'group_table',
@@ -14,10 +14,9 @@ __all__ = ['COOP_BENCHMARK', 'Clip', 'DATASETS', 'Evaluator', 'Explorer', 'NOUNS
            'plain_text_features', 'plot_accuracy', 'plot_angles', 'plot_cosine', 'plot_foreground',
            'plot_gradient_plane', 'plot_lambda', 'plot_maps', 'plot_shots', 'plot_token_cosines', 'plot_words',
            'predict', 'predictions', 'prepare', 'prograd_demo', 'project', 'prompt_gradients', 'random_scenes',
-           'read_context_words', 'readable', 'render', 'repair', 'run_maps', 'run_name', 'save_report', 'save_runs',
-           'show_cosine', 'show_gradient_plane', 'show_maps', 'study', 'summarise', 'sweep', 'target_layer',
-           'teacher_features', 'text_features', 'torchvision_task', 'toy_pets', 'train', 'train_more', 'verify',
-           'with_masks']
+           'read_context_words', 'render', 'repair', 'run_maps', 'run_name', 'save_report', 'save_runs', 'show_cosine',
+           'show_gradient_plane', 'show_maps', 'summarise', 'sweep', 'target_layer', 'teacher_features',
+           'text_features', 'torchvision_task', 'toy_pets', 'train', 'train_more', 'verify', 'with_masks']
 
 # %% ../nbs/12_all.ipynb #e4d6fe4f
 from .cam import cam_maps, cam_operator, foreground, measure, package_maps, run_maps, target_layer
@@ -39,7 +38,6 @@ from .rules import RULES, Signals
 from .runs import Runs, load_runs, mean_interval, run_name, save_runs
 from .scenes import Scenes, prepare
 from .store import repair, verify
-from .study import Study, readable, study
 from .summary import Summary, interval_of, summarise
 from .sweep import Sweep, cells_of, load_sweep, sweep
 from .tasks import few_shot, frame_task, torchvision_task, toy_pets
@@ -47,12 +45,12 @@ from .training import learning_rate, train, train_more
 from .widgets import Explorer, compare, explore, show_cosine, show_gradient_plane, show_maps
 from .words import nearest_tokens, plot_words, read_context_words
 
-_all_ = ["COOP_BENCHMARK", "Clip", "DATASETS", "Evaluator", "Explorer", "NOUNS", "Prompts", "RULES", "Runs", "Scene", "Scenes", "Signals", "Split", "Study", "Summary", "Sweep", "TEXTURES", "Task",
+_all_ = ["COOP_BENCHMARK", "Clip", "DATASETS", "Evaluator", "Explorer", "NOUNS", "Prompts", "RULES", "Runs", "Scene", "Scenes", "Signals", "Split", "Summary", "Sweep", "TEXTURES", "Task",
          "accuracy_on", "base_to_new", "box_mask", "calibration", "cam_maps", "cam_operator", "causal_checks", "cells_of", "class_features", "clearest_conflict", "compare",
          "contact_sheet", "cross_dataset", "cross_entropy", "dataset_split", "dataset_task", "domain_generalisation", "explore", "export_prompt", "faithfulness", "few_shot", "few_shot_protocol",
          "foreground", "frame_task", "grabcut_mask", "group_accuracy", "group_table", "interval_of", "kl_to_teacher", "learning_rate", "load_clip", "load_published", "load_runs", "load_sweep",
          "make_prompts", "mean_interval", "measure", "nearest_tokens", "package_maps", "paper_table", "per_class", "plain_text_features", "plot_accuracy", "plot_angles", "plot_cosine",
          "plot_foreground", "plot_gradient_plane", "plot_lambda", "plot_maps", "plot_shots", "plot_token_cosines", "plot_words", "predict", "predictions", "prepare", "prograd_demo", "project",
-         "prompt_gradients", "random_scenes", "read_context_words", "readable", "render", "repair", "run_maps", "run_name", "save_report", "save_runs", "show_cosine",
-         "show_gradient_plane", "show_maps", "study", "summarise", "sweep", "target_layer", "teacher_features", "text_features", "torchvision_task", "toy_pets", "train", "train_more", "verify",
+         "prompt_gradients", "random_scenes", "read_context_words", "render", "repair", "run_maps", "run_name", "save_report", "save_runs", "show_cosine",
+         "show_gradient_plane", "show_maps", "summarise", "sweep", "target_layer", "teacher_features", "text_features", "torchvision_task", "toy_pets", "train", "train_more", "verify",
          "with_masks"]

@@ -309,6 +309,7 @@ class Sweep:
 
     def runs(
         self,
+        clip: Clip | None = None,  # The model, for run sets with model and task in memory
         **where,  # Column = value, such as seed=3; lam=0.5: those that hold such a run
     ) -> list:  # Of `Runs`
         "The run sets of some jobs, opened lazily"
@@ -317,8 +318,8 @@ class Sweep:
         for column, value in _checked(where).items():
             near = 1e-9 * abs(value) if column == "lam" else None
             cells = cells[[x == value if near is None else abs(x - value) <= near for x in cells[column]]]
-        folders = [self.out / "runs" / job.name for job in jobs_of(cells) if _read(self.out, job)["parts"]]
-        return [load_runs(folder) for folder in folders]
+        jobs = [job for job in jobs_of(cells) if _read(self.out, job)["parts"]]
+        return [load_runs(self.out / "runs" / job.name, clip, clip and _task(_canonical(job.part(_OF_DATA)))) for job in jobs]
 
     def __repr__(self):
         counts = self.table["status"].value_counts()

@@ -21,6 +21,7 @@ from PIL import Image
 import prograd_viz
 from prograd_viz.cam import cam_maps, cam_operator, explained_directions, foreground, measure, package_maps, pick_images, run_maps, shown_masks, target_layer
 from prograd_viz.checks import check_draw, check_in_range, check_known, check_seed, check_whole
+from prograd_viz.cli import on_the_object, spread_steps
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split, Task, check_classes, few_shot_sample
 from prograd_viz.datasets import dataset_split, dataset_task, group_table, published_draw
@@ -39,7 +40,6 @@ from prograd_viz.runs import Recorder
 from prograd_viz.store import Contents, Folder, Part, PartFile, Writer, read_contents, repair, verify
 from prograd_viz.published import export_prompt, load_published, read_context
 from prograd_viz.rules import check_strengths, find_rule, steering
-from prograd_viz.study import Study, study
 from prograd_viz.scenes import Scenes, prepare, scene_parts
 from prograd_viz.summary import interval_of, summarise
 from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
@@ -263,7 +263,6 @@ BAD = {
     "Recipe.checked": [(lambda w: Recipe(batch_size=0).checked(w.bare), "got 0"), (lambda w: Recipe(rule="sun").checked(w.bare), "did you mean 'sum'")],
     "finished_runs": [(lambda w: finished_runs(w.tmp / "stored", Training(w.clip, w.bare, [0, 1], Recipe(lr=3).checked(w.bare))), "lr: 0.002 on disk, 3.0 given"),
                  (lambda w: finished_runs(w.tmp / "headless", None), "run.json in")],
-    "Study.paired": [(lambda w: Study([], pd.DataFrame(), pd.DataFrame({"lam": [0.0], "seed": [1]})).paired(0.5), "0.5")],
     "Runs.snapshot": [(lambda w: w.runs.snapshot(99), "99"), (lambda w: w.runs.text(1, -1), "-1")],
     "target_layer": [(lambda w: target_layer(w.clip, "trunk.layer4"), "'trunk.layer4'")],
     "cam_operator": [(lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), "transformer.resblocks.2"), "class token"), (lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), batch_size=0), "got 0"),
@@ -318,8 +317,8 @@ BAD = {
     "Summary.table": [(lambda w: summarise(results().query("method != 'CoOp'")).table("acc_new", differences=True), "nothing to compare with: summarise found no method that its against= names, only zero-shot, ProGrad 1"),
                       (lambda w: summarise(results()).table("acc_nw"), "'acc_nw'; did you mean 'acc_new'"), (lambda w: summarise(results()).table("acc_new", across="shot"), "'shot'")],
     "plot_lambda": [(lambda w: plot_lambda(pd.DataFrame({"lam": [0, 1], "acc_same": [0, 1]}), ["acc_sane"]), "'acc_sane'")],
-    "study": [(lambda w: study(w.clip, [1], shots=0, progress=False), "got 0"), (lambda w: study(w.clip, [1], lambdas=[2], progress=False), "got 2"),
-              (lambda w: study(w.clip, [1], data={"nose": 1}, progress=False), "nose")],
+    "spread_steps": [(lambda w: spread_steps(w.runs, 0), "n must be at least 1, got 0")],
+    "on_the_object": [(lambda w: on_the_object(w.runs, snapshots=0), "got 0"), (lambda w: on_the_object(w.runs, images=0), "got 0"), (lambda w: on_the_object(replace(w.runs, task=None)), "no model and task")],
     "box_mask": [(lambda w: box_mask(w.image, (0, 0, 200, 9)), "(0, 0, 200, 9)"), (lambda w: box_mask(w.image, (9, 0, 9, 9)), "(9, 0, 9, 9)")],
     "grabcut_mask": [(lambda w: grabcut_mask(w.image[:2, :2]), "an image of 2 x 2"), (lambda w: grabcut_mask(w.image, (0, 0, 112, 112)), "(0, 0, 112, 112)"), (lambda w: grabcut_mask(w.image, (-5, 0, 9, 9)), "(-5, 0, 9, 9)"), (lambda w: grabcut_mask(w.image, steps=0), "got 0"), (lambda w: grabcut_mask(w.tmp / "words.jpg"), "words.jpg")],
     "with_masks": [(lambda w: with_masks(w.task.train, "grabcat"), "'grabcat'"), (lambda w: with_masks(w.task.train, w.task.train.masks), "masks_from"), (lambda w: with_masks(w.task.train, [w.mask], "me"), "1 masks")],
@@ -471,7 +470,7 @@ def test_the_table_of_bad_calls_knows_every_public_function_that_takes_what_a_pe
     inner = {"in_this_thread", "unusual_preprocessing", "is_archive", "openai_state", "Clip.encode_image", "Clip.arithmetic", "Split.fingerprint", "Split.fresh_features", "Scenes.view", "Gallery.views", "Gallery.prompts", "Gallery.refresh", "Gallery.shown", "Gallery.sheet", "Gallery.table", "Gallery.turn_pin", "Dial.observe", "Dial.still", "Dial.where", "Panel.refresh", "Screen.refresh", "plane_panel", "step_panels", "show_cosine", "show_gradient_plane",
              "Work.say", "Work.start", "Work.soon", "Work.stop", "Work.wait", "Explorer.refresh", "Explorer.save", "Strip.at", "strips", "paint_plane", "gradient_arrows", "join_scenes", "layer_names", "Scenes.save", "resized", "paint", "beside", "encode", "build_pocket", "Split.image", "Split.tensor", "augmentation", "plain_text_features", "has_fast_path", "text_features", "cross_entropy", "kl_to_teacher",
              "prompt_gradients", "Evaluator.teacher_logits", "Evaluator.accuracies", "learning_rate", "published_epochs", "epoch_batches", "without_bars", "Runs.text", "Runs.rule", "Runs.name", "Runs.final", "Runs.conflicts", "mean_interval", "CamOperator.maps", "resize_maps",
-             "shown_image", "Study.summary", "prompt_name", "readable", "save_study", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
+             "shown_image", "readable", "save_demo", "report", "colour", "label", "figure", "clearest_conflict", "along", "feature_distance", "feature_gradient", "per_class", "token_texts", "plot_angles", "random_scenes", "contact_sheet", "declare_missing", "base_and_new", "published_lambda", "harmonic_mean",
              "write_whole", "plain", "sha256", "undisturbed", "open_parts", "Contents.wrong", "Part.encode", "Part.span", "Part.wrong", "Contents.seal", "Writer.publish", "named_lambda", "rule_of", "Runs.sorted_keys", "Runs.ends", "Runs.check_contexts", "Runs.check_model", "Recorder.close", "Training.restore", "Recorder.runs", "Training.batches", "Training.descend", "Training.accuracies", "Training.state", "Training.final", "Training.config", "Task.fingerprint", "Lock.owner", "Lock.release", "side_by_side", "Writer.close", "frame",
              "about_masks", "exif_orientation", "upright_mask", "square_safe", "Clip.fingerprint", "Scenes.about_masks", "run_name", "run_colour", "jobs_of", "Job.part", "Sweep.results"}
     elsewhere = {"prograd_demo", "prograd_verify"}  # in test_cli.py and test_survival.py

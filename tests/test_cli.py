@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from prograd_viz import cli, training
-from prograd_viz.cli import prograd_demo, save_study
-from prograd_viz.runs import STEP_COLUMNS, load_runs, mean_interval
-from prograd_viz.study import study
+from prograd_viz.cam import foreground
+from prograd_viz.cli import on_the_object, prograd_demo, save_demo
+from prograd_viz.runs import STEP_COLUMNS, mean_interval
+from prograd_viz.summary import summarise
+from prograd_viz.sweep import load_sweep, sweep
 
 TABLES = {"report.html", "steps.parquet", "foreground.parquet", "summary.csv", "summary.json"}
 FIGURES = {"cosine.png", "angles.png", "accuracy.png", "maps.png", "foreground.png", "lambda.png", "gradient_plane.png"}
@@ -29,25 +31,30 @@ def assert_agree(out):
     rows, steps, shares, record = pd.read_csv(out / "summary.csv"), pd.read_parquet(out / "steps.parquet"), pd.read_parquet(out / "foreground.parquet"), strict_json(out / "summary.json")
     assert list(steps.columns) == list(STEP_COLUMNS)
     trained = rows.dropna(subset="lam")
-    assert len(trained) == len(steps.groupby(["seed", "lam"])) and set(rows["prompt"]) == set(record["summary"])
+    assert len(trained) == len(steps.groupby(["seed", "lam"])) and set(rows["method"]) == set(record["summary"])
     for _, row in trained.iterrows():
         mine = steps[(steps["seed"] == row["seed"]) & (steps["lam"] == row["lam"])]
         for split in SPLITS: assert row[f"acc_{split}"] == pytest.approx(mine[f"acc_{split}"].iloc[-1])
         assert row["conflict"] == pytest.approx(mine["conflict"].mean())
         last = shares[(shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"]) & (shares["step"] == mine["step"].max())]
-        for split in ("same", "shifted"):
-            assert row[f"share_{split}"] == pytest.approx(last.loc[last["split"] == split, "share"].mean()) and 0 < row[f"share_{split}"] < 1
+        assert row["share_shifted"] == pytest.approx(last["share"].mean()) and 0 < row["share_shifted"] < 1 and 0 < row["share_same"] < 1
     for prompt, measures in record["summary"].items():
         for measure, cell in measures.items():
-            mean, half = mean_interval(rows.loc[rows["prompt"] == prompt, measure])
+            mean, half = mean_interval(rows.loc[rows["method"] == prompt, measure])
             for value, expected in ((cell["mean"], mean), (cell["half"], half)): assert (value is None and np.isnan(expected)) or value == pytest.approx(expected)
     return rows, record
 
 
 @pytest.fixture(scope="module")
-def small(clip):
-    "Two seeds of a small study"
-    return study(clip, [3, 4], shots=2, lambdas=[0, 0.5, 1], data={"classes": 5, "test_per_class": 4, "noise": 0.25}, images=8, snapshots=3, epochs=4, progress=False)
+def small(tmp_path_factory):
+    "Two seeds of a small sweep"
+    return swept(tmp_path_factory.mktemp("small"), {"seed": [3, 4], "shots": 2, "lam": [0, 0.5, 1], "classes": 5, "test_per_class": 4, "epochs": 4})
+
+
+def swept(out, grid):
+    "A sweep as the demo makes it"
+    every = {"noise": 0.25, "snapshot_every": 1, "evaluate_every": 1}
+    return sweep(grid | every, out, evaluate={"maps": on_the_object}, workers=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +78,12 @@ def test_the_demo_keeps_its_run_sets_and_goes_on_with_them(demo, monkeypatch, ca
     "What was complete is opened, not trained again; the same folder without --resume is refused"
     cwd, _ = demo
     tables, here = (cwd / "here" / "there" / "summary.csv").read_bytes(), ["--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8", "--noise", "0.25", "--out", str(cwd / "here" / "there")]
-    assert {p.name for p in (cwd / "here" / "there" / "runs").iterdir()} == {"seed-5"} and load_runs(cwd / "here" / "there" / "runs" / "seed-5").lambdas == (0.0, 0.8)
+    assert [(runs.config["seed"], runs.lambdas) for runs in load_sweep(cwd / "here" / "there" / "runs").runs()] == [(5, (0.0, 0.8))]
     monkeypatch.setattr(training.Training, "descend", None)
     prograd_demo([*here, "--resume"])
     assert (cwd / "here" / "there" / "summary.csv").read_bytes() == tables
     with pytest.raises(SystemExit) as e: prograd_demo(here)
-    assert "seed-5' holds a run set; continue it with --resume" in e.value.code and "\n" not in e.value.code
+    assert "runs' holds run sets; continue them with --resume" in e.value.code and "\n" not in e.value.code
 
 
 def test_the_demos_figures_are_pictures(demo):
@@ -87,7 +94,7 @@ def test_the_demos_figures_are_pictures(demo):
 
 def test_the_demos_files_agree_with_each_other(demo):
     rows, record = assert_agree(demo[0] / "here" / "there")
-    assert list(rows["prompt"]) == ["zero-shot", "CoOp", "ProGrad 0.8"] and set(rows["seed"]) == {5}
+    assert list(rows["method"]) == ["zero-shot CLIP", "CoOp", "ProGrad 0.8"] and set(rows["seed"]) == {5}
     assert {k: record["settings"][k] for k in ("seeds", "first_seed", "shots", "lambdas", "noise", "rho", "epochs")} == {
         "seeds": 1, "first_seed": 5, "shots": 1, "lambdas": [0.0, 0.8], "noise": 0.25, "rho": 1.0, "epochs": 3}
     assert record["config"]["epochs"] == 3 and record["config"]["lambdas"] == [0.0, 0.8]
@@ -95,33 +102,33 @@ def test_the_demos_files_agree_with_each_other(demo):
 
 def test_the_demo_prints_the_table_of_its_summary(demo):
     cwd, printed = demo
-    rows = pd.read_csv(cwd / "here" / "there" / "summary.csv").set_index("prompt")
+    rows = pd.read_csv(cwd / "here" / "there" / "summary.csv").set_index("method")
     for prompt, row in rows.iterrows():
         (line,) = [l for l in printed.splitlines() if l.startswith(f"{prompt} ")]
         shown = [float(x) for x in line.removeprefix(prompt).split()]
-        assert shown[:6] == pytest.approx([row[c] for c in ("acc_same", "acc_shifted", "acc_new", "acc_style", "share_same", "share_shifted")], abs=0.00501)
+        assert shown[:6] == pytest.approx([row[c] for c in ("acc_same", "acc_shifted", "acc_new", "acc_style", "share_same", "share_shifted")], abs=0.000501)
 
 
-def test_files_of_several_seeds_agree_and_carry_intervals(small, tmp_path):
-    paths = save_study(small, tmp_path / "new" / "folder", {"why": np.float64("nan")})
+def test_files_of_several_seeds_agree_and_carry_intervals(small, clip, tmp_path):
+    paths = save_demo(small, clip, tmp_path / "new" / "folder", {"why": np.float64("nan")})
     assert {p.name for p in paths} == TABLES | FIGURES == {p.name for p in (tmp_path / "new" / "folder").iterdir()}
     rows, record = assert_agree(tmp_path / "new" / "folder")
     assert len(rows) == 2 * 4 and record["settings"] == {"why": None} and record["summary"]["CoOp"]["acc_same"]["half"] is not None
-    wide = rows.pivot(index="seed", columns="prompt", values="acc_same")
+    wide = rows.pivot(index="seed", columns="method", values="acc_same")
     mean, half = mean_interval(wide["ProGrad 1"] - wide["CoOp"])
-    assert record["prograd_minus_coop"]["acc_same"] == {"mean": pytest.approx(mean), "half": pytest.approx(half), "seeds": 2}
+    assert record["differences"]["ProGrad 1"]["acc_same"] == {"mean": pytest.approx(mean), "half": pytest.approx(half), "seeds": 2}
 
 
-def test_each_seed_of_a_study_is_a_training_of_its_own(small):
-    first, second = small.runs
+def test_each_seed_of_the_demo_is_a_training_of_its_own(small):
+    first, second = small.runs()
     assert first.config["seed"] == 3 and second.config["seed"] == 4 and first.classes != second.classes
     assert not set(first.steps["batch_hash"]) & set(second.steps["batch_hash"])
 
 
 @pytest.mark.parametrize("lambdas", ([1.0], [0.0], [0.8, 0.0]), ids=str)
 def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
-    result = study(clip, [3], shots=1, lambdas=lambdas, data={"classes": 3, "test_per_class": 2, "noise": 0.25}, images=3, snapshots=2, epochs=3, progress=False)
-    save_study(result, tmp_path, {})
+    result = swept(tmp_path / "runs", {"seed": 3, "shots": 1, "lam": lambdas, "classes": 3, "test_per_class": 2, "epochs": 3})
+    save_demo(result, clip, tmp_path, {})
     assert_agree(tmp_path)
 
 
@@ -135,8 +142,8 @@ def test_a_bad_setting_ends_the_demo_with_one_line_that_names_it(arguments, says
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_made_ends_the_demo_with_one_line(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "study", lambda *args, **kwargs: small)
+def test_a_folder_that_cannot_be_made_ends_the_demo_with_one_line_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr("prograd_viz.sweep.train", lambda *_, **__: pytest.fail("trained"))
     (tmp_path / "taken").write_text("")
     with pytest.raises(SystemExit) as e: prograd_demo(["--out", str(tmp_path / "taken")])
     assert e.value.code.startswith("prograd_demo: ") and "taken" in e.value.code and "\n" not in e.value.code
@@ -167,8 +174,18 @@ def test_what_is_undecided_is_called_undecided(small):
 
 def test_the_difference_of_several_seeds_is_prograd_minus_coop():
     "Seed by seed, in this order: positive where ProGrad is better"
-    from prograd_viz.study import ACCURACIES, SHARES, Study
-    values = {0.0: (0.2, 0.4), 1.0: (0.5, 0.8)}
-    rows = pd.DataFrame([{"seed": seed, "lam": lam, **{m: v[seed] for m in (*ACCURACIES, *SHARES)}} for lam, v in values.items() for seed in (0, 1)])
-    paired = Study([], None, rows).paired(1.0)
-    assert np.allclose(paired["mean"], 0.35) and (paired["seeds"] == 2).all()
+    values = {("CoOp", 0.0): (0.2, 0.4), ("ProGrad 1", 1.0): (0.5, 0.8)}
+    rows = [{"seed": seed, "method": m, "lam": lam, "acc_same": v[seed], "share_same": v[seed]} for (m, lam), v in values.items() for seed in (0, 1)]
+    paired = summarise(pd.DataFrame(rows)).differences
+    assert np.allclose(paired["mean"], 0.35) and (paired["seeds"] == 2).all() and set(paired["measure"]) == {"acc_same", "share_same"}
+
+
+def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
+    "By hand: the mean of `foreground` over the images of each split, at the last step"
+    rows = small.results().query("seed == 3").set_index("method")
+    (runs,) = small.runs(clip, seed=3)
+    for split in ("same", "shifted"):
+        table = foreground(runs, split, 60)
+        for method, prompt, lam in (("zero-shot CLIP", "zero-shot", None), ("CoOp", "coop", 0.0), ("ProGrad 1", "prograd", 1.0)):
+            mine = table[(table["prompt"] == prompt) & (True if lam is None else table["lam"] == lam)]
+            assert rows.loc[method, f"share_{split}"] == pytest.approx(mine["share"].mean()), (method, split)

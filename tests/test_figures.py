@@ -45,11 +45,8 @@ def test_pictures_of_a_table_are_drawn_again_to_the_pixel(name, tmp_path):
 
 
 def test_runs_that_say_something_else_than_the_table_are_noticed():
-    class Runs:
-        def __init__(self, table): self.table = table
-        def final(self): return self.table.set_index("lam")
     table = figures.rows()
-    same = [Runs(t) for _, t in table.dropna(subset="lam").groupby("seed")]
+    same = table.sample(frac=1, random_state=1)
     assert figures.apart(same, table) < 1e-12
     other = table.assign(acc_new=table["acc_new"] + 0.05 * table["lam"].fillna(0))
     assert abs(figures.apart(same, other) - 0.05) < 1e-9

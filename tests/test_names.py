@@ -16,7 +16,6 @@ from prograd_viz.evaluate import accuracy_on
 from prograd_viz.report import report_data, save_report
 from prograd_viz.runs import load_runs, run_name
 from prograd_viz.scenes import Scenes, prepare
-from prograd_viz.study import prompt_name
 from prograd_viz.training import train
 from prograd_viz.widgets import explore
 from prograd_viz.words import plot_words
@@ -62,7 +61,7 @@ def test_the_tables_call_a_run_by_its_own_name(case):
     table = foreground(runs, "same", images=2, random_directions=1)
     assert table.dropna(subset="lam").groupby(["prompt", "lam"]).ngroups == 2 and set(table["prompt"]) == {"zero-shot", "random", rule}
     assert accuracy_on(runs, runs.task.tests["same"])["method"].tolist() == ["zero-shot CLIP", *names]
-    assert [prompt_name(lam, rule) for lam in runs.lambdas] == names and f"2 strengths of {rule}" in repr(runs)
+    assert [run_name(rule, lam) for lam in runs.lambdas] == names and f"2 strengths of {rule}" in repr(runs)
 
 
 def test_the_explorer_calls_a_run_by_its_own_name_and_words(case):

@@ -20,7 +20,6 @@ from prograd_viz.clip import load_clip
 from prograd_viz.tasks import pocket_task
 from prograd_viz.pocket import NOUNS, TEXTURES
 from prograd_viz.pretrain import _CARD, vocabulary
-from prograd_viz.study import Study
 from prograd_viz.training import train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -214,7 +213,7 @@ def test_the_table_of_results_follows_from_its_csv():
     table = rows("headline/headline")
     seeds = sorted(table["seed"].unique())
     assert (seeds[0], seeds[-1], len(seeds)) == (headline.SEEDS[0], headline.SEEDS[-1], len(headline.SEEDS))
-    assert headline.headline_md(Study([None] * len(seeds), None, table)) == (FIGURES / "headline/headline.md").read_text(encoding="utf-8")
+    assert headline.headline_md(table) == (FIGURES / "headline/headline.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_neighbours_follows_from_its_csv():

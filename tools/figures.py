@@ -11,57 +11,32 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-import torch
-from headline import LAMBDAS, OUT, SEEDS
-from prograd_viz.cam import foreground
+from headline import KEPT, OUT, SHARES, main_sweep, shares
 from prograd_viz.clip import load_clip
-from prograd_viz.tasks import few_shot
 from prograd_viz.plots import clearest_conflict, plot_accuracy, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
-from prograd_viz.study import SHARES
-from prograd_viz.training import train
 
 root = Path(__file__).resolve().parent.parent
-KEPT = root/'.figures'
-
-
-# -- what pictures are drawn from -----------------------------------------------------
-
-@cache
-def model(): return load_clip('pocket')
-
-
-@cache
-def kept(
-    seed:int, # One of SEEDS
-): # Its run set, trained now if it is not kept
-    "The headline's training of one seed"
-    torch.set_num_threads(1)  # as tools/headline.py does: the same bits
-    return train(model(), few_shot('pocket', 8, seed), LAMBDAS, seed=seed, snapshot_every=60, out=KEPT/f'seed-{seed}', resume=True)
-
-
-def ten():
-    "All seeds, after a look whether they say what the table says"
-    many = [kept(seed) for seed in SEEDS]
-    if (gap := apart(many, rows())) > 0.02: raise SystemExit(f'the runs in {KEPT.name}/ and headline.csv are {gap:.3f} apart in an accuracy: run tools/headline.py, or remove {KEPT.name}/')
-    return many
-
-
-def apart(
-    many:list, # Run sets
-    table:pd.DataFrame, # The headline's rows
-)->float:
-    "The largest difference of a mean accuracy between runs and table"
-    columns = ['acc_same', 'acc_shifted', 'acc_new']
-    ours = pd.concat([runs.final() for runs in many]).groupby('lam')[columns].mean()
-    return float((ours - table.dropna(subset='lam').groupby('lam')[columns].mean()).abs().max().max())
 
 
 def rows(): return pd.read_csv(OUT/'headline.csv')
 
 
-def shares():
-    "Foreground over the steps on shifted backgrounds, all seeds"
-    return pd.concat([foreground(runs, 'shifted', 60, list(runs.snapshot_steps[::5])).assign(seed=seed) for seed, runs in zip(SEEDS, ten())], ignore_index=True)
+@cache
+def ten():
+    "The run sets of all seeds, after a look whether they say what the table says"
+    result, ours = main_sweep()
+    if (gap := apart(ours, rows())) > 0.02: raise SystemExit(f'the runs in {KEPT.name}/ and headline.csv are {gap:.3f} apart in an accuracy: run tools/headline.py, or remove {KEPT.name}/')
+    return result.runs(load_clip('pocket'))
+
+
+def apart(
+    ours:pd.DataFrame, # Rows of the sweep
+    table:pd.DataFrame, # The headline's rows
+)->float:
+    "The largest difference of a mean accuracy between runs and table"
+    columns = ['acc_same', 'acc_shifted', 'acc_new']
+    means = [t.dropna(subset='lam').groupby('lam')[columns].mean() for t in (ours, table)]
+    return float((means[0] - means[1]).abs().max().max())
 
 
 # -- the pictures ------------------------------------------------------------------------
@@ -69,11 +44,11 @@ def shares():
 PICTURES = {
     'headline/lambda.png': lambda: plot_lambda(rows().dropna(subset='lam')),
     'headline/lambda_share.png': lambda: plot_lambda(rows().dropna(subset='lam'), list(SHARES), 'share of the map on the object'),
-    'headline/maps.png': lambda: plot_maps(kept(SEEDS[0]), images=3),
-    'headline/cosine.png': lambda: plot_cosine(kept(SEEDS[0]), [0.0, 1.0]),
-    'headline/gradient_plane.png': lambda: plot_gradient_plane(kept(SEEDS[0]), 1.0, clearest_conflict(kept(SEEDS[0]), 1.0)),
+    'headline/maps.png': lambda: plot_maps(ten()[0], images=3),
+    'headline/cosine.png': lambda: plot_cosine(ten()[0], [0.0, 1.0]),
+    'headline/gradient_plane.png': lambda: plot_gradient_plane(ten()[0], 1.0, clearest_conflict(ten()[0], 1.0)),
     'headline/accuracy.png': lambda: plot_accuracy(ten()),
-    'headline/foreground.png': lambda: plot_foreground(shares()),
+    'headline/foreground.png': lambda: plot_foreground(shares(ten())),
 }
 
 

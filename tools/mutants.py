@@ -39,7 +39,7 @@ TRAIN   = ('tests/test_training.py', '-k', 'snapshots or first_step or published
 SAME    = ('tests/test_training.py', '-k', 'seed_decides or starts_from or first_step')
 WORLD   = ('tests/test_pocket.py', '-k', 'captions or strength or rho or new_classes or asked_for or pure_function or tight or noise')
 RESUME  = ('tests/test_pocket.py', '-k', 'interrupted')
-STUDY   = ('tests/test_cli.py', '-k', 'several_seeds')
+DEMO    = ('tests/test_cli.py', '-k', 'several_seeds')
 INPUT   = ('tests/test_bad_input.py', '-k', 'check_lambdas or check_in_range or sensible or all_zero')
 
 MUTANTS = [Mutant(*m) for m in (
@@ -127,7 +127,7 @@ MUTANTS = [Mutant(*m) for m in (
     # records, studies, checks, pretraining
     ('normal instead of t', 'runs', 'stdtrit(len(v) - 1, 0.5 + confidence / 2)', 'stdtrit(1e9, 0.5 + confidence / 2)', DRAWS),
     ('deviation of the population', 'runs', 'ddof=1', 'ddof=0', DRAWS),
-    ('difference the wrong way round', 'study', 'mean_interval(prograd[m] - coop[m])', 'mean_interval(coop[m] - prograd[m])', STUDY),
+    ('difference the wrong way round', 'summary', 'both[m].astype(float) - both[f"{m}_base"].astype(float)', 'both[f"{m}_base"].astype(float) - both[m].astype(float)', DEMO),
     ('NaN lies everywhere', 'checks', 'if math.isfinite(number) and low <= value <= high: return number', 'if not (number < low or number > high): return number', INPUT),
     ('moments forgotten on resuming', 'pretrain', 'optimiser.state[p] = {', 'optimiser.state[torch.zeros(1)] = {', RESUME),
 )]
