@@ -37,8 +37,8 @@ TESTS = ['environments', 'architectures', 'arithmetic', 'bad_input', 'cam_layers
 # True of the pinned open_clip alone: newer and older ones know other architectures.
 NOT_HERE = ['tests/test_models.py::test_the_table_names_every_architecture_and_the_page_shows_it']
 SHOWN = ['torch', 'torchvision', 'open_clip_torch', 'grad-cam', 'numpy', 'pandas', 'matplotlib', 'ipywidgets']
-# What the tests need: pytest, hypothesis, a kernel whose cell is interrupted, and what the fixtures read. captum, another
-# Grad-CAM, comes without the numpy that it names.
+# What the tests need: pytest, hypothesis, a kernel whose cell is interrupted, and what the fixtures read. Another
+# Grad-CAM, captum, comes without the numpy that it names.
 TOOLS = ['pytest', 'pytest-xdist', 'hypothesis', 'psutil', 'ipykernel', 'pyyaml', 'packaging']
 
 
