@@ -454,13 +454,17 @@ def pick_images(
     "Images of a split: an even spread, or the given ones"
     if runs.task is None or runs.clip is None: raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, task)")
     sets = {"train": runs.task.train, **runs.task.tests}
-    test = sets[check_known("split", runs.task.usual_split if split is None else split, sets)]
+    split = runs.task.usual_split if split is None else split
+    test = sets[check_known("split", split, sets)]
     if test.classes != runs.classes: raise ValueError(f"the split {split!r} has classes of its own; maps of {runs.classes[:2]}... need a split with these classes")
     if not isinstance(images, Number):
         images = [check_whole("image", i, 0, len(test) - 1) for i in images]
+        if not images: raise ValueError("no images given; name at least one by its position, or give a number of images")
         if masked and test.masks is not None: [test.mask(i) for i in images if i not in test.masked]  # says which has none
         return test, images
     among = np.array(test.masked if masked and test.masks is not None else range(len(test)))
+    if not len(among):
+        raise ValueError(f"the split {split!r} has no images{' with a mask' if len(test) else ''}; name another")
     spread = np.linspace(0, len(among) - 1, min(check_whole("images", images), len(among)))
     return test, among[spread.round().astype(int)].tolist()
 

@@ -173,6 +173,7 @@ class Split:
     @torch.inference_mode(False)  # features of that mode could not be trained on
     def _encoded(self, clip, transform, rows, threads=min(8, os.cpu_count() or 1)):
         "Features of transformed images; only a batch of them is ever in memory, and files are read side by side"
+        if not len(rows): raise ValueError("there are no images to encode; give at least one")
         parts = [rows[i:i + 128] for i in range(0, len(rows), 128)]
         with ThreadPoolExecutor(threads) as pool:
             load = lambda part: torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))

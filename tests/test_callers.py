@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from prograd_viz.cam import cam_maps, cam_operator, foreground
+from prograd_viz.cam import cam_maps, cam_operator, foreground, run_maps
 from prograd_viz.clip import load_clip
 from prograd_viz.data import Split, Task
 from prograd_viz.faithful import map_scores
 from prograd_viz.images import open_image, open_mask
 from prograd_viz.masks import box_mask, with_masks
+from prograd_viz.plots import plot_maps
 from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.tasks import few_shot, toy_pets
 from prograd_viz.training import train
@@ -164,3 +165,15 @@ def sorted_pets(folder):
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(image, place)
     return place.parent
+
+
+def test_a_split_without_images_or_masks_is_named(clip, bare):
+    empty, blind = Split([], [], bare.classes), replace(bare.train, masks=[None] * len(bare.train), masks_from="nobody")
+    task = Task("gaps", bare.train, {"new": empty, "blind": blind})
+    runs = train(clip, task, epochs=1, views=0, progress=False)
+    for call in (lambda: foreground(runs, "new"), lambda: run_maps(runs, "new"), lambda: plot_maps(runs, split="new")):
+        with pytest.raises(ValueError, match="the split 'new' has no images; name another"): call()
+    with pytest.raises(ValueError, match="the split 'blind' has no images with a mask"): foreground(runs, "blind")
+    with pytest.raises(ValueError, match="no images given"): foreground(runs, "train", images=[])
+    for call in (lambda: empty.features(clip), lambda: empty.view_features(clip, 2, 1)):
+        with pytest.raises(ValueError, match="there are no images to encode"): call()
