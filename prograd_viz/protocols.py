@@ -7,25 +7,26 @@ __all__ = ['SHOTS', 'SEEDS', 'published_lambda', 'few_shot_protocol', 'harmonic_
            'domain_generalisation', 'paper_table']
 
 # %% ../nbs/10_protocols.ipynb #be64cde5
+import itertools
+import tempfile
 import warnings
+import zlib
+from functools import partial
 from numbers import Number
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .checks import check_draw, check_known
 from .clip import Clip
-from .data import Split, Task
-from .tasks import few_shot
+from .data import Split
 from .datasets import COOP_BENCHMARK, DATASETS, IMAGENET_VARIANTS, dataset_split
 from .evaluate import FRAMES, accuracy_on
-from .training import train
+from .sweep import Sweep, cells_of, sweep
 
 # %% ../nbs/10_protocols.ipynb #48b38458
 SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3)  # As published
-_NEVER = 10**9  # steps between evaluations: only the last step matters here
 
 
 def published_lambda(
@@ -36,48 +37,33 @@ def published_lambda(
     return 0.8 if shots >= 8 and name in ("oxford_flowers", "flowers102", "dtd", "eurosat") else 1.0
 
 
-def _run(clip, jobs, make_task, tests_of, lambdas, progress, training, frame="source"):
-    "Train each (name, shots, seed) and test it; a row per job, test set and method"
-    rows, known = [], {}
-    callbacks = training.pop("callbacks", [])
-    with tqdm(jobs, desc="trainings", unit="run", disable=not progress) as bar:
-        for name, shots, seed in bar:
-            say = lambda step, record: bar.set_postfix_str(f"{name}, {shots} shots, seed {seed}, step {step}", refresh=step % 20 == 0)
-            task, lams = make_task(name, shots, seed), (0.0, published_lambda(name, shots)) if lambdas is None else lambdas
-            tests = {k: (_met(known, split), template) for k, (split, template) in tests_of(name, task).items()}
-            options = {"n_ctx": 16, "evaluate_every": _NEVER, "snapshot_every": _NEVER} | ({"epochs": 50} if name == "imagenet" else {}) | training
-            runs = train(clip, Task(task.name, task.train, {}, task.template, task.settings), lams, seed=seed, progress=False, callbacks=[say, *callbacks], **options)
-            if runs.interrupted:
-                warnings.warn(f"interrupted: returning the {len(rows)} tests done so far, without {name}, {shots} shots, seed {seed}", stacklevel=3)
-                break
-            for test, (split, template) in tests.items(): rows.append(accuracy_on(runs, split, template, frame).assign(dataset=name, shots=shots, seed=seed, test=test))
-    if not rows: return pd.DataFrame(columns=["dataset", "shots", "seed", "test", "method", "lam", "accuracy"])
-    table = pd.concat(rows, ignore_index=True)
-    if lambdas is None: table["method"] = table["method"].where(~table["method"].str.startswith("ProGrad"), "ProGrad")
-    return table[["dataset", "shots", "seed", "test", "method", "lam", "accuracy"]]
+_KEYS = ["dataset", "shots", "seed", "method", "lam"]
 
 
-def _met(known, split):
-    "The same test set met before, with its image features"
-    if not all(isinstance(image, Path) for image in split.images): return split
-    return known.setdefault((split.classes, *split.images), split)
-
-
-def _jobs(names, shots, seeds):
-    "Every (name, shots, seed), a data set at a time"
+def _cells(names, shots, seeds, lambdas, options):
+    "A row per data set, shots, seed and lambda; without lambdas the published ones"
     listed = lambda x: [x] if isinstance(x, (str, Path, Number)) else list(x)
     for name in listed(names):
-        if name not in DATASETS and name != "pocket" and not Path(name).is_dir(): check_known("data set or folder of images", name, ["pocket", *DATASETS])
-    draws = [check_draw(k, seed) for k in listed(shots) for seed in listed(seeds)]
-    jobs = [(name, k, seed) for name in listed(names) for k, seed in draws]
-    if not jobs: raise ValueError(f"nothing to do: names {names!r}, shots {shots!r}, seeds {seeds!r}")
-    return jobs
+        if not Path(name).is_dir(): check_known("data set or folder of images", name, ["pocket", *DATASETS])
+    draws, cells = [check_draw(k, seed) for k in listed(shots) for seed in listed(seeds)], []
+    for name, (k, seed) in itertools.product(listed(names), draws):
+        usual = {"n_ctx": 16} | ({"epochs": 50} if name == "imagenet" else {})
+        for lam in (0, published_lambda(name, k)) if lambdas is None else lambdas:
+            cells.append(usual | options | {"data": name, "shots": k, "seed": seed, "lam": lam})
+    if not cells: raise ValueError(f"nothing to do: names {names!r}, shots {shots!r}, seeds {seeds!r}, lambdas {lambdas!r}")
+    return cells
 
 
-def _test_named(task, test):
-    "A test set of a task"
-    if test not in task.tests: raise ValueError(f"{task.name!r} has no test set {test!r}, only {list(task.tests) or 'none'}")
-    return {test: (task.tests[test], None)}
+def _swept(clip, cells, lambdas, tests, out, workers, progress, evaluate=None, version=1):
+    "A row per data set, shots, seed and method, with the accuracies asked for: column -> its name in the results"
+    cells = cells_of(pd.DataFrame(cells, dtype=object).assign(model=clip.name, pretrained=clip.pretrained))
+    with tempfile.TemporaryDirectory() as folder:
+        run = sweep(cells, out or folder, workers=workers, evaluate=evaluate, version=version, clip=clip, progress=progress)
+        table = Sweep(run.out, cells).results().rename(columns={"data": "dataset"})
+    absent = [c.removeprefix("acc_") for c in tests.values() if c not in table and len(table)]
+    if absent: raise ValueError(f"no test set {absent[0]!r} in {', '.join(map(repr, table['dataset'].unique()))}")
+    if lambdas is None: table["method"] = table["method"].str.replace("^ProGrad .*", "ProGrad", regex=True)
+    return table.reindex(columns=[*_KEYS, *tests.values()]).rename(columns={c: name for name, c in tests.items()})
 
 # %% ../nbs/10_protocols.ipynb #3b216c97
 def few_shot_protocol(
@@ -87,12 +73,14 @@ def few_shot_protocol(
     seeds: int | list = SEEDS,  # Of draw, batches and views
     lambdas: list | None = None,  # One run each; None: CoOp, and ProGrad with the published lambda
     data: dict | None = None,  # Options of `few_shot`, such as root
+    out: str | Path | None = None,  # Folder of the sweep, which is resumed; None: one that is thrown away
+    workers: int | None = 1,  # Processes, see `sweep`; the model is sent to them
     progress: bool = True,  # Show a progress bar
     **training,  # Options of `train`; n_ctx=16 and 50 epochs on ImageNet by default, as published
 ) -> pd.DataFrame:  # A row per data set, shots, seed and method: accuracy
     "Accuracy by number of shots (CoOp, figure 3; ProGrad, figure 4)"
-    table = _run(clip, _jobs(names, shots, seeds), lambda name, k, seed: few_shot(name, k, seed, **(data or {})), lambda name, task: _test_named(task, "same"), lambdas, progress, training)
-    return table.drop(columns="test")
+    cells = _cells(names, shots, seeds, lambdas, (data or {}) | training)
+    return _swept(clip, cells, lambdas, {"accuracy": "acc_same"}, out, workers, progress)
 
 # %% ../nbs/10_protocols.ipynb #35b496d9
 def harmonic_mean(
@@ -100,8 +88,7 @@ def harmonic_mean(
     new: float,  # Accuracy on new classes
 ) -> float:
     "2 base new / (base + new); 0 where both are 0"
-    base, new = np.asarray(base, float), np.asarray(new, float)
-    return np.divide(2 * base * new, base + new, out=np.where(base + new == 0, 0.0, np.nan), where=base + new > 0)[()]
+    return 2 * base * new / np.maximum(base + new, np.finfo(float).tiny)
 
 
 def base_to_new(
@@ -111,16 +98,16 @@ def base_to_new(
     seeds: int | list = SEEDS,  # Of draw, batches and views
     lambdas: list | None = None,  # One run each; None: CoOp, and ProGrad with the published lambda
     data: dict | None = None,  # Options of `few_shot`, such as root
+    out: str | Path | None = None,  # Folder of the sweep, which is resumed; None: one that is thrown away
+    workers: int | None = 1,  # Processes, see `sweep`; the model is sent to them
     progress: bool = True,  # Show a progress bar
     **training,  # Options of `train`
 ) -> pd.DataFrame:  # A row per data set, shots, seed and method: base, new, H
     "Learn the base classes, test on base and new ones (CoCoOp, table 1; ProGrad, table 2)"
-    make = lambda name, k, seed: few_shot(name, k, seed, **({"subset": "base"} if name in DATASETS else {}), **(data or {}))
-    table = _run(clip, _jobs(names, shots, seeds), make, lambda name, task: _test_named(task, "same") | _test_named(task, "new"), lambdas, progress, training)
-    keys = ["dataset", "shots", "seed", "method", "lam"]
-    wide = table.pivot_table(index=keys, columns="test", values="accuracy", sort=False, dropna=False, observed=True).dropna(how="all").reset_index().rename(columns={"same": "base"})
-    wide.columns.name = None
-    return wide[[*keys, "base", "new"]].assign(H=harmonic_mean(wide["base"], wide["new"]))
+    cells = _cells(names, shots, seeds, lambdas, (data or {}) | training)
+    cells = [cell | ({"subset": "base"} if cell["data"] in DATASETS else {}) for cell in cells]
+    table = _swept(clip, cells, lambdas, {"base": "acc_same", "new": "acc_new"}, out, workers, progress)
+    return table.assign(H=harmonic_mean(table["base"], table["new"]))
 
 # %% ../nbs/10_protocols.ipynb #a151c34a
 def cross_dataset(
@@ -131,6 +118,8 @@ def cross_dataset(
     seeds: int | list = SEEDS,  # Of draw, batches and views
     lambdas: list | None = None,  # One run each; None: CoOp, and ProGrad with the published lambda
     data: dict | None = None,  # Options of `few_shot`, such as root
+    out: str | Path | None = None,  # Folder of the sweep, which is resumed; None: one that is thrown away
+    workers: int | None = 1,  # Processes, see `sweep`; the model is sent to them
     progress: bool = True,  # Show a progress bar
     frame: str = "target",  # One of `FRAMES`: whose template gives the frozen words around the context; the target's as published
     **training,  # Options of `train`
@@ -140,17 +129,28 @@ def cross_dataset(
     if not isinstance(targets, dict): targets = {check_known("target data set", t, DATASETS): t for t in targets}
     sets = {k: (t, None) if isinstance(t, Split) else (dataset_split(t, **options), DATASETS[t].template) for k, t in targets.items()}
     _check_frames(check_known("frame", frame, FRAMES), {k: template for k, (_, template) in sets.items() if template}, training)
-    tests = lambda name, task: {name: (*_test_named(task, "same")["same"],)} | sets
-    table = _run(clip, _jobs(source, shots, seeds), lambda name, k, seed: few_shot(name, k, seed, **(data or {})), tests, lambdas, progress, training, frame)
-    return table.rename(columns={"dataset": "source", "test": "target"})
+    evaluate = {f"{k}, {frame}": partial(_on_target, f"{k}, {frame}", split, template, frame) for k, (split, template) in sets.items()}
+    version = zlib.crc32("".join(split.fingerprint() for split, _ in sets.values()).encode()) if out else 1
+    cells, tests = _cells(source, shots, seeds, lambdas, (data or {}) | training), {k: f"{k}, {frame}" for k in sets}
+    table = _swept(clip, cells, lambdas, {source: "acc_same"} | tests, out, workers, progress, evaluate, version)
+    long = table.melt(_KEYS, var_name="target", value_name="accuracy").rename(columns={"dataset": "source"})
+    return long[["source", "shots", "seed", "target", "method", "lam", "accuracy"]]
+
+
+def _on_target(column, split, template, frame, runs):
+    "What `evaluate=` takes: accuracy on another data set"
+    return accuracy_on(runs, split, template, frame)[["lam", "accuracy"]].rename(columns={"accuracy": column})
 
 
 def _check_frames(frame, templates, training):
     "Raise before anything is trained where a target's template has more words than the context has vectors"
     n_ctx = training.get("n_ctx", 16)
-    for name, template in templates.items() if frame == "target" and n_ctx and training.get("init", "template") == "template" else ():
+    if frame != "target" or not n_ctx or training.get("init", "template") != "template": return
+    for name, template in templates.items():
         words = len(template.split("{}")[0].split())
-        if words > n_ctx: raise ValueError(f"n_ctx={n_ctx} does not fit the template of {name!r}, whose {words} words stand before the class name; use n_ctx={words} or more, or frame='source'")
+        if words > n_ctx:
+            raise ValueError(f"n_ctx={n_ctx} does not fit the template of {name!r}, whose {words} words stand before the class name; "
+                             f"use n_ctx={words} or more, or frame='source'")
 
 
 def domain_generalisation(
@@ -159,11 +159,10 @@ def domain_generalisation(
     seeds: int | list = SEEDS,  # Of draw, batches and views
     lambdas: list | None = None,  # One run each; None: CoOp, and ProGrad with the published lambda
     data: dict | None = None,  # Options of `few_shot`, such as root
-    progress: bool = True,  # Show a progress bar
-    **training,  # Options of `train`
+    **options,  # Options of `cross_dataset` and `train`
 ) -> pd.DataFrame:  # As `cross_dataset`
     "Learn on ImageNet, test on V2, Sketch, A and R (CoOp, table 1; ProGrad, table 3)"
-    return cross_dataset(clip, "imagenet", IMAGENET_VARIANTS, shots, seeds, lambdas, data, progress, **training)
+    return cross_dataset(clip, "imagenet", IMAGENET_VARIANTS, shots, seeds, lambdas, data, **options)
 
 # %% ../nbs/10_protocols.ipynb #f55a2bfa
 def paper_table(
@@ -180,7 +179,7 @@ def paper_table(
 
 
 def _average(wide):
-    "Mean over columns, each a data set; where one is missing the mean would be over others than in the other rows: NaN, and a warning"
+    "Mean over columns, each a data set; where one is missing it would be over others than in the other rows: NaN, and a warning"
     for row, missing in wide.isna().iterrows():
         if missing.any():
             name = " ".join(map(str, row if isinstance(row, tuple) else (row,)))

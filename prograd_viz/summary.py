@@ -28,11 +28,9 @@ def interval_of(
     "Mean and interval over seeds"
     check_known("interval", interval, INTERVALS)
     mean, half = mean_interval(values, confidence)
-    if interval == "t" or np.isnan(half): return mean, mean - half, mean + half
-    v = np.asarray(values, float)
-    v = v[~np.isnan(v)]
-    if np.ptp(v) == 0: return mean, mean, mean
-    found = stats.bootstrap((v,), np.mean, confidence_level=confidence, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    if interval == "t" or not half > 0: return mean, mean - half, mean + half
+    v, options = np.asarray(values, float), {"confidence_level": confidence, "method": "percentile"}
+    found = stats.bootstrap((v[~np.isnan(v)],), np.mean, rng=np.random.default_rng(0), **options).confidence_interval
     return mean, found.low, found.high
 
 # %% ../nbs/10_summary.ipynb #87332c79
@@ -56,20 +54,23 @@ class Summary:
     ) -> pd.DataFrame:  # Text: mean ± half the width of the interval
         "One measure in the shape of the papers' tables: a row per method, a column per setting"
         source = self.differences if differences else self.means
-        if source.empty: raise ValueError(f"nothing to compare with: summarise found no method that its against= names, only {', '.join(self.means['method'].unique())}")
+        if source.empty:
+            raise ValueError("nothing to compare with: summarise found no method that its against= names, "
+                             f"only {', '.join(self.means['method'].unique())}")
         check_known("measure", measure, dict.fromkeys(source["measure"]))
-        if across is None: across = self.by[-1] if self.by else None
-        else: check_known("column", across, self.by)
         rows = source[source["measure"] == measure]
-        cells = rows.assign(cell=[_cell(*r, 100 if percent else 1, differences) for r in zip(rows["mean"], rows["low"], rows["high"])])
+        texts = [_cell(*r, 100 if percent else 1, differences) for r in zip(rows["mean"], rows["low"], rows["high"])]
+        if not self.by: return pd.DataFrame({measure: texts}, rows["method"])
+        across = self.by[-1] if across is None else check_known("column", across, self.by)
+        keys = rows[list(self.by)].astype(object).where(rows[list(self.by)].notna(), "usual")  # a pivot drops missing keys
         index = [*(c for c in self.by if c != across), "method"]
-        if across is None: return cells.set_index("method")[["cell"]].rename(columns={"cell": measure})
-        filled = cells.assign(**{c: cells[c].astype(object).where(cells[c].notna(), "usual") for c in self.by})  # pivot drops rows with a missing key
-        wide = filled.pivot_table(index=index, columns=across, values="cell", aggfunc="first", sort=False)
-        return wide[sorted(wide)] if not any(isinstance(c, str) for c in wide) else wide
+        wide = rows.assign(**keys, cell=texts).pivot_table("cell", index, across, aggfunc="first", sort=False)
+        return wide if any(isinstance(c, str) for c in wide) else wide[sorted(wide)]
 
     def __repr__(self):
-        return f"Summary({self.means['measure'].nunique()} measures, {self.means['method'].nunique()} methods, {len(self.means[list(self.by)].drop_duplicates()) if self.by else 1} settings by {', '.join(self.by) or 'nothing'}; {self.interval})"
+        settings = len(self.means[list(self.by)].drop_duplicates()) if self.by else 1
+        counts = [f"{self.means[c].nunique()} {c}s" for c in ("measure", "method")]
+        return f"Summary({', '.join(counts)}, {settings} settings by {', '.join(self.by) or 'nothing'}; {self.interval})"
 
 
 def _cell(mean, low, high, scale, signed):
@@ -92,44 +93,37 @@ def summarise(
     check_in_range("confidence", confidence, 0.5, 0.9999, "0.95 is usual")
     table = results.results() if isinstance(results, Sweep) else results
     for c in ("method", "lam", "seed"):
-        if c not in table: raise ValueError(f"the table has no column {c!r}, only {list(table.columns)[:12]}; give a sweep or a table of a protocol")
+        if c not in table:
+            raise ValueError(f"the table has no column {c!r}, only {list(table.columns)[:12]}; give a sweep or a table of a protocol")
     if table.empty: raise ValueError("there are no results to summarise yet; run the sweep first, or look at its .failures")
     if against != "CoOp": check_known("method", against, table["method"].unique())
-    options = [c for c in table if c in COLUMNS or c in _ALSO]
-    by = [c for c in options if c not in ("seed", "lam") and table[c].astype(str).nunique() > 1] if by is None else [check_known("column", c, table) for c in by]
-    measures = [c for c in table.select_dtypes(["number", "bool"]) if c not in (*options, *by)] if measures is None else [check_known("measure", c, table) for c in measures]
-    table = table.assign(**{c: table[c].map(lambda v: ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v) for c in by})  # lists cannot be grouped by
-    _check_once(table, by)
-    keys, how = [*by, "method", "lam"], lambda v: interval_of(v, interval, confidence)
-    means = _long(table, keys, measures, how)
-    gaps = _gaps(table, by, measures, against)
-    differences = _long(gaps, keys, measures, how).assign(against=against) if len(gaps) else pd.DataFrame(columns=[*means, "against"])
-    differences["decided"] = (differences["low"] > 0) | (differences["high"] < 0)
+    options = [c for c in table if c in (*COLUMNS, *_ALSO)]
+    if by is None: by = [c for c in options if c not in ("seed", "lam") and table[c].astype(str).nunique() > 1]
+    if measures is None: measures = [c for c in table.select_dtypes(["number", "bool"]) if c not in (*options, *by)]
+    for c in (*by, *measures): check_known("column", c, table)
+    listed = lambda v: ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v  # lists cannot be grouped by
+    long = table.assign(**{c: table[c].map(listed) for c in by}).melt([*by, "method", "lam", "seed"], measures, "measure")
+    long = long.dropna(subset="value").astype({"value": float})
+    _check_once(long, [*by, "method", "seed", "measure"])
+    base = long.loc[long["method"] == against, [*by, "seed", "measure", "value"]]
+    gaps = long[long["method"] != against].merge(base, on=[*by, "seed", "measure"], suffixes=("", "_of_base"))
+    gaps["value"] -= gaps["value_of_base"]
+    how = lambda v: interval_of(v, interval, confidence)
+    means, differences = (_intervals(t, [*by, "method", "lam", "measure"], how) for t in (long, gaps))
+    decided = (differences["low"] > 0) | (differences["high"] < 0)
     words = f"{100 * confidence:.4g}% intervals over seeds, {'Student t' if interval == 't' else 'percentile bootstrap of 9,999 draws'}"
-    return Summary(means, differences, tuple(by), words)
+    return Summary(means, differences.assign(against=against, decided=decided), tuple(by), words)
 
 
-def _check_once(table, by):
-    "Each seed once per setting and method, else a mean would mix settings"
-    keys = [*by, "method", "seed"]
-    twice = table.astype({c: str for c in by}).duplicated(keys)
-    if twice.any(): raise ValueError(f"{twice.sum()} rows share {', '.join(keys)} with another, such as {table.loc[twice, keys].iloc[0].to_dict()}; name what tells them apart in by=")
+def _check_once(long, keys):
+    "Each seed once per setting, method and measure, else a mean would mix settings"
+    twice = long[long.duplicated(keys)]
+    if len(twice):
+        raise ValueError(f"{len(twice)} values share {', '.join(keys)} with another, such as {twice[keys].iloc[0].to_dict()}; "
+                         "name what tells them apart in by=")
 
 
-def _long(table, keys, measures, how):
-    "A row per group and measure"
-    rows = []
-    for key, group in table.groupby(keys, dropna=False, sort=False):
-        for m, values in zip(measures, group[measures].to_numpy(float).T):
-            seeds = int((~np.isnan(values)).sum())
-            if seeds: rows.append((*key, m, *how(values), seeds))
-    return pd.DataFrame(rows, columns=[*keys, "measure", "mean", "low", "high", "seeds"])
-
-
-def _gaps(table, by, measures, against):
-    "Every method minus one of them, seed by seed"
-    keys = [*by, "seed"]
-    base = table.loc[table["method"] == against, [*keys, *measures]]
-    if base.empty: return base
-    both = table[table["method"] != against].merge(base, on=keys, suffixes=("", "_base"))
-    return both.assign(**{m: both[m].astype(float) - both[f"{m}_base"].astype(float) for m in measures})
+def _intervals(long, keys, how):
+    "A row per group: mean and interval over its seeds"
+    rows = [(*key, *how(v), len(v)) for key, v in long.groupby(keys, dropna=False, sort=False)["value"]]
+    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "seeds"])

@@ -7,7 +7,6 @@ import pytest
 import torch
 from fakes import FAKES
 
-from prograd_viz import protocols
 from prograd_viz.data import Split
 from prograd_viz.datasets import dataset_split
 from prograd_viz.tasks import few_shot, toy_pets
@@ -109,7 +108,7 @@ def test_the_frame_is_the_targets_only_where_the_context_started_from_a_template
 
 
 def test_a_template_that_does_not_fit_the_context_is_named_before_training(vit, world, monkeypatch):
-    monkeypatch.setattr(protocols, "train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("prograd_viz.sweep.train", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(ValueError, match="n_ctx=4 does not fit the template of 'oxford_pets', whose 8 words.*n_ctx=8 or more, or frame='source'"): cross_dataset(vit, "dtd", ["oxford_pets"], 2, 1, [0], {"root": world}, **FAST | {"n_ctx": 4})
 
 
@@ -122,7 +121,7 @@ def test_without_lambdas_the_published_ones_are_trained(vit, world):
 
 def test_published_options_are_the_defaults_and_can_be_changed(vit, world, monkeypatch):
     seen = []
-    monkeypatch.setattr(protocols, "train", lambda clip, task, lams, **options: seen.append(options) or train(clip, task, lams, **options | {"epochs": 1, "views": 0}))
+    monkeypatch.setattr("prograd_viz.sweep.train", lambda clip, task, lams, **options: seen.append(options) or train(clip, task, lams, **options | {"epochs": 1, "views": 0}))
     few_shot_protocol(vit, ["imagenet", "dtd"], 1, 1, [0], {"root": world}, progress=False)
     few_shot_protocol(vit, "imagenet", 1, 1, [0], {"root": world}, progress=False, epochs=3, n_ctx=5)
     assert [(o["n_ctx"], o.get("epochs")) for o in seen] == [(16, 50), (16, None), (5, 3)]
@@ -135,19 +134,48 @@ def test_test_images_are_encoded_once_for_all_shots_and_seeds(vit, world, monkey
     assert rows.count(16) == 1 and len(rows) == 1 + 4, "one test set of 16 images, four training sets"
 
 
-def test_ctrl_c_returns_the_rows_so_far(vit, world):
+def test_ctrl_c_returns_the_rows_so_far_and_the_same_call_goes_on(vit, world, tmp_path, monkeypatch):
     calls = []
     def stop(step, record):
         calls.append(step)
         if len(calls) == 5: raise KeyboardInterrupt
-    with pytest.warns(UserWarning, match="interrupted: returning the 2 tests"): table = few_shot_protocol(vit, "oxford_pets", 1, [1, 2, 3], [0], {"root": world}, callbacks=[stop], **FAST)
+    monkeypatch.setattr("prograd_viz.sweep.train", lambda *given, **options: train(*given, callbacks=[stop], **options))
+    run = lambda: few_shot_protocol(vit, "oxford_pets", 1, [1, 2, 3], [0], {"root": world}, tmp_path, **FAST)
+    with pytest.warns(UserWarning, match="interrupted: what is finished is kept"): table = run()
     assert set(table["seed"]) == {1, 2} and len(table) == 2 * 2
-    with pytest.warns(UserWarning, match="interrupted"): assert few_shot_protocol(vit, "oxford_pets", 1, 1, [0], {"root": world}, callbacks=[lambda step, record: stop(calls.clear() or calls.extend([0] * 4), record)], **FAST).empty
+    before, whole = len(calls), run()
+    assert len(calls) - before < 4 and len(whole) == 3 * 2, "the third seed alone is continued"
+    pd.testing.assert_frame_equal(whole[whole["seed"] < 3].reset_index(drop=True), table)
+
+
+def test_a_folder_is_resumed_and_another_target_trains_nothing_again(vit, world, tmp_path, monkeypatch):
+    run = lambda targets, **more: cross_dataset(vit, "dtd", targets, 1, [1, 2], [0], {"root": world}, tmp_path, **FAST | more)
+    first = run(["oxford_pets"])
+    trained = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.safetensors")}
+    monkeypatch.setattr("prograd_viz.sweep.train", lambda *_, **__: pytest.fail("opened again"))
+    pd.testing.assert_frame_equal(run(["oxford_pets"]), first)
+    monkeypatch.undo()
+    both = run(["oxford_pets", "imagenet_a"])
+    assert list(dict.fromkeys(both["target"])) == ["dtd", "oxford_pets", "imagenet_a"] and both["accuracy"].notna().all()
+    pd.testing.assert_frame_equal(both[both["target"] != "imagenet_a"].reset_index(drop=True), first)
+    assert trained == {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.safetensors")}
+
+
+def test_what_fails_is_named_and_the_rest_is_in_the_table(vit, world, tmp_path):
+    with pytest.warns(UserWarning, match="cells failed, the first with .*EuroSAT"):
+        table = few_shot_protocol(vit, ["oxford_pets", "eurosat"], 1, 1, [0], {"root": world}, **FAST)
+    assert set(table["dataset"]) == {"oxford_pets"} and len(table) == 2
+
+
+def test_two_processes_give_the_table_of_one(clip):
+    options = FAST | {"n_ctx": 4, "epochs": 1, "data": {"classes": 3, "test_per_class": 2}}
+    one, two = (few_shot_protocol(clip, "pocket", 1, [1, 2], [0, 1], workers=n, **options) for n in (1, 2))
+    pd.testing.assert_frame_equal(one, two)
 
 
 def test_progress_names_what_is_trained(vit, world, capsys):
     few_shot_protocol(vit, "oxford_pets", 1, 1, [0], {"root": world}, **FAST | {"progress": True})
-    assert "trainings" in capsys.readouterr().err
+    assert "jobs" in capsys.readouterr().err
 
 
 def test_a_split_of_other_classes_cannot_be_tested_with_class_specific_contexts(vit, world):

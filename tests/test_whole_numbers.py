@@ -13,7 +13,7 @@ from prograd_viz.evaluate import calibration
 from prograd_viz.faithful import composites, map_scores
 from prograd_viz.pocket import Scene, contact_sheet, random_scenes, render
 from prograd_viz.prompts import make_prompts
-from prograd_viz.protocols import _jobs
+from prograd_viz.protocols import _cells
 from prograd_viz.tasks import few_shot, frame_task, pocket_task, toy_pets
 from prograd_viz.words import nearest_tokens
 
@@ -123,6 +123,7 @@ def test_numbers_of_images_and_bins_may_be_floats(clip, task):
 
 
 def test_a_protocol_takes_one_number_or_many_of_any_type():
-    assert _jobs("pocket", np.int64(2), 1.0) == [("pocket", 2, 1)]
-    assert _jobs("pocket", np.array([1, 2]), range(1, 3)) == [("pocket", k, s) for k in (1, 2) for s in (1, 2)]
-    with pytest.raises(ValueError, match="shots must be"): _jobs("pocket", [2, 2.5], 1)
+    def asked(shots, seeds): return [(c["data"], c["shots"], c["seed"]) for c in _cells("pocket", shots, seeds, [1], {})]
+    assert asked(np.int64(2), 1.0) == [("pocket", 2, 1)]
+    assert asked(np.array([1, 2]), range(1, 3)) == [("pocket", k, s) for k in (1, 2) for s in (1, 2)]
+    with pytest.raises(ValueError, match="shots must be"): asked([2, 2.5], 1)

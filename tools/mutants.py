@@ -127,7 +127,7 @@ MUTANTS = [Mutant(*m) for m in (
     # records, studies, checks, pretraining
     ('normal instead of t', 'runs', 'stdtrit(len(v) - 1, 0.5 + confidence / 2)', 'stdtrit(1e9, 0.5 + confidence / 2)', DRAWS),
     ('deviation of the population', 'runs', 'ddof=1', 'ddof=0', DRAWS),
-    ('difference the wrong way round', 'summary', 'both[m].astype(float) - both[f"{m}_base"].astype(float)', 'both[f"{m}_base"].astype(float) - both[m].astype(float)', DEMO),
+    ('difference the wrong way round', 'summary', 'gaps["value"] -= gaps["value_of_base"]', 'gaps["value"] = gaps["value_of_base"] - gaps["value"]', DEMO),
     ('NaN lies everywhere', 'checks', 'if math.isfinite(number) and low <= value <= high: return number', 'if not (number < low or number > high): return number', INPUT),
     ('moments forgotten on resuming', 'pretrain', 'optimiser.state[p] = {', 'optimiser.state[torch.zeros(1)] = {', RESUME),
 )]
