@@ -43,7 +43,8 @@ def test_weights_that_were_changed_in_place_give_new_features(bare, tmp_path, ca
 
 def test_a_model_with_another_preprocessing_has_another_fingerprint(clip):
     clip.image_fingerprint  # is remembered
-    assert replace(clip, preprocess=lambda image: clip.preprocess(image) + 1).image_fingerprint != clip.image_fingerprint
+    other = replace(clip, preprocess=lambda image: clip.preprocess(image) + 1)
+    assert other.image_fingerprint != clip.image_fingerprint
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
@@ -88,7 +89,8 @@ def test_maps_are_scored_in_every_precision(clip, bare, precision):
 
 def test_a_map_that_ranks_nothing_has_no_score(clip, bare):
     images, text = bare.train.tensor(clip)[:3], clip.encode_text(["a photo of a dog.", "a photo of a cat."])
-    maps = torch.stack([torch.zeros(7, 7), torch.rand(7, 7, generator=torch.Generator().manual_seed(0)), torch.full((7, 7), torch.nan)])
+    ranked = torch.rand(7, 7, generator=torch.Generator().manual_seed(0))
+    maps = torch.stack([torch.zeros(7, 7), ranked, torch.full((7, 7), torch.nan)])
     table = map_scores(clip, images, maps, text, [0, 1, 0], ["deletion", "insertion"])
     assert table.isna().all(axis=1).tolist() == [True, False, True]
 
@@ -103,7 +105,8 @@ def test_groups_may_be_numbers_and_must_not_hide_a_column():
 def test_labels_are_one_whole_number_per_image():
     images = [np.zeros((8, 8, 3), np.uint8)] * 2
     for labels in ([[0], [1]], 0):
-        with pytest.raises(ValueError, match="labels must be one whole number per image"): Split(images, labels, ("a", "b"))
+        with pytest.raises(ValueError, match="labels must be one whole number per image"):
+            Split(images, labels, ("a", "b"))
     for labels in (["0", "1"], [None, 1], [np.nan, 1.0], [0.5, 1], [np.inf, 1]):
         with pytest.raises(ValueError, match="labels must be whole numbers, got"): Split(images, labels, ("a", "b"))
     for labels in ([True, False], np.array([1, 0], object), torch.tensor([1.0, 0.0])):
@@ -121,24 +124,32 @@ def test_class_names_may_come_in_any_sequence(clip, bare):
 @pytest.mark.parametrize("template", ["a {photo} of {}", "a {0} {}", "a photo, {, of {}"])
 def test_braces_of_a_template_are_shown_as_they_are(clip, template):
     anything = replace(clip, trained_ids=None)
-    assert torch.allclose(teacher_features(anything, ["cat", "dog"], template),
-                          anything.encode_text([template.replace("{}", "cat"), template.replace("{}", "dog")]), atol=1e-6)
+    texts = [template.replace("{}", name) for name in ("cat", "dog")]
+    found = teacher_features(anything, ["cat", "dog"], template)
+    assert torch.allclose(found, anything.encode_text(texts), atol=1e-6)
 
 
-@pytest.mark.parametrize("source, kind", [(torch.zeros(3, 8, 8), "Tensor"), (None, "NoneType"), (float("nan"), "float"), (b"\xff", "bytes")])
+NO_IMAGES = [(torch.zeros(3, 8, 8), "Tensor"), (None, "NoneType"), (float("nan"), "float"), (b"\xff", "bytes")]
+
+
+@pytest.mark.parametrize("source, kind", NO_IMAGES)
 def test_what_is_neither_array_nor_image_nor_path_is_named_by_its_kind(source, kind):
-    with pytest.raises(ValueError, match=f"an image must be an array, a PIL image or a path, got {kind}$"): open_image(source)
-    with pytest.raises(ValueError, match=f"a mask must be an array, a PIL image or a path, got {kind}$"): open_mask(source)
+    with pytest.raises(ValueError, match=f"an image must be an array, a PIL image or a path, got {kind}$"):
+        open_image(source)
+    with pytest.raises(ValueError, match=f"a mask must be an array, a PIL image or a path, got {kind}$"):
+        open_mask(source)
 
 
 def test_boxes_are_whole_pixels_one_for_each_image(bare):
     picture = np.zeros((10, 20, 3), np.uint8)
     assert [box_mask(picture, (x, 0, x + 2, 1)).any(0).argmax() for x in (0.4, 0.5, 1.5, 2.5)] == [0, 1, 2, 3]
     assert all(box_mask(picture, (x, 0, x + 2, 1)).sum() == 2 for x in (0.5, 1.5, 2.5))
-    with pytest.raises(ValueError, match="multiply fractions by the image's width and height"): box_mask(picture, (0.1, 0.2, 0.8, 0.9))
+    with pytest.raises(ValueError, match="multiply fractions by the image's width and height"):
+        box_mask(picture, (0.1, 0.2, 0.8, 0.9))
     few = Split([picture] * 2, [0, 1], ("a", "b"))
     with pytest.raises(ValueError, match="2 images but 3 masks"): with_masks(few, [(0, 0, 5, 5)] * 3)
-    with pytest.raises(ValueError, match="masks_from is required"): with_masks(few, [(0, 0, 5, 5), np.ones((10, 20), bool)])
+    with pytest.raises(ValueError, match="masks_from is required"):
+        with_masks(few, [(0, 0, 5, 5), np.ones((10, 20), bool)])
     mixed = with_masks(few, [(0, 0, 5, 5), np.ones((10, 20), bool)], "a box and a drawing")
     assert [mixed.mask(i).sum() for i in (0, 1)] == [25, 200]
     assert with_masks(few, torch.tensor([[0, 0, 5, 5]] * 2)).mask(1).sum() == 25
@@ -150,12 +161,14 @@ def test_a_change_of_the_working_directory_loses_no_file(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tasks = [few_shot("oxford_pets", 1, root="data"), few_shot(sorted_pets("data/oxford_pets"), 1)]
-        named = few_shot(pd.DataFrame({"path": ["cat_1.jpg", "dog_1.jpg"], "label": ["cat", "dog"]}), 1, root="data/oxford_pets/images")
+        rows = pd.DataFrame({"path": ["cat_1.jpg", "dog_1.jpg"], "label": ["cat", "dog"]})
+        named = few_shot(rows, 1, root="data/oxford_pets/images")
     clip = load_clip("pocket", cache="features")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     for task in (*tasks, named): assert task.train.features(clip).isfinite().all()
-    assert tasks[0].train.mask(0).any() and list((tmp_path / "features").iterdir()) and not list((tmp_path / "elsewhere").iterdir())
+    assert tasks[0].train.mask(0).any()
+    assert list((tmp_path / "features").iterdir()) and not list((tmp_path / "elsewhere").iterdir())
 
 
 def sorted_pets(folder):

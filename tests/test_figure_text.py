@@ -19,7 +19,8 @@ NAMES = ("$$", "a$b$c", "50% \\alpha")
 def runs(clip, task):
     rows = np.flatnonzero(task.train.labels < len(NAMES))
     take = lambda values: [values[i] for i in rows]
-    train_split = Split(take(task.train.images), task.train.labels[rows], NAMES, take(task.train.masks), "cost: $5 to $6, $$")
+    images, masks = take(task.train.images), take(task.train.masks)
+    train_split = Split(images, task.train.labels[rows], NAMES, masks, "cost: $5 to $6, $$")
     anything = replace(clip, trained_ids=None)
     return train(anything, Task("dollars", train_split, {}), epochs=1, views=0, progress=False)
 
@@ -37,12 +38,16 @@ def test_tokens_are_no_formulas(runs, monkeypatch):
 
 
 def test_a_caller_s_style_turns_no_picture_round(runs):
-    with plt.rc_context({"image.origin": "lower", "text.usetex": True}): figure = plot_maps(runs, images=[0], split="train")
+    with plt.rc_context({"image.origin": "lower", "text.usetex": True}):
+        figure = plot_maps(runs, images=[0], split="train")
     assert all(ax.yaxis_inverted() for ax in figure.axes)
     assert not any(t.get_usetex() for ax in figure.axes for t in (ax.xaxis.label, ax.title))
 
 
 def test_a_mean_over_lambdas_never_mixes_rules():
-    table = pd.DataFrame({"seed": [1, 1, 2, 2], "lam": 1.0, "method": ["ProGrad 1", "sum 1"] * 2, "acc_same": [0.9, 0.1, 0.9, 0.1]})
-    with pytest.raises(ValueError, match=r"several rows have \{'seed': 1.*'lam': 1.*choose one rule"): plot_lambda(table, ["acc_same"])
-    assert np.allclose(plot_lambda(table[table["method"] == "sum 1"], ["acc_same"]).axes[0].lines[0].get_ydata().astype(float), 0.1)
+    methods = {"method": ["ProGrad 1", "sum 1"] * 2, "acc_same": [0.9, 0.1] * 2}
+    table = pd.DataFrame({"seed": [1, 1, 2, 2], "lam": 1.0} | methods)
+    with pytest.raises(ValueError, match=r"several rows have \{'seed': 1.*'lam': 1.*choose one rule"):
+        plot_lambda(table, ["acc_same"])
+    line = plot_lambda(table[table["method"] == "sum 1"], ["acc_same"]).axes[0].lines[0]
+    assert np.allclose(line.get_ydata().astype(float), 0.1)

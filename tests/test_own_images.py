@@ -124,20 +124,23 @@ def test_a_folder_of_masks_that_fit_no_image_is_named(folder, tmp_path):
 
 
 def test_spaces_around_a_label_make_no_class(folder):
-    rows = [{"path": p, "label": f" {p.parent.name}" if p.stem == "1" else f"{p.parent.name}\n"} for p in sorted(folder.rglob("*.png"))]
-    assert few_shot(pd.DataFrame(rows), shots=2).classes == ("cat", "dog")
+    files = sorted(folder.rglob("*.png"))
+    labels = [f" {p.parent.name}" if p.stem == "1" else f"{p.parent.name}\n" for p in files]
+    assert few_shot(pd.DataFrame({"path": files, "label": labels}), shots=2).classes == ("cat", "dog")
 
 
 def test_the_home_folder_is_meant_by_its_sign(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(folder.parent))
     monkeypatch.chdir(tmp_path)
-    rows = pd.DataFrame([{"path": f"{p.parent.name}/{p.name}", "label": p.parent.name} for p in sorted(folder.rglob("*.png"))])
+    files = sorted(folder.rglob("*.png"))
+    rows = pd.DataFrame({"path": [f"{p.parent.name}/{p.name}" for p in files], "label": [p.parent.name for p in files]})
     task = few_shot(rows, shots=2, root=f"~/{folder.name}")
     assert task.train.image(0).size and folder_task(f"~/{folder.name}", 2).classes == task.classes
     assert with_masks(task, f"~/{folder.name}", "drawn").train.masks == task.train.images
     assert toy_pets("~/toy", per_class=6).is_relative_to(folder.parent) and not list(tmp_path.iterdir())
     save_file(load_clip("ViT-S-32-alt", "random").model.state_dict(), folder.parent / "w.safetensors")
-    assert load_clip("ViT-S-32-alt", "~/w.safetensors", quick_gelu=False).pretrained == str(folder.parent / "w.safetensors")
+    there = load_clip("ViT-S-32-alt", "~/w.safetensors", quick_gelu=False)
+    assert there.pretrained == str(folder.parent / "w.safetensors")
 
 
 def test_a_home_folder_is_found(folder, monkeypatch):
