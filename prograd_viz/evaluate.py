@@ -131,7 +131,9 @@ def predict(
         raise ValueError("these runs have no model in memory; open them with it: load_runs(path, clip)")
     images = images if isinstance(images, (list, tuple)) else [images]
     if not images: raise ValueError("no images to predict; give a list of files, arrays or PIL images")
-    features = runs.clip.encode_image(torch.stack([runs.clip.preprocess(open_image(i)) for i in images]))
+    some = (images[i:i + 128] for i in range(0, len(images), 128))  # photos of a large set do not fit in memory at once
+    tensors = (torch.stack([runs.clip.preprocess(open_image(image)) for image in batch]) for batch in some)
+    features = torch.cat([runs.clip.encode_image(batch) for batch in tensors])
     p = _probabilities(runs, features, lam, step, classes)
     return pd.DataFrame(p.cpu().numpy(), columns=list(runs.classes if classes is None else classes))
 

@@ -64,7 +64,7 @@ def load_published(
 ) -> Runs:  # One run per folder, a snapshot per epoch that all of them kept; steps count epochs, losses are NaN
     "Prompts of the published trainers as a run set that can be explored and evaluated"
     folders = folders if isinstance(folders, dict) else {1.0: folders}
-    found = [_checkpoints(Path(folder)) for folder in folders.values()]
+    found = [_checkpoints(Path(folder).expanduser()) for folder in folders.values()]
     epochs, first = sorted(set.intersection(*map(set, found))), next(iter(folders.values()))
     if not epochs:
         raise ValueError(f"no epoch was kept in all of {', '.join(map(str, folders.values()))}, which have "
@@ -233,7 +233,7 @@ def export_prompt(
     classes: list | None = None,  # Class names; None: those of the training
 ) -> Path:  # The script; it computes on the CPU, in the precision of the model
     "A tuned prompt and a short script of open_clip that uses it"
-    path, prompts, k = Path(path).with_suffix(".safetensors"), run_prompts(runs, classes), runs.snapshot(step)
+    path, prompts, k = Path(path).expanduser().with_suffix(".safetensors"), run_prompts(runs, classes), runs.snapshot(step)
     context = torch.from_numpy(runs.contexts[k, runs.run(lam)]).to(runs.clip.wide)
     if not prompts.class_specific: context = context.expand(len(prompts.classes), -1, -1)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def save_report(
               "images": "".join(f"<option value='{i}'>{html.escape(n)}</option>" for i, n in enumerate(scenes.names)), "lambdas": len(runs) - 1, "steps": len(json.loads(data)["steps"]) - 1}
     page = (ASSETS / "report.html").read_text(encoding="utf-8")
     page = re.sub(r"\{\{(\w+)\}\}", lambda slot: str(fields[slot[1]]), page)  # in one pass: what is filled in is not looked at again
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path

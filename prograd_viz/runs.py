@@ -67,6 +67,7 @@ def run_name(
     "What a method is called, the same everywhere: its rule, and its strength"
     if rule is None: return "zero-shot CLIP"
     if rule == "coop" or (rule == "prograd" and strength == 0): return "CoOp" + " ($\\lambda=0$)" * (style == "math")
+    if rule != "prograd" and style == "math": rule = rule.replace("$", r"\$")  # matplotlib reads a pair as a formula
     if strength is None or np.isnan(strength): return rule
     short, exact = f"{strength:g}", f"{strength:.12g}"  # 1/3 is found again
     if rule != "prograd": return f"{rule} {exact}"
@@ -118,6 +119,8 @@ class Runs:
         if name not in ("steps", "token_cos", "zero_shot") or not callable(value): return value
         setattr(self, name, value())
         return getattr(self, name)
+
+    def __getstate__(self): return {name: getattr(self, name) for name in self.__dict__}  # another process has no files open
 
     def __len__(self): return len(self.methods)
 
@@ -262,7 +265,7 @@ class Runs:
     ) -> Path:  # The folder
         "Write steps.parquet, contexts.safetensors and text_features.safetensors for other tools"
         from safetensors.numpy import save_file
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         self.steps.to_parquet(folder / "steps.parquet", index=False)
         for name in ("contexts", "text_features"):

@@ -112,7 +112,7 @@ class Scenes:
         path: str | Path,  # Of a .safetensors file
     ) -> Path:  # The file
         "Keep the scenes, so that runs can be explored later without model and data"
-        path = Path(path)
+        path = Path(path).expanduser()
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS if getattr(self, name) is not None}
         words = {"names": self.names, "classes": self.classes, "logit_scale": self.logit_scale, "masks_from": self.masks_from}
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -195,7 +195,9 @@ class Folder:
         if by_name: return lambda start, count: self.read(name, start, count)
         file = open(f"{self.path}/{name}", "rb", buffering=0)
         _HELD.add(file)
-        return lambda start, count: os.pread(file.fileno(), count, start)
+        read = lambda start, count: os.pread(file.fileno(), count, start)
+        weakref.finalize(read, file.close)
+        return read
 
 
 MAX_HELD = 256  # Files that all open run sets keep open together; further ones are opened for each reading
@@ -354,6 +356,11 @@ class Lazy(np.lib.mixins.NDArrayOperatorsMixin):
     def __array__(self, dtype=None, copy=None): return self[:].astype(dtype or self.dtype, copy=False)
 
     def __reduce__(self): return np.asarray, (np.asarray(self),)  # it reaches another process as an array
+
+    def __getattr__(self, name):
+        "Whatever else an array has, by reading all of it"
+        if name.startswith("__"): raise AttributeError(name)
+        return getattr(self[:], name)
 
     def __repr__(self): return f"Lazy({list(self.shape)}, {self.dtype}: on disk)"
 

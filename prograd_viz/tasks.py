@@ -213,7 +213,7 @@ def _checked(frame):
     "The table; a column or a cell that is missing is named"
     if not isinstance(frame, pd.DataFrame):
         raise ValueError(f"data must be a name, a folder or a DataFrame, got {type(frame).__name__}")
-    for column in ("path", "label"):
+    for column in ("path", "label", *{"group"}.intersection(frame)):
         if column not in frame:
             raise ValueError(f"the table has no column {column!r}, only {list(frame.columns)}; it needs path and label")
         empty = frame.index[frame[column].isna()]

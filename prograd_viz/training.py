@@ -267,22 +267,23 @@ def train(
     recipe = Recipe(rule, n_ctx, init, class_specific, position, teacher, epochs, batch_size, lr, momentum,
                     weight_decay, warmup_lr, temperature, eps_rel, memory_gb, views, seed,
                     evaluate_every, snapshot_every)
-    training = Training(clip, task, lambdas, recipe.checked(task), rule)
-    if resume and (finished := finished_runs(out, training, callbacks, progress, rule)): return finished
-    with (training.recorder(out, resume=resume, checkpoint_every=checkpoint_every) as record,
-          tqdm(total=training.n_steps, initial=record.done, desc=f"{len(training.lambdas)} prompts", unit="step",
-               disable=not progress) as bar):
-        for batch in training.batches(record.done):
-            grads = prompt_gradients(training.prompts, training.context, batch.images, batch.labels,
-                                     batch.teacher_logits, temperature, memory_gb=memory_gb)
-            direction = training.steer(grads, training.context.detach().clone())
-            record.log(batch.step, epoch=batch.epoch, lr=batch.lr, batch_hash=batch.hash, loss_ce=grads.loss_ce,
-                       loss_kl=grads.loss_kl, g_d=grads.g_d, g_g=grads.g_g, g=direction, context=training.context,
-                       text_features=grads.text, accuracies=training.accuracies(grads.text), state=training.state)
-            training.descend(direction, batch)
-            for callback in callbacks: callback(batch.step, record.last)
-            if bar.update() or batch.step == training.n_steps: bar.set_postfix_str(_shown(record.last))
-    return record.runs(clip, task)
+    with torch.inference_mode(False):  # tensors of that mode could not be trained
+        training = Training(clip, task, lambdas, recipe.checked(task), rule)
+        if resume and (finished := finished_runs(out, training, callbacks, progress, rule)): return finished
+        with (training.recorder(out, resume=resume, checkpoint_every=checkpoint_every) as record,
+              tqdm(total=training.n_steps, initial=record.done, desc=f"{len(training.lambdas)} prompts", unit="step",
+                   disable=not progress) as bar):
+            for batch in training.batches(record.done):
+                grads = prompt_gradients(training.prompts, training.context, batch.images, batch.labels,
+                                         batch.teacher_logits, temperature, memory_gb=memory_gb)
+                direction = training.steer(grads, training.context.detach().clone())
+                record.log(batch.step, epoch=batch.epoch, lr=batch.lr, batch_hash=batch.hash, loss_ce=grads.loss_ce,
+                           loss_kl=grads.loss_kl, g_d=grads.g_d, g_g=grads.g_g, g=direction, context=training.context,
+                           text_features=grads.text, accuracies=training.accuracies(grads.text), state=training.state)
+                training.descend(direction, batch)
+                for callback in callbacks: callback(batch.step, record.last)
+                if bar.update() or batch.step == training.n_steps: bar.set_postfix_str(_shown(record.last))
+        return record.runs(clip, task)
 
 
 def _shown(last):

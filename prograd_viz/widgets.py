@@ -658,7 +658,7 @@ class Explorer:
         path: str | Path = "explorer",  # Of the picture and the table, without their endings
     ) -> tuple:  # The two files
         "Save what is on screen: a picture at print resolution (PNG, 300 dpi) and the numbers in it (CSV)"
-        base, dial, gap = Path(path), self.dial, 30
+        base, dial, gap = Path(path).expanduser(), self.dial, 30
         base.parent.mkdir(parents=True, exist_ok=True)
         rows = [*(self.gallery.sheet(*shown, 588) for shown in self.gallery.shown()), *(strip.at(dial.lam.value, dial.step.value) for strip in strips(self.runs, 300).values()), paint_plane(self.runs, dial.lam.value, dial.step.value, 750)]
         sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height + gap for r in rows)), "white")

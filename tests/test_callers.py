@@ -1,4 +1,5 @@
 "What the caller did before a call, or is in the middle of, changes no number and ends in no raw error."
+import gc
 import pickle
 import shutil
 import warnings
@@ -18,6 +19,9 @@ from prograd_viz.images import open_image, open_mask
 from prograd_viz.masks import box_mask, with_masks
 from prograd_viz.plots import plot_maps
 from prograd_viz.prompts import make_prompts, teacher_features
+from prograd_viz.report import save_report
+from prograd_viz.runs import load_runs, run_name
+from prograd_viz.scenes import prepare
 from prograd_viz.tasks import few_shot, toy_pets
 from prograd_viz.training import train
 
@@ -190,3 +194,46 @@ def test_a_split_without_images_or_masks_is_named(clip, bare):
     with pytest.raises(ValueError, match="no images given"): foreground(runs, "train", images=[])
     for call in (lambda: empty.features(clip), lambda: empty.view_features(clip, 2, 1)):
         with pytest.raises(ValueError, match="there are no images to encode"): call()
+
+
+def test_a_training_in_inference_mode_is_the_same_training(clip, bare):
+    options = {"epochs": 1, "views": 0, "progress": False}
+    outside = train(clip, bare, **options)
+    with torch.inference_mode(): inside = train(clip, bare, **options)
+    assert np.array_equal(inside.contexts, outside.contexts) and np.ptp(inside.contexts[:, 1]) > 0
+
+
+def test_runs_on_disk_travel_and_answer_as_those_in_memory_do(clip, bare, tmp_path):
+    options = {"epochs": 2, "views": 0, "progress": False}
+    memory, disk = train(clip, bare, **options), train(clip, bare, out=tmp_path / "runs", **options)
+    there = pickle.loads(pickle.dumps(load_runs(tmp_path / "runs")))
+    assert np.array_equal(there.contexts, memory.contexts) and there.steps["loss_ce"].equals(memory.steps["loss_ce"])
+    for ask in (lambda x: x.mean(), lambda x: x.astype(float).sum(), lambda x: x.copy().max(), lambda x: x.tobytes()):
+        assert ask(disk.contexts) == ask(memory.contexts)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        runs = load_runs(tmp_path / "runs")
+        assert runs.text(0.0).shape == memory.text(0.0).shape
+        del runs
+        gc.collect()
+    assert not [w for w in said if w.category is ResourceWarning], "every file that was opened is closed"
+
+
+def test_a_row_without_a_group_is_named(tmp_path):
+    toy_pets(tmp_path, per_class=6)
+    rows = pd.DataFrame({"path": ["cat_1.jpg", "dog_1.jpg"], "label": ["cat", "dog"], "group": ["lawn", None]})
+    with pytest.raises(ValueError, match="the column 'group' has an empty cell in row 1"):
+        few_shot(rows, 1, root=tmp_path / "oxford_pets/images")
+
+
+def test_a_tilde_is_the_home_folder_wherever_something_is_written(clip, bare, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    runs = train(clip, bare, epochs=1, views=0, progress=False)
+    save_report(runs, "~/page.html", images=1)
+    runs.export("~/tables")
+    prepare(runs, images=1).save("~/scenes.safetensors")
+    assert {"page.html", "tables", "scenes.safetensors"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_method_of_ones_own_is_no_formula_in_a_legend():
+    assert run_name("a$b$c", None, "math") == r"a\$b\$c" and run_name("a$b$c", None) == "a$b$c"
