@@ -211,7 +211,7 @@ def test_the_version_is_the_same_everywhere():
     assert f'\n## {version}\n' in (root/'CHANGELOG.md').read_text(encoding='utf-8')
 
 def test_no_notebook_imports_from_a_higher_number_and_no_private_name_crosses():
-    found, modules = arrows.notebooks(), {f.stem for f in (ROOT / "prograd_viz").glob("[a-z]*.py")}
+    found, modules = arrows.notebooks(), {f.stem for f in (root / "prograd_viz").glob("[a-z]*.py")}
     assert found.keys() == modules and arrows.wrong(found) == []
 
 @pytest.mark.parametrize('cell, exported, says', [
