@@ -233,7 +233,8 @@ def export_prompt(
     classes: list | None = None,  # Class names; None: those of the training
 ) -> Path:  # The script; it computes on the CPU, in the precision of the model
     "A tuned prompt and a short script of open_clip that uses it"
-    path, prompts, k = Path(path).expanduser().with_suffix(".safetensors"), run_prompts(runs, classes), runs.snapshot(step)
+    path = Path(path).expanduser().with_suffix(".safetensors")
+    prompts, k = run_prompts(runs, classes), runs.snapshot(step)
     context = torch.from_numpy(runs.contexts[k, runs.run(lam)]).to(runs.clip.wide)
     if not prompts.class_specific: context = context.expand(len(prompts.classes), -1, -1)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,7 @@ class Runs:
         setattr(self, name, value())
         return getattr(self, name)
 
-    def __getstate__(self): return {name: getattr(self, name) for name in self.__dict__}  # another process has no files open
+    def __getstate__(self): return {name: getattr(self, name) for name in self.__dict__}  # with what lies on disk
 
     def __len__(self): return len(self.methods)
 
