@@ -50,7 +50,8 @@ def _cells(names, shots, seeds, lambdas, options):
         usual = {"n_ctx": 16} | ({"epochs": 50} if name == "imagenet" else {})
         for lam in (0, published_lambda(name, k)) if lambdas is None else lambdas:
             cells.append(usual | options | {"data": name, "shots": k, "seed": seed, "lam": lam})
-    if not cells: raise ValueError(f"nothing to do: names {names!r}, shots {shots!r}, seeds {seeds!r}, lambdas {lambdas!r}")
+    if not cells:
+        raise ValueError(f"nothing to do: names {names!r}, shots {shots!r}, seeds {seeds!r}, lambdas {lambdas!r}")
     return cells
 
 
@@ -58,7 +59,8 @@ def _swept(clip, cells, lambdas, tests, out, workers, progress, evaluate=None, v
     "A row per data set, shots, seed and method, with the accuracies asked for: column -> its name in the results"
     cells = cells_of(pd.DataFrame(cells, dtype=object).assign(model=clip.name, pretrained=clip.pretrained))
     with tempfile.TemporaryDirectory() as folder:
-        run = sweep(cells, out or folder, workers=workers, evaluate=evaluate, version=version, clip=clip, progress=progress)
+        run = sweep(cells, out or folder, workers=workers, evaluate=evaluate, version=version, clip=clip,
+                    progress=progress)
         table = Sweep(run.out, cells).results().rename(columns={"data": "dataset"})
     absent = [c.removeprefix("acc_") for c in tests.values() if c not in table and len(table)]
     if absent: raise ValueError(f"no test set {absent[0]!r} in {', '.join(map(repr, table['dataset'].unique()))}")
@@ -113,7 +115,7 @@ def base_to_new(
 def cross_dataset(
     clip: Clip,  # The frozen model
     source: str = "imagenet",  # The data set to learn from
-    targets: list | dict = tuple(n for n in COOP_BENCHMARK if n != "imagenet"),  # Names of `datasets.DATASETS`, or name -> `Split`
+    targets: list | dict = tuple(n for n in COOP_BENCHMARK if n != "imagenet"),  # Names, or name -> `Split`
     shots: int = 4,  # Images per class of the source
     seeds: int | list = SEEDS,  # Of draw, batches and views
     lambdas: list | None = None,  # One run each; None: CoOp, and ProGrad with the published lambda
@@ -121,15 +123,17 @@ def cross_dataset(
     out: str | Path | None = None,  # Folder of the sweep, which is resumed; None: one that is thrown away
     workers: int | None = 1,  # Processes, see `sweep`; the model is sent to them
     progress: bool = True,  # Show a progress bar
-    frame: str = "target",  # One of `FRAMES`: whose template gives the frozen words around the context; the target's as published
+    frame: str = "target",  # Of `FRAMES`: whose template gives the frozen words; the target's as published
     **training,  # Options of `train`
 ) -> pd.DataFrame:  # A row per target, seed and method: source, target, accuracy; the source itself comes first
     "Learn on one data set, test on all (CoCoOp, table 2)"
     options = {k: v for k, v in (data or {}).items() if k in ("root", "masks")}
     if not isinstance(targets, dict): targets = {check_known("target data set", t, DATASETS): t for t in targets}
-    sets = {k: (t, None) if isinstance(t, Split) else (dataset_split(t, **options), DATASETS[t].template) for k, t in targets.items()}
-    _check_frames(check_known("frame", frame, FRAMES), {k: template for k, (_, template) in sets.items() if template}, training)
-    evaluate = {f"{k}, {frame}": partial(_on_target, f"{k}, {frame}", split, template, frame) for k, (split, template) in sets.items()}
+    named = lambda t: (t, None) if isinstance(t, Split) else (dataset_split(t, **options), DATASETS[t].template)
+    sets = {k: named(t) for k, t in targets.items()}
+    templates = {k: template for k, (_, template) in sets.items() if template}
+    _check_frames(check_known("frame", frame, FRAMES), templates, training)
+    evaluate = {f"{k}, {frame}": partial(_on_target, f"{k}, {frame}", *target, frame) for k, target in sets.items()}
     version = zlib.crc32("".join(split.fingerprint() for split, _ in sets.values()).encode()) if out else 1
     cells, tests = _cells(source, shots, seeds, lambdas, (data or {}) | training), {k: f"{k}, {frame}" for k in sets}
     table = _swept(clip, cells, lambdas, {source: "acc_same"} | tests, out, workers, progress, evaluate, version)
@@ -149,8 +153,8 @@ def _check_frames(frame, templates, training):
     for name, template in templates.items():
         words = len(template.split("{}")[0].split())
         if words > n_ctx:
-            raise ValueError(f"n_ctx={n_ctx} does not fit the template of {name!r}, whose {words} words stand before the class name; "
-                             f"use n_ctx={words} or more, or frame='source'")
+            raise ValueError(f"n_ctx={n_ctx} does not fit the template of {name!r}, whose {words} words stand before the "
+                             f"class name; use n_ctx={words} or more, or frame='source'")
 
 
 def domain_generalisation(
@@ -170,7 +174,8 @@ def paper_table(
 ) -> pd.DataFrame:  # Per cent
     "A protocol's rows as the papers print them: means over seeds; an average is NaN where a data set is missing"
     if "base" in table: return _base_new_table(table)
-    if "accuracy" not in table: raise ValueError(f"this is no table of a protocol; its columns are {list(table.columns)}")
+    if "accuracy" not in table:
+        raise ValueError(f"this is no table of a protocol; its columns are {list(table.columns)}")
     rows, columns = (["source", "shots", "method"], "target") if "target" in table else (["shots", "method"], "dataset")
     wide = 100 * table.pivot_table(index=rows, columns=columns, values="accuracy", sort=False)
     others = [c for c in wide if "source" not in table or c not in set(table["source"])]
@@ -179,11 +184,12 @@ def paper_table(
 
 
 def _average(wide):
-    "Mean over columns, each a data set; where one is missing it would be over others than in the other rows: NaN, and a warning"
+    "Mean over columns, each a data set; where one is missing, NaN and a warning, for rows would mean different sets"
     for row, missing in wide.isna().iterrows():
         if missing.any():
             name = " ".join(map(str, row if isinstance(row, tuple) else (row,)))
-            warnings.warn(f"no average for {name}: no result on {', '.join(map(str, wide.columns[missing]))}", stacklevel=4)
+            lacks = ", ".join(map(str, wide.columns[missing]))
+            warnings.warn(f"no average for {name}: no result on {lacks}", stacklevel=4)
     return wide.mean(axis=1, skipna=False)
 
 

@@ -62,7 +62,8 @@ class Summary:
         texts = [_cell(*r, 100 if percent else 1, differences) for r in zip(rows["mean"], rows["low"], rows["high"])]
         if not self.by: return pd.DataFrame({measure: texts}, rows["method"])
         across = self.by[-1] if across is None else check_known("column", across, self.by)
-        keys = rows[list(self.by)].astype(object).where(rows[list(self.by)].notna(), "usual")  # a pivot drops missing keys
+        keys = rows[list(self.by)].astype(object)
+        keys = keys.where(keys.notna(), "usual")  # a pivot drops missing keys
         index = [*(c for c in self.by if c != across), "method"]
         wide = rows.assign(**keys, cell=texts).pivot_table("cell", index, across, aggfunc="first", sort=False)
         return wide if any(isinstance(c, str) for c in wide) else wide[sorted(wide)]
@@ -70,7 +71,8 @@ class Summary:
     def __repr__(self):
         settings = len(self.means[list(self.by)].drop_duplicates()) if self.by else 1
         counts = [f"{self.means[c].nunique()} {c}s" for c in ("measure", "method")]
-        return f"Summary({', '.join(counts)}, {settings} settings by {', '.join(self.by) or 'nothing'}; {self.interval})"
+        by = ", ".join(self.by) or "nothing"
+        return f"Summary({', '.join(counts)}, {settings} settings by {by}; {self.interval})"
 
 
 def _cell(mean, low, high, scale, signed):
@@ -94,15 +96,18 @@ def summarise(
     table = results.results() if isinstance(results, Sweep) else results
     for c in ("method", "lam", "seed"):
         if c not in table:
-            raise ValueError(f"the table has no column {c!r}, only {list(table.columns)[:12]}; give a sweep or a table of a protocol")
-    if table.empty: raise ValueError("there are no results to summarise yet; run the sweep first, or look at its .failures")
+            fix = "give a sweep or a table of a protocol"
+            raise ValueError(f"the table has no column {c!r}, only {list(table.columns)[:12]}; {fix}")
+    if table.empty:
+        raise ValueError("there are no results to summarise yet; run the sweep first, or look at its .failures")
     if against != "CoOp": check_known("method", against, table["method"].unique())
     options = [c for c in table if c in (*COLUMNS, *_ALSO)]
     if by is None: by = [c for c in options if c not in ("seed", "lam") and table[c].astype(str).nunique() > 1]
     if measures is None: measures = [c for c in table.select_dtypes(["number", "bool"]) if c not in (*options, *by)]
     for c in (*by, *measures): check_known("column", c, table)
     listed = lambda v: ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v  # lists cannot be grouped by
-    long = table.assign(**{c: table[c].map(listed) for c in by}).melt([*by, "method", "lam", "seed"], measures, "measure")
+    settings = table.assign(**{c: table[c].map(listed) for c in by})
+    long = settings.melt([*by, "method", "lam", "seed"], measures, "measure")
     long = long.dropna(subset="value").astype({"value": float})
     _check_once(long, [*by, "method", "seed", "measure"])
     base = long.loc[long["method"] == against, [*by, "seed", "measure", "value"]]
@@ -111,7 +116,8 @@ def summarise(
     how = lambda v: interval_of(v, interval, confidence)
     means, differences = (_intervals(t, [*by, "method", "lam", "measure"], how) for t in (long, gaps))
     decided = (differences["low"] > 0) | (differences["high"] < 0)
-    words = f"{100 * confidence:.4g}% intervals over seeds, {'Student t' if interval == 't' else 'percentile bootstrap of 9,999 draws'}"
+    kind = "Student t" if interval == "t" else "percentile bootstrap of 9,999 draws"
+    words = f"{100 * confidence:.4g}% intervals over seeds, {kind}"
     return Summary(means, differences.assign(against=against, decided=decided), tuple(by), words)
 
 
@@ -119,7 +125,8 @@ def _check_once(long, keys):
     "Each seed once per setting, method and measure, else a mean would mix settings"
     twice = long[long.duplicated(keys)]
     if len(twice):
-        raise ValueError(f"{len(twice)} values share {', '.join(keys)} with another, such as {twice[keys].iloc[0].to_dict()}; "
+        first = twice[keys].iloc[0].to_dict()
+        raise ValueError(f"{len(twice)} values share {', '.join(keys)} with another, such as {first}; "
                          "name what tells them apart in by=")
 
 

@@ -193,7 +193,8 @@ def _measure(record, runs, name, f, version):
         raise ValueError(f"{says} must return one row per lambda of {runs.lambdas}, got {table['lam'].tolist()}")
     record["parts"].pop(name, None)
     taken = [c for c in table if c in {*COLUMNS, "lam"}.union(*_joined(record).values()) - {"lam"}]
-    if taken: raise ValueError(f"{says} returns {', '.join(map(repr, taken))}, which the table has already; rename them")
+    names = ", ".join(map(repr, taken))
+    if taken: raise ValueError(f"{says} returns {names}, which the table has already; rename them")
     record["parts"][name] = plain({"version": version, "rows": table.to_dict("records")})
 
 
@@ -245,7 +246,8 @@ def _on_joblib(work, jobs, workers, threads, gpus, retries):
                 yield job, record
         except TerminatedWorkerError as e:  # all workers go when one is killed; what they had done is on disk
             retries -= 1
-            warnings.warn(f"a worker was lost ({e!s:.80}...); its jobs may start again {retries + 1} times", stacklevel=3)
+            again = f"its jobs may start again {retries + 1} times"
+            warnings.warn(f"a worker was lost ({e!s:.80}...); {again}", stacklevel=3)
     for job in left.values(): yield job, "its worker was lost, and again at each retry; is there enough memory?"
 
 
@@ -264,7 +266,8 @@ def _on_ray(work, jobs, workers, threads, gpus, retries):
             (ref,), _ = ray.wait([*waiting])
             job = waiting.pop(ref)
             try: yield ray.get(ref)
-            except ray.exceptions.RayError as e: yield job, f"{type(e).__name__} after {retries} retries: {str(e)[:300]}"
+            except ray.exceptions.RayError as e:
+                yield job, f"{type(e).__name__} after {retries} retries: {str(e)[:300]}"
     finally:
         for ref in waiting: ray.cancel(ref, force=True)
 
@@ -319,7 +322,8 @@ class Sweep:
             near = 1e-9 * abs(value) if column == "lam" else None
             cells = cells[[x == value if near is None else abs(x - value) <= near for x in cells[column]]]
         jobs = [job for job in jobs_of(cells) if _read(self.out, job)["parts"]]
-        return [load_runs(self.out / "runs" / job.name, clip, clip and _task(_canonical(job.part(_OF_DATA)))) for job in jobs]
+        task = lambda job: clip and _task(_canonical(job.part(_OF_DATA)))
+        return [load_runs(self.out / "runs" / job.name, clip, task(job)) for job in jobs]
 
     def __repr__(self):
         counts = self.table["status"].value_counts()
@@ -337,7 +341,7 @@ def sweep(
     retries: int = 3,  # When a worker or a machine is lost
     evaluate: dict | None = None,  # Further numbers: name -> function of the runs, see above
     version: int | str = 1,  # Of the functions in `evaluate`; another one evaluates again
-    clip: Clip | None = None,  # A model in memory for all cells, sent to the workers; None: each loads the one that `model` names
+    clip: Clip | None = None,  # A model in memory, sent to the workers; None: each loads the one that `model` names
     progress: bool = True,  # Show a progress bar
 ) -> Sweep:
     "Train a grid; what is finished is not done again, what fails is in the table"
@@ -375,7 +379,8 @@ def _checked_evaluate(evaluate, version):
     "Name -> (function, version), the library's own numbers among them"
     if not isinstance(version, (int, str)): raise ValueError(f"version must be a number or a text, got {version!r}")
     if not isinstance(evaluate, dict) or not all(map(callable, evaluate.values())):
-        raise ValueError(f"evaluate must be a dict of functions by name, got {evaluate!r:.80}; give evaluate={{'name': function}}")
+        fix = "give evaluate={'name': function}"
+        raise ValueError(f"evaluate must be a dict of functions by name, got {evaluate!r:.80}; {fix}")
     return {"": (_numbers, 1)} | {name: (f, version) for name, f in evaluate.items()}
 
 
