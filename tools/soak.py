@@ -297,23 +297,33 @@ def limited(out, size, epochs):
 # -- two writers --------------------------------------------------------------
 
 def writers(seed, cases, start=0, epochs=40):
-    "A second process that would write into the same folder"
+    "A second process that would write into the same folder, while the first one trains"
     whole = reference(epochs)
+    last = int(whole.steps["step"].max())
     for i in range(start, cases):
-        rng, steps = random.Random(f"{seed} writers {i}"), mmap.mmap(-1, 8)
+        rng, shared = random.Random(f"{seed} writers {i}"), mmap.mmap(-1, 16)  # the step of the first; whether the second is through
         with tempfile.TemporaryDirectory() as folder:
             out, at = Path(folder) / "run", rng.randrange(2, 60)
-            tell = lambda step, record: (steps.__setitem__(slice(0, 8), struct.pack("<q", step)), time.sleep(0.002))
+
+            def tell(step, record):
+                shared[:8] = struct.pack("<q", step)
+                time.sleep(0.002)
+                while step == last and not any(shared[8:]): time.sleep(0.001)  # the first is not done before the second has tried
+
             pid = forked(lambda: train(*world(), **options(epochs), out=out, checkpoint_every=2, callbacks=[tell]))
-            while struct.unpack("<q", steps[:8])[0] < at: time.sleep(0.001)
-            refused = {}
-            for name, call in {"train": lambda: train(*world(), **options(epochs), out=out), "resume": lambda: train(*world(), **options(epochs), out=out, resume=True), "save": lambda: whole.save(out), "repair": lambda: repair(out)}.items():
+            while struct.unpack("<q", shared[:8])[0] < at: time.sleep(0.001)
+            tries = {"train": lambda: train(*world(), **options(epochs), out=out),
+                     "resume": lambda: train(*world(), **options(epochs), out=out, resume=True),
+                     "save": lambda: whole.save(out), "repair": lambda: repair(out)}
+            refused = dict.fromkeys(tries, False)
+            for name, call in tries.items():
                 try: call()
                 except OSError as e: refused[name] = f"process {pid} on {socket.gethostname()}" in str(e)
-                else: refused[name] = False
+            shared[8:] = struct.pack("<q", 1)
             while os.waitpid(pid, os.WNOHANG) == (0, 0): time.sleep(0.01)
             good = identical(load_runs(out), whole) and sound(out)
-            yield {"case": i, "second_came_after_step": at, **{f"{k}_refused": v for k, v in refused.items()}, "undamaged": good, "passed": all(refused.values()) and good}
+            yield {"case": i, "second_came_after_step": at, **{f"{k}_refused": v for k, v in refused.items()},
+                   "undamaged": good, "passed": all(refused.values()) and good}
 
 
 # -- hostile files ------------------------------------------------------------
