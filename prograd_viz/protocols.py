@@ -197,6 +197,9 @@ def _base_new_table(table):
     "Data sets and their average, a row per method: base, new, H"
     means = 100 * table.groupby(["dataset", "shots", "method"], sort=False)[["base", "new"]].mean()
     if table["dataset"].nunique() > 1:
-        average = pd.DataFrame({half: _average(means[half].unstack("dataset", sort=False)) for half in ("base", "new")})
+        # pandas before 3 mixes up rows in unstack(sort=False): sort, and bring back the order of before
+        order = means.index.droplevel("dataset").unique()
+        average = pd.DataFrame({half: _average(means[half].unstack("dataset")) for half in ("base", "new")})
+        average = average.reindex(order)
         means = pd.concat([means, pd.concat({"average": average}, names=["dataset"])])
     return means.assign(H=harmonic_mean(means["base"], means["new"]))
