@@ -454,7 +454,8 @@ class Recorder:
         for name, x in values.items():
             if x is None: continue
             number, wide = isinstance(x, (int, float)), name in (*_GRADIENTS, *_STATES)
-            x = float(x) if number and whole else torch.as_tensor(x, dtype=torch.float64 if number else None)
+            plain = number or isinstance(x, (list, tuple))  # Python's numbers are doubles
+            x = float(x) if number and whole else torch.as_tensor(x, dtype=torch.float64 if plain else None)
             found[name] = self._tensor(name, x, whole, wide) if torch.is_tensor(x) else x
             if not wide and name not in self.columns: self.columns.append(name)
         return found

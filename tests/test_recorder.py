@@ -112,6 +112,13 @@ def test_a_lambda_with_more_digits_than_its_name_shows_is_found_again(clip, bare
     assert [tiny.run(lam) for lam in (0, 1e-9, 1e-8)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("kind", (list, tuple, np.array))
+def test_numbers_of_each_method_keep_all_their_digits(kind):
+    record = Recorder(["cat", "dog"], ["a", "b"])
+    record.log(1, text_features=torch.ones(2, 2, 3), acc_same=kind([1 / 3, 2 / 3]))
+    assert record.runs().steps["acc_same"].tolist() == [1 / 3, 2 / 3]
+
+
 def test_a_name_that_ends_in_a_number_has_no_lambda(tmp_path):
     "Names are labels; a lambda is CoOp's, ProGrad's, or given"
     names = ["try 2", "kgcoop 8", "ProGrad 0.5", "CoOp"]
