@@ -598,7 +598,10 @@ print("steps", len(runs.token_cos))
 def interrupts(seed, cases, start=0, epochs=40):
     "A cell that trains is interrupted in a real kernel, with and without a folder"
     from jupyter_client.manager import start_new_kernel
-    manager, client = start_new_kernel(kernel_name="python3", env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}, cwd=tempfile.gettempdir())
+    # the library that is tested, and a notebook's own backend: matplotlib 3.8 cannot draw with Agg under IPython 9
+    variables = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    variables["PYTHONPATH"] = os.pathsep.join([str(LIBRARY.parent), os.environ.get("PYTHONPATH", "")])
+    manager, client = start_new_kernel(kernel_name="python3", env=variables, cwd=tempfile.gettempdir())
     try:
         done, _ = cell(client, SETUP.format(tools=str(ROOT / "tools"), epochs=epochs))
         if done != "ok": raise RuntimeError(_)
