@@ -1,12 +1,16 @@
 "What the tests share: no network, repeatable examples, and small models."
 import json
 import os
+import signal
 import tempfile
 from functools import cache
 
 # Before anything imports huggingface_hub: an empty cache, and no way out of this machine.
 # One thread, for the subprocesses too: the tests are many small operations, between which threads would wait for each other.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": tempfile.mkdtemp(prefix="no-weights-"), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+
+# Tests press Ctrl-C; a shell that starts them in the background has it ignored, which every child would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import HealthCheck, settings
