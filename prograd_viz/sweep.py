@@ -238,7 +238,9 @@ def _on_joblib(work, jobs, workers, threads, gpus, retries):
     streams, left = backend.supports_return_generator, {job.name: job for job in jobs}
     if n in (None, 1): n = max(1, joblib.cpu_count() // threads) if streams else -1
     kind = "generator_unordered" if streams else "list"
-    pool = joblib.Parallel(workers or n, return_as=kind, batch_size=1, pre_dispatch="n_jobs")
+    ours = isinstance(backend, joblib.parallel.BACKENDS["loky"])
+    idle = {"idle_worker_timeout": 10} if ours else {}  # seconds, then their memory is free and this process may end
+    pool = joblib.Parallel(workers or n, return_as=kind, batch_size=1, pre_dispatch="n_jobs", **idle)
     while left and retries >= 0:
         try:
             for job, record in pool(joblib.delayed(work)(job) for job in list(left.values())):
