@@ -159,7 +159,7 @@ class Training:
 
     def descend(
         self,
-        direction: torch.Tensor,  # From `direction`
+        direction: torch.Tensor,  # From `steer`, as the contexts: [R, M, D] or [R, C, M, D]
         batch: Batch,  # Its step and learning rate
     ):
         "One step of SGD"
