@@ -23,7 +23,7 @@ help: ## list these targets
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
 	@echo '  ARGS="--seeds 5" goes to what demo, lab, app, docs, figures, evidence, pocket, mutants, soak, bench, models, published or matrix start, and to pytest for test.'
-	@echo '  NB=nbs/04_gradients.ipynb runs that notebook alone.'
+	@echo '  NB=nbs/21_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
 

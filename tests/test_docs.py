@@ -115,7 +115,7 @@ def test_formulas_are_mathml(site):
         assert page.text.count("<math") >= wanted, f.name
         checked += wanted
     assert checked > 60
-    assert "\\frac" not in re.sub(r"<pre>.*?</pre>|<code.*?</code>", "", pages["nbs/04_gradients.html"].text, flags=re.S)
+    assert "\\frac" not in re.sub(r"<pre>.*?</pre>|<code.*?</code>", "", pages["nbs/21_gradients.html"].text, flags=re.S)
 
 
 def test_names_in_the_text_lead_to_the_reference(site):
@@ -124,7 +124,7 @@ def test_names_in_the_text_lead_to_the_reference(site):
 
 def test_a_picture_without_words_stops_the_build(tmp_path):
     cell = nbformat.v4.new_code_cell("fig", outputs=[nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "<Figure>"})])
-    path = ROOT / "nbs" / "04_gradients.ipynb"
+    path = ROOT / "nbs" / "21_gradients.ipynb"
     mute = tmp_path / path.name
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), mute)
     old, docs.root = docs.root, tmp_path
@@ -144,7 +144,7 @@ def test_the_site_works_from_disk_with_no_network(site):
             page.goto((top / name).as_uri())
             broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
             assert not broken and page.title(), name
-        page.goto((top / "nbs/04_gradients.html").as_uri())
+        page.goto((top / "nbs/21_gradients.html").as_uri())
         sizes = page.evaluate("[...document.querySelectorAll('math')].map(m => [m.getBoundingClientRect().width, m.getBoundingClientRect().height])")
         assert len(sizes) > 10 and all(w > 4 and h > 4 for w, h in sizes)
         bar, letter = page.evaluate("[...document.querySelectorAll('mfrac')].slice(0, 1).flatMap(f => [f.getBoundingClientRect().height, f.children[0].getBoundingClientRect().height])")

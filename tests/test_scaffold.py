@@ -254,10 +254,10 @@ def test_readme_links_and_pictures_are_there():
 
 @pytest.mark.parametrize('nb, md', [
     ('![a](../figures/x.png)', '![a](figures/x.png)'),
-    ('[b](00_clip.ipynb#load)', '[b](nbs/00_clip.ipynb#load)'),
+    ('[b](03_clip.ipynb#load)', '[b](nbs/03_clip.ipynb#load)'),
     ('<img src="../figures/x.png" width="9">', '<img src="figures/x.png" width="9">'),
     ('[c](https://a.b/c) [d](#e) [f](mailto:g@h.i)', '[c](https://a.b/c) [d](#e) [f](mailto:g@h.i)'),
-    ('```\n[b](00_clip.ipynb)\n```', '```\n[b](00_clip.ipynb)\n```'),
+    ('```\n[b](03_clip.ipynb)\n```', '```\n[b](03_clip.ipynb)\n```'),
 ])
 def test_links_of_the_front_page_work_from_the_root(nb, md): assert relink(nb) == md
 

@@ -31,7 +31,7 @@ def relink(
     text:str, # Markdown
     folder:str='nbs', # Where it is read from, relative to the root
 )->str: # The same, to be read from the root
-    "`../figures/x.png` becomes `figures/x.png`, `00_clip.ipynb` becomes `nbs/00_clip.ipynb`."
+    "`../figures/x.png` becomes `figures/x.png`, `03_clip.ipynb` becomes `nbs/03_clip.ipynb`."
     def fix(m):
         if re.match(r'[a-z][a-z0-9+.-]*:|[/#]', m[2], re.I): return m[0]
         path, hash_, part = m[2].partition('#')
