@@ -19,6 +19,7 @@ SETUP = {'pocket': '''from prograd_viz.all import *
 runs = train(load_clip("pocket"), few_shot("pocket", shots=4, seed=1, classes=6, test_per_class=4), lambdas=[0, 0.5, 1], epochs=100, progress=False)
 print("trained")''',
          'RN50, random weights': '''from prograd_viz.all import *
+from prograd_viz.data import Task
 task = few_shot("pocket", shots=4, seed=1, classes=37, test_per_class=1, px=224)
 task = Task("RN50-sized", task.train, {"shifted": task.tests["shifted"]})
 runs = train(load_clip("RN50", "random"), task, lambdas=[0, 1], n_ctx=16, epochs=60, batch_size=148, evaluate_every=20, views=0, progress=False)

@@ -5,6 +5,8 @@ import pytest
 CELLS = {"names": '''from dataclasses import replace
 import numpy as np
 from prograd_viz.all import *
+from prograd_viz.scenes import prepare
+from prograd_viz.widgets import show_maps
 runs = train(load_clip("pocket"), few_shot("pocket", shots=1, seed=1, classes=6, test_per_class=1), lambdas=[0, 1], epochs=4, progress=False)
 scenes = prepare(runs, images=3)
 names = ("<script>window.hurt = 1</script>", "x" * 200, "风筝", "عنكبوت", "<img src=x onerror='window.hurt = 1'>", "plain")
