@@ -263,3 +263,5 @@ def test_links_of_the_front_page_work_from_the_root(nb, md): assert relink(nb) =
 
 def test_directives_are_read_and_removed():
     assert directives('#| hide\n#|eval: False\nx = 1  #| no') == ({'hide': '', 'eval': 'false'}, 'x = 1  #| no')
+    long = '#| fig-alt: A dog\n#|   on Sand: outlined\n#| hide\nx = 1'
+    assert directives(long) == ({'fig-alt': 'A dog on Sand: outlined', 'hide': ''}, 'x = 1')

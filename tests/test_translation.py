@@ -35,7 +35,7 @@ def target(link, name):
 
 def code_of(cell):
     "Code without the words for those who cannot see its picture, and without the depth of its folder"
-    return re.sub(r'"(\.\./)+', '"../', re.sub(r"(?m)^#\| fig-alt: .*\n", "", cell.source))
+    return re.sub(r'"(\.\./)+', '"../', re.sub(r"(?m)^#\| fig-alt: .*\n(#\|  .*\n)*", "", cell.source))
 
 
 def shape_of(cell, name):

@@ -11,7 +11,8 @@ root = Path(__file__).resolve().parent.parent
 
 PAGES = {'README.md': 'nbs/index.ipynb', 'README.zh.md': 'nbs/zh/index.ipynb'}
 banner = '<!-- Written by `make readme` from {}: edit the notebook, not this file. -->\n\n'
-directive = re.compile(r'^\s*#\|\s*([\w-]+)\s*:?\s*(.*?)\s*$')
+directive = re.compile(r'^#\| ?([\w-]+)\s*:?\s*(.*?)\s*$')
+continued = re.compile(r'^#\| {2,}(.*?)\s*$')
 ansi = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]')
 fence = re.compile(r'^(```.*?^```[^\S\n]*$)', re.M | re.S)
 # ](target) and ](target "title") of markdown, src="target" and href="target" of html
@@ -21,10 +22,15 @@ target = re.compile(r'(\]\(|\b(?:src|href)=")([^)"\s]+)')
 def directives(
     source:str, # A code cell
 )->tuple: # ({directive: value}, the source without them)
-    "Quarto's and nbdev's `#| name: value` lines."
-    lines = source.split('\n')
-    found = [m for m in map(directive.match, lines) if m]
-    return {m[1]: m[2] if m[1] == 'fig-alt' else m[2].lower() for m in found}, '\n'.join(l for l in lines if not directive.match(l)).strip('\n')
+    "Quarto's and nbdev's `#| name: value` lines; a value goes on in lines that start with `#|` and two spaces or more."
+    found, rest, name = {}, [], None
+    for line in source.split('\n'):
+        if name and (more := continued.match(line)): found[name] += ' ' + more[1]
+        elif start := directive.match(line):
+            name, value = start.groups()
+            found[name] = value if name == 'fig-alt' else value.lower()
+        else: rest.append(line)
+    return found, '\n'.join(rest).strip('\n')
 
 
 def relink(
