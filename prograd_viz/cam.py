@@ -22,8 +22,6 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from . import torchvision_ops  # noqa: F401  before anything that imports torchvision
-import pytorch_grad_cam
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from .checks import check_in_range, check_known, check_whole
 from .clip import Clip, in_this_thread
 from .data import Split
@@ -96,6 +94,7 @@ class _Cosine(torch.nn.Module):
 
 def _methods():
     "Methods of the grad-cam package that read one layer and leave the model as it is"
+    import pytorch_grad_cam  # here: with scikit-learn it takes a second to import
     from pytorch_grad_cam.base_cam import BaseCAM
     found = {n: m for n, m in vars(pytorch_grad_cam).items() if isinstance(m, type) and issubclass(m, BaseCAM)}
     # AblationCAM exchanges the layer and leaves it so after an error, ShapleyCAM differentiates twice, FullGrad reads all
@@ -112,6 +111,7 @@ def package_maps(
     method: str = "GradCAM",  # Any method of the grad-cam package that works from gradients
 ) -> np.ndarray:  # Before the ReLU, [T, B, h, w]
     "Maps of every direction on every image, through the grad-cam package, one direction at a time"
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     methods, module = _methods(), target_layer(clip, layer)
     make, classifier = methods[check_known("method", method, methods)], _Cosine(clip, directions.to(clip.device, clip.wide).clone())
     first = module.register_forward_hook(in_this_thread(lambda module, args, out: _check_grid(module, out)))

@@ -6,6 +6,8 @@
 __all__ = ['MEASURES', 'CONDITIONS', 'map_scores', 'faithfulness', 'without_object', 'composites', 'causal_checks']
 
 # %% ../nbs/32_faithful.ipynb #6a8f8f51
+from functools import partial
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -18,9 +20,6 @@ from .checks import check_in_range, check_known, check_seed, check_whole
 from .clip import Clip
 from .data import Split, drawing_from
 from .runs import Runs
-from pytorch_grad_cam.metrics.perturbation_confidence import PerturbationConfidenceMetric, RemoveLeastRelevantFirst, RemoveMostRelevantFirst
-from pytorch_grad_cam.metrics.road import ROADCombined
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 # %% ../nbs/32_faithful.ipynb #104520e8
 MEASURES = ("deletion", "insertion", "road")  # Ways to ask whether a map says what matters
@@ -40,6 +39,22 @@ def _blank(image, keep):
     return image * keep
 
 
+def _curves(images, ranked, labels, classifier, percentiles):
+    "Name of a measure -> a function that computes it with the grad-cam package"
+    from pytorch_grad_cam.metrics import perturbation_confidence as package  # here: it takes a second to import
+    from pytorch_grad_cam.metrics.road import ROADCombined
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    args = images, ranked, [ClassifierOutputTarget(int(i)) for i in labels], classifier
+
+    def mean(remove):
+        metrics = [package.PerturbationConfidenceMetric(remove(p, _blank)) for p in percentiles]
+        return np.mean([metric(*args, return_diff=False) for metric in metrics], axis=0)
+
+    return {"deletion": partial(mean, package.RemoveMostRelevantFirst),
+            "insertion": partial(mean, package.RemoveLeastRelevantFirst),
+            "road": partial(ROADCombined(percentiles), *args)}
+
+
 def map_scores(
     clip: Clip,  # The model
     images: torch.Tensor,  # Preprocessed, [B, 3, H, W]
@@ -56,11 +71,9 @@ def map_scores(
     large = F.interpolate(maps[:, None].float(), size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
     ranked = ((large - low) / (high - low).clamp_min(1e-12)).cpu().numpy()
-    args = images.float().cpu(), ranked, [ClassifierOutputTarget(int(i)) for i in labels], _Probability(clip, text)
-    curve = lambda remove: np.mean([PerturbationConfidenceMetric(remove(p, _blank))(*args, return_diff=False) for p in percentiles], axis=0)
+    curves = _curves(images.float().cpu(), ranked, labels, _Probability(clip, text), percentiles)
     with drawing_from(torch.Generator().manual_seed(check_seed(seed))):
-        by = {"deletion": lambda: curve(RemoveMostRelevantFirst), "insertion": lambda: curve(RemoveLeastRelevantFirst), "road": lambda: ROADCombined(list(percentiles))(*args)}
-        scores = pd.DataFrame({m: by[m]() for m in measures})
+        scores = pd.DataFrame({m: curves[m]() for m in measures})
     return scores.where(np.tile((high > low).flatten(1).cpu().numpy(), len(measures)))
 
 # %% ../nbs/32_faithful.ipynb #d930e7f2

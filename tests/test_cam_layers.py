@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from prograd_viz.cam import cam_maps, cam_operator, package_maps, pytorch_grad_cam
+from prograd_viz.cam import cam_maps, cam_operator, package_maps
 from prograd_viz.data import augmentation
+import pytorch_grad_cam
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
