@@ -52,7 +52,7 @@ def test_pictures_and_explorer_take_the_test_set_there_is(folder, clip, stored, 
 
 
 def test_without_a_test_set_the_training_images_are_shown_and_it_is_said(folder, clip):
-    with pytest.warns(UserWarning, match="nothing is left to test on"): task = few_shot(folder, shots=4)
+    with pytest.warns(UserWarning, match="so there is no test set"): task = few_shot(folder, shots=4)
     assert task.usual_split == "train"
     assert len(plot_maps(train(clip, task, epochs=1, views=0, progress=False), 2).axes) == 2 * 4
 
@@ -78,23 +78,23 @@ def test_what_a_machine_left_in_a_folder_is_no_class(folder, tmp_path):
 
 
 def test_one_classs_folder_and_a_flat_folder_say_what_to_give(folder, tmp_path):
-    one = f"holds 4 images but no folders; .*if it is one class of {folder}, give that"
+    one = f"has 4 images but no folders; .*if it is one class of {folder}, pass that"
     with pytest.raises(ValueError, match=one): few_shot(folder / "dog", 2)
     shutil.copytree(folder / "dog", tmp_path / "alone" / "flat")
-    flat = "holds 4 images but no folders; .*a DataFrame of path and label"
+    flat = "has 4 images but no folders; .*a DataFrame with columns path and label"
     with pytest.raises(ValueError, match=flat): few_shot(tmp_path / "alone" / "flat", 2)
 
 
 def test_a_folder_of_splits_points_to_the_folders_inside(folder, tmp_path):
     for part in ("train", "test"): shutil.copytree(folder, tmp_path / part)
-    says = f"one folder deeper, as in {tmp_path / 'test' / 'cat'}: give {tmp_path / 'test'}"
+    says = f"such as {tmp_path / 'test' / 'cat'}, hold some: pass {tmp_path / 'test'} instead"
     with pytest.raises(ValueError, match=says): few_shot(tmp_path, 2)
 
 
 def test_images_beside_the_folders_are_said_to_be_left_out(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "own")
     shutil.copy(folder / "dog" / "0.png", tmp_path / "own" / "cover.png")
-    with pytest.warns(UserWarning, match="cover.png and 0 more images lie beside the folders"):
+    with pytest.warns(UserWarning, match="cover.png and 0 more images are in no class folder"):
         few_shot(tmp_path / "own", 2)
 
 
@@ -119,7 +119,7 @@ def test_a_folder_of_masks_that_fit_no_image_is_named(folder, tmp_path):
     root = shutil.copytree(folder, tmp_path / "animals")
     (root / "masks").mkdir()
     Image.new("1", (8, 8)).save(root / "masks" / "0_mask.png")
-    with pytest.warns(UserWarning, match="no mask for .* no file in .*masks is named as its image"):
+    with pytest.warns(UserWarning, match="no mask for .*; name the files in .*masks as their images"):
         assert few_shot(root, shots=2).train.masks is None
 
 

@@ -14,7 +14,7 @@ from prograd_viz.faithful import composites, map_scores
 from prograd_viz.pocket import Scene, contact_sheet, random_scenes, render
 from prograd_viz.prompts import make_prompts
 from prograd_viz.protocols import _cells
-from prograd_viz.tasks import few_shot, frame_task, pocket_task, toy_pets
+from prograd_viz.tasks import few_shot, table_task, pocket_task, toy_pets
 from prograd_viz.words import nearest_tokens
 
 WHOLE = [4, 4.0, np.int64(4), np.uint8(4), np.float32(4), np.array(4), torch.tensor(4), Fraction(4)]
@@ -79,7 +79,7 @@ def test_tasks_of_other_number_types_are_the_tasks_of_ints(tmp_path):
     labels = ["cat"] * 4 + ["dog"] * 4
     table = pd.DataFrame({"path": [f"{label}_{i % 4 + 1}.jpg" for i, label in enumerate(labels)], "label": labels})
     images = root / "oxford_pets" / "images"
-    same_tasks(frame_task(table, 2, 3, images), frame_task(table, 2.0, np.int64(3), images))
+    same_tasks(table_task(table, 2, 3, root=images), table_task(table, 2.0, np.int64(3), root=images))
 
 
 def test_draws_of_other_number_types_are_the_draws_of_ints():
