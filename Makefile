@@ -58,7 +58,7 @@ test: env ## all that guards the project: drift, clean notebooks, every notebook
 	@cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; \
 	$(RUN) PROGRAD_VIZ_CACHE="$$cache" MPLBACKEND=Agg OMP_NUM_THREADS=1 \
 	  $(BIN)/nbdev_test --n_workers 2 --timing --do_print --skip_folder_re '^([_.]|zh$$)'
-	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ -n 2 --dist loadfile $(ARGS)
+	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 times: env ## make test once, with the seconds of every notebook and test; writes figures/times/
 	@$(BIN)/python tools/times.py

@@ -26,6 +26,16 @@ def pytest_report_header():
     return f"library: {os.path.dirname(prograd_viz.__file__)}"
 
 
+# A worker takes a file at a time (`make test`). A long one that began last would run alone, so these begin first.
+LONG = ("test_explorer", "test_sweep", "test_docs", "test_survival", "test_cli", "test_training", "test_pocket",
+        "test_voila", "test_architectures", "test_bench", "test_odd_runs", "test_report", "test_reference",
+        "test_published", "test_names", "test_models", "test_rules", "test_scaffold", "test_bad_input")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
 VIT = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 4}
 RESNET = {"image_size": 96, "layers": [1, 1, 1, 1], "width": 8}
