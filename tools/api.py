@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
-lib = root/'prograd_viz'
-cell = re.compile(r'^# %% \.\./(nbs/\S+\.ipynb) #(\w+)')
+lib = root/"prograd_viz"
+cell = re.compile(r"^# %% \.\./(nbs/\S+\.ipynb) #(\w+)")
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Module:
 
 def modules()->list:
     "All exported modules with something public, in the order of their notebooks"
-    found = [read_module(f) for f in lib.glob('[!_]*.py')]
+    found = [read_module(f) for f in lib.glob("[!_]*.py")]
     return sorted((m for m in found if m.public and m.cells), key=lambda m: (min(nb for nb, _ in m.cells.values()), m.name))
 
 
@@ -38,15 +38,15 @@ def read_module(
     path:Path, # A module's file
 )->Module:
     "What a module says of itself"
-    text = path.read_text(encoding='utf-8')
+    text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     found = {}
     for node in tree.body:
         for name in names_of(node): found[name] = node
-    public = list(ast.literal_eval(found['__all__'].value)) if '__all__' in found else []
-    comments = {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT}
-    cells = {i: (m[1], m[2]) for i, line in enumerate(text.split('\n'), 1) if (m := cell.match(line))}
-    return Module(path.stem, ast.get_docstring(tree) or '', public, {n: found[n] for n in public if n in found}, text, comments, cells)
+    public = list(ast.literal_eval(found["__all__"].value)) if "__all__" in found else []
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT}
+    cells = {i: (m[1], m[2]) for i, line in enumerate(text.split("\n"), 1) if (m := cell.match(line))}
+    return Module(path.stem, ast.get_docstring(tree) or "", public, {n: found[n] for n in public if n in found}, text, comments, cells)
 
 
 def names_of(node):
@@ -58,7 +58,7 @@ def names_of(node):
 
 # -- docments -------------------------------------------------------------------
 
-def source(node): return '' if node is None else ast.unparse(node)
+def source(node): return "" if node is None else ast.unparse(node)
 
 
 def parameters(
@@ -69,30 +69,30 @@ def parameters(
     a = f.args
     plain = a.posonlyargs + a.args
     pairs = list(zip(plain, [None] * (len(plain) - len(a.defaults)) + a.defaults))
-    rows = [(p.arg, p, d) for p, d in pairs if p.arg not in ('self', 'cls')]
-    if a.vararg: rows.append(('*' + a.vararg.arg, a.vararg, None))
+    rows = [(p.arg, p, d) for p, d in pairs if p.arg not in ("self", "cls")]
+    if a.vararg: rows.append(("*" + a.vararg.arg, a.vararg, None))
     rows += [(p.arg, p, d) for p, d in zip(a.kwonlyargs, a.kw_defaults)]
-    if a.kwarg: rows.append(('**' + a.kwarg.arg, a.kwarg, None))
-    own = lambda p, d: m.comments.get(max(p.end_lineno, d.end_lineno if d else 0), '') if p.lineno > f.lineno else ''
+    if a.kwarg: rows.append(("**" + a.kwarg.arg, a.kwarg, None))
+    own = lambda p, d: m.comments.get(max(p.end_lineno, d.end_lineno if d else 0), "") if p.lineno > f.lineno else ""
     return [(name, source(p.annotation), source(d), own(p, d)) for name, p, d in rows]
 
 
 def returned(m, f):
     "(type, comment) of what a function returns"
     line = f.returns.end_lineno if f.returns else f.body[0].lineno - 1
-    comment = m.comments.get(line, '') if re.match(r'\s*\)', m.text.split('\n')[line - 1]) else ''
+    comment = m.comments.get(line, "") if re.match(r"\s*\)", m.text.split("\n")[line - 1]) else ""
     return source(f.returns), comment
 
 
 def signature(f):
     "Names and defaults; types are in the table below it, and long defaults too"
-    args = ast.parse(f'def f({source(f.args)}): 0').body[0].args
+    args = ast.parse(f"def f({source(f.args)}): 0").body[0].args
     short = lambda d: d and (d if len(source(d)) < 30 else ast.Constant(...))
     args.defaults, args.kw_defaults = [*map(short, args.defaults)], [*map(short, args.kw_defaults)]
     for p in [*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg]:
         if p: p.annotation = None
-    args.args = [p for p in args.args if p.arg not in ('self', 'cls')]
-    return f'({source(args)})'
+    args.args = [p for p in args.args if p.arg not in ("self", "cls")]
+    return f"({source(args)})"
 
 
 def fields(
@@ -100,19 +100,19 @@ def fields(
     c:ast.ClassDef,
 )->list: # (name, type, default, comment)
     "Public fields of a dataclass"
-    return [(n.target.id, source(n.annotation), source(n.value), m.comments.get(n.end_lineno, '')) for n in c.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith('_')]
+    return [(n.target.id, source(n.annotation), source(n.value), m.comments.get(n.end_lineno, "")) for n in c.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_")]
 
 
 # -- pages ------------------------------------------------------------------------
 
-def code(text): return f'`{text}`' if text else ''
-def bar(text): return text.replace('|', '\\|').replace('<', '\\<').replace('$', '\\$')
+def code(text): return f"`{text}`" if text else ""
+def bar(text): return text.replace("|", "\\|").replace("<", "\\<").replace("$", "\\$")
 
 
 def prose(text):
     "A comment or docstring as markdown: stars and underscores stay what they are outside of code"
-    parts = re.split(r'(``[^`]*``|`[^`]*`)', text)
-    return ''.join(p if p.startswith('`') else re.sub(r'([*_$\[\]])', r'\\\1', p) for p in parts)
+    parts = re.split(r"(``[^`]*``|`[^`]*`)", text)
+    return "".join(p if p.startswith("`") else re.sub(r"([*_$\[\]])", r"\\\1", p) for p in parts)
 
 
 def table(
@@ -122,12 +122,12 @@ def table(
     "Rows that say something, as a table with only the columns that say something"
     keep = [i for i in range(4) if i == 0 or any(r[i] for r in rows)]
     dress = [code, code, code, prose]
-    lines = [[(what, 'type', 'default', 'meaning')[i] for i in keep], ['---'] * len(keep)]
-    lines += [[dress[i](bar(r[i]) if i < 3 else bar(r[i]).replace('\\$', '$')) for i in keep] for r in rows]
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) if rows else ''
+    lines = [[(what, "type", "default", "meaning")[i] for i in keep], ["---"] * len(keep)]
+    lines += [[dress[i](bar(r[i]) if i < 3 else bar(r[i]).replace("\\$", "$")) for i in keep] for r in rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) if rows else ""
 
 
-def full(m, name): return f'prograd_viz.{m.name}.{name}'
+def full(m, name): return f"prograd_viz.{m.name}.{name}"
 
 
 def entry(
@@ -137,42 +137,42 @@ def entry(
     "One name: signature, docstring, where it is explained, and what goes in and out"
     node = m.defined[name]
     nb, cell_id = m.cell(node)
-    where = f'Explained in [{Path(nb).stem}](#cell-{cell_id}).'
-    if isinstance(node, ast.FunctionDef): return directive('function', name + signature(node), body_of(m, node, where))
+    where = f"Explained in [{Path(nb).stem}](#cell-{cell_id})."
+    if isinstance(node, ast.FunctionDef): return directive("function", name + signature(node), body_of(m, node, where))
     if isinstance(node, ast.ClassDef): return class_entry(m, node, where)
-    said = m.comments.get(node.lineno) or sys.exit(f'{m.name}.{name}: say what it is, behind its first line')
+    said = m.comments.get(node.lineno) or sys.exit(f"{m.name}.{name}: say what it is, behind its first line")
     value = source(node.value)
-    hidden = re.search(r'\b_[a-zA-Z]', value)  # how it is made from what is not public tells a reader nothing
-    shown = code(value if len(value) < 200 else value[:200].rsplit(' ', 1)[0] + ' ...') if not hidden and len(names_of(node)) == 1 else ''
-    return directive('data', name, [prose(said), shown and f'= {shown}', where])
+    hidden = re.search(r"\b_[a-zA-Z]", value)  # how it is made from what is not public tells a reader nothing
+    shown = code(value if len(value) < 200 else value[:200].rsplit(" ", 1)[0] + " ...") if not hidden and len(names_of(node)) == 1 else ""
+    return directive("data", name, [prose(said), shown and f"= {shown}", where])
 
 
-def body_of(m, f, where=''):
+def body_of(m, f, where=""):
     "What a function's entry says below its signature"
     rows, (kind, what) = [r for r in parameters(m, f)], returned(m, f)
-    out = ' '.join(filter(None, [code(kind), prose(what)])) if kind != 'None' else ''
-    return [prose(ast.get_docstring(f) or ''), where, table(rows, 'parameter') if any(r[1] or r[3] for r in rows) else '', f'Returns: {out}' if out else '']
+    out = " ".join(filter(None, [code(kind), prose(what)])) if kind != "None" else ""
+    return [prose(ast.get_docstring(f) or ""), where, table(rows, "parameter") if any(r[1] or r[3] for r in rows) else "", f"Returns: {out}" if out else ""]
 
 
 def class_entry(m, c, where):
     "A class: its fields or what makes one, then its public methods and properties"
     inside = [n for n in c.body if isinstance(n, ast.FunctionDef)]
-    init = next((n for n in inside if n.name == '__init__'), None)
-    made = (signature(init), table(parameters(m, init), 'parameter')) if init else ('', table(fields(m, c), 'field'))
-    methods = [member(m, n) for n in inside if not n.name.startswith('_') and ast.get_docstring(n)]
-    return directive('class', c.name + made[0], [prose(ast.get_docstring(c) or ''), where, made[1], *methods], fence='`' * 4)
+    init = next((n for n in inside if n.name == "__init__"), None)
+    made = (signature(init), table(parameters(m, init), "parameter")) if init else ("", table(fields(m, c), "field"))
+    methods = [member(m, n) for n in inside if not n.name.startswith("_") and ast.get_docstring(n)]
+    return directive("class", c.name + made[0], [prose(ast.get_docstring(c) or ""), where, made[1], *methods], fence="`" * 4)
 
 
 def member(m, f):
     "A method or a property"
     decorators = {source(d) for d in f.decorator_list}
-    if decorators & {'property', 'cached_property', 'functools.cached_property'}: return directive('property', f.name, [prose(ast.get_docstring(f))])
-    return directive('method', f.name + signature(f), body_of(m, f))
+    if decorators & {"property", "cached_property", "functools.cached_property"}: return directive("property", f.name, [prose(ast.get_docstring(f))])
+    return directive("method", f.name + signature(f), body_of(m, f))
 
 
-def directive(kind, head, body, fence='```'):
+def directive(kind, head, body, fence="```"):
     "A directive of Sphinx's Python domain"
-    return '\n'.join([f'{fence}{{py:{kind}}} {head}', '', '\n\n'.join(filter(None, body)), fence])
+    return "\n".join([f"{fence}{{py:{kind}}} {head}", "", "\n\n".join(filter(None, body)), fence])
 
 
 def page(
@@ -181,8 +181,8 @@ def page(
     "The page of a module"
     nb = min(nb for nb, _ in m.cells.values())
     entries = [entry(m, n) for n in m.public if n in m.defined]
-    head = [f'# {m.name}', m.doc, f'Source and explanation: [{Path(nb).stem}](../{nb}).', f'```{{py:currentmodule}} prograd_viz.{m.name}\n```']
-    return '\n\n'.join([*head, *entries]) + '\n'
+    head = [f"# {m.name}", m.doc, f"Source and explanation: [{Path(nb).stem}](../{nb}).", f"```{{py:currentmodule}} prograd_viz.{m.name}\n```"]
+    return "\n\n".join([*head, *entries]) + "\n"
 
 
 def overview(
@@ -190,12 +190,12 @@ def overview(
 )->str:
     "The first page: what `from prograd_viz.all import *` brings, a line each"
     home = {n: m for m in found for n in m.defined}
-    names = next(m.public for m in found if m.name == 'all')
-    said = lambda n: prose(ast.get_docstring(home[n].defined[n]) or '' if isinstance(home[n].defined[n], (ast.FunctionDef, ast.ClassDef)) else home[n].comments.get(home[n].defined[n].lineno, '')).split('\n')[0]
-    rows = [f'| {{py:obj}}`~{full(home[n], n)}` | [{home[n].name}]({home[n].name}.md) | {bar(said(n))} |' for n in names]
-    tree = ['```{toctree}', ':maxdepth: 1', ':hidden:', '', *(m.name for m in found if m.name != 'all'), '```']
-    return '\n'.join(['# API', '', '`from prograd_viz.all import *` brings these names. Each module has more, for those who build on it; its page lists everything it exports.', '',
-                      '| name | module | what it is |', '|---|---|---|', *rows, '', *tree]) + '\n'
+    names = next(m.public for m in found if m.name == "all")
+    said = lambda n: prose(ast.get_docstring(home[n].defined[n]) or "" if isinstance(home[n].defined[n], (ast.FunctionDef, ast.ClassDef)) else home[n].comments.get(home[n].defined[n].lineno, "")).split("\n")[0]
+    rows = [f"| {{py:obj}}`~{full(home[n], n)}` | [{home[n].name}]({home[n].name}.md) | {bar(said(n))} |" for n in names]
+    tree = ["```{toctree}", ":maxdepth: 1", ":hidden:", "", *(m.name for m in found if m.name != "all"), "```"]
+    return "\n".join(["# API", "", "`from prograd_viz.all import *` brings these names. Each module has more, for those who build on it; its page lists everything it exports.", "",
+                      "| name | module | what it is |", "|---|---|---|", *rows, "", *tree]) + "\n"
 
 
 def write(
@@ -204,12 +204,12 @@ def write(
     "All pages"
     to.mkdir(parents=True, exist_ok=True)
     found = modules()
-    (to/'index.md').write_text(overview(found), encoding='utf-8')
+    (to/"index.md").write_text(overview(found), encoding="utf-8")
     for m in found:
-        if m.name != 'all': (to/f'{m.name}.md').write_text(page(m), encoding='utf-8')
+        if m.name != "all": (to/f"{m.name}.md").write_text(page(m), encoding="utf-8")
 
 
 def addresses()->dict: # `name` and `module.name` -> (page, anchor)
     "Where each public name is described"
-    found, short = modules(), set(next(m.public for m in modules() if m.name == 'all'))
-    return {key: (f'api/{m.name}', full(m, n)) for m in found for n in m.defined for key in ([n] if n in short else []) + [f'{m.name}.{n}']}
+    found, short = modules(), set(next(m.public for m in modules() if m.name == "all"))
+    return {key: (f"api/{m.name}", full(m, n)) for m in found for n in m.defined for key in ([n] if n in short else []) + [f"{m.name}.{n}"]}

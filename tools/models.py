@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault('HF_HUB_OFFLINE', '1')  # the same table with and without a network
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the same table with and without a network
 
 import pandas as pd
 import torch
@@ -18,10 +18,10 @@ from prograd_viz.cam import _as_grid, target_layer
 from prograd_viz.clip import Clip, load_clip, open_clip
 from prograd_viz.prompts import has_fast_path
 
-folder = root/'figures'/'models'
+folder = root/"figures"/"models"
 
 
-def names(): return [n for n in open_clip.list_models() if (Path(open_clip.__file__).parent/'model_configs'/f'{n}.json').is_file()]
+def names(): return [n for n in open_clip.list_models() if (Path(open_clip.__file__).parent/"model_configs"/f"{n}.json").is_file()]
 
 
 def grid(
@@ -31,10 +31,10 @@ def grid(
     layer, shapes = target_layer(clip), []
     name = next(k for k, m in clip.model.visual.named_modules() if m is layer)
     hook = layer.register_forward_hook(lambda module, args, out: shapes.append(out.shape))
-    clip.model.encode_image(torch.zeros(1, 3, clip.image_size, clip.image_size, device='meta'))
+    clip.model.encode_image(torch.zeros(1, 3, clip.image_size, clip.image_size, device="meta"))
     hook.remove()
-    high, wide = _as_grid(clip, layer, torch.empty(shapes[0], device='meta')).shape[2:]
-    return name, f'{high} x {wide}', 'Grad-CAM: the default is an early layer, deeper ones are coarser than 6 x 6; name one with layer=' if 'stem' in name else ''
+    high, wide = _as_grid(clip, layer, torch.empty(shapes[0], device="meta")).shape[2:]
+    return name, f"{high} x {wide}", "Grad-CAM: the default is an early layer, deeper ones are coarser than 6 x 6; name one with layer=" if "stem" in name else ""
 
 
 @torch.no_grad()
@@ -43,26 +43,26 @@ def row(
 )->dict: # A row of the table
     "How an architecture works here."
     cfg = open_clip.get_model_config(name)
-    tokenizer = cfg['text_cfg'].get('hf_tokenizer_name', 'CLIP')
-    res = dict(architecture=name, image_px=cfg['vision_cfg'].get('image_size', 224), parameters_M='', works='', text_path='', tokenizer=tokenizer, cam_layer='', cam_grid='', remark='')
-    if 'hf_model_name' in cfg['text_cfg']:
-        try: load_clip(name, 'random')
-        except OSError as e: return res | dict(works='refused', remark=str(e).splitlines()[0])
-    with torch.device('meta'): model = open_clip.create_model(name, pretrained_image=False, pretrained_text=False, device='meta').eval()
-    clip = Clip(model, None, None, name, 'random')
+    tokenizer = cfg["text_cfg"].get("hf_tokenizer_name", "CLIP")
+    res = dict(architecture=name, image_px=cfg["vision_cfg"].get("image_size", 224), parameters_M="", works="", text_path="", tokenizer=tokenizer, cam_layer="", cam_grid="", remark="")
+    if "hf_model_name" in cfg["text_cfg"]:
+        try: load_clip(name, "random")
+        except OSError as e: return res | dict(works="refused", remark=str(e).splitlines()[0])
+    with torch.device("meta"): model = open_clip.create_model(name, pretrained_image=False, pretrained_text=False, device="meta").eval()
+    clip = Clip(model, None, None, name, "random")
     layer, cells, remark = grid(clip)
     fast = has_fast_path(clip)
-    needs = '' if tokenizer == 'CLIP' else 'its tokenizer needs the package transformers'
-    return res | dict(parameters_M=f'{sum(p.numel() for p in model.parameters())/1e6:.1f}', works='fully' if fast else 'text at full length', text_path='fast' if fast else 'full length', cam_layer=layer, cam_grid=cells,
-                      remark='; '.join(filter(None, [needs, remark])))
+    needs = "" if tokenizer == "CLIP" else "its tokenizer needs the package transformers"
+    return res | dict(parameters_M=f"{sum(p.numel() for p in model.parameters())/1e6:.1f}", works="fully" if fast else "text at full length", text_path="fast" if fast else "full length", cam_layer=layer, cam_grid=cells,
+                      remark="; ".join(filter(None, [needs, remark])))
 
 
 def markdown(
     table:pd.DataFrame, # All rows
 )->str:
     "The table with a summary above it."
-    counts = ', '.join(f'{n} {what}' for what, n in table['works'].value_counts().items())
-    head = f'''# Every CLIP of open_clip {open_clip.__version__}
+    counts = ", ".join(f"{n} {what}" for what, n in table["works"].value_counts().items())
+    head = f"""# Every CLIP of open_clip {open_clip.__version__}
 
 `python tools/models.py` builds each of the {len(table)} architectures without weights and writes this table: {counts}.
 
@@ -71,25 +71,25 @@ def markdown(
 - **refused**: with the message that `load_clip` gives.
 - The Grad-CAM layer is the default of `target_layer`, its grid is at the model's own image size.
 
-'''
-    lines = ['| ' + ' | '.join(table.columns) + ' |', '|' + '---|'*len(table.columns)]
-    return head + '\n'.join(lines + ['| ' + ' | '.join(map(str, r)) + ' |' for r in table.itertuples(index=False)]) + '\n'
+"""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|"*len(table.columns)]
+    return head + "\n".join(lines + ["| " + " | ".join(map(str, r)) + " |" for r in table.itertuples(index=False)]) + "\n"
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--check', action='store_true', help='write nothing; fail if a row is not what the table says')
+    p.add_argument("--check", action="store_true", help="write nothing; fail if a row is not what the table says")
     args, start = p.parse_args(), time.time()
     logging.disable(logging.ERROR)
-    table = pd.DataFrame([row(n) for n in tqdm(names(), unit='model', disable=None)]).astype(str)
+    table = pd.DataFrame([row(n) for n in tqdm(names(), unit="model", disable=None)]).astype(str)
     if args.check:
-        known = pd.read_csv(folder/'models.csv', dtype=str, keep_default_na=False)
-        wrong = [n for n in table['architecture'] if not known[known['architecture'] == n].reset_index(drop=True).equals(table[table['architecture'] == n].reset_index(drop=True))]
+        known = pd.read_csv(folder/"models.csv", dtype=str, keep_default_na=False)
+        wrong = [n for n in table["architecture"] if not known[known["architecture"] == n].reset_index(drop=True).equals(table[table["architecture"] == n].reset_index(drop=True))]
         sys.exit(f'not as the table says: {", ".join(wrong)}' if wrong or len(known) != len(table) else 0)
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder/'models.csv', index=False)
-    (folder/'models.md').write_text(markdown(table), encoding='utf-8')
+    table.to_csv(folder/"models.csv", index=False)
+    (folder/"models.md").write_text(markdown(table), encoding="utf-8")
     print(f'{len(table)} architectures in {time.time() - start:.0f} s: {table["works"].value_counts().to_dict()}')
 
 
-if __name__ == '__main__': main()
+if __name__ == "__main__": main()

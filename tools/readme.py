@@ -9,12 +9,12 @@ from nbconvert import MarkdownExporter
 
 root = Path(__file__).resolve().parent.parent
 
-PAGES = {'README.md': 'nbs/index.ipynb', 'README.zh.md': 'nbs/zh/index.ipynb'}
-banner = '<!-- Written by `make readme` from {}: edit the notebook, not this file. -->\n\n'
-directive = re.compile(r'^#\| ?([\w-]+)\s*:?\s*(.*?)\s*$')
-continued = re.compile(r'^#\| {2,}(.*?)\s*$')
-ansi = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]')
-fence = re.compile(r'^(```.*?^```[^\S\n]*$)', re.M | re.S)
+PAGES = {"README.md": "nbs/index.ipynb", "README.zh.md": "nbs/zh/index.ipynb"}
+banner = "<!-- Written by `make readme` from {}: edit the notebook, not this file. -->\n\n"
+directive = re.compile(r"^#\| ?([\w-]+)\s*:?\s*(.*?)\s*$")
+continued = re.compile(r"^#\| {2,}(.*?)\s*$")
+ansi = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+fence = re.compile(r"^(```.*?^```[^\S\n]*$)", re.M | re.S)
 # ](target) and ](target "title") of markdown, src="target" and href="target" of html
 target = re.compile(r'(\]\(|\b(?:src|href)=")([^)"\s]+)')
 
@@ -24,73 +24,73 @@ def directives(
 )->tuple: # ({directive: value}, the source without them)
     "Quarto's and nbdev's `#| name: value` lines; a value goes on in lines that start with `#|` and two spaces or more."
     found, rest, name = {}, [], None
-    for line in source.split('\n'):
-        if name and (more := continued.match(line)): found[name] += ' ' + more[1]
+    for line in source.split("\n"):
+        if name and (more := continued.match(line)): found[name] += " " + more[1]
         elif start := directive.match(line):
             name, value = start.groups()
-            found[name] = value if name == 'fig-alt' else value.lower()
+            found[name] = value if name == "fig-alt" else value.lower()
         else: rest.append(line)
-    return found, '\n'.join(rest).strip('\n')
+    return found, "\n".join(rest).strip("\n")
 
 
 def relink(
     text:str, # Markdown
-    folder:str='nbs', # Where it is read from, relative to the root
+    folder:str="nbs", # Where it is read from, relative to the root
 )->str: # The same, to be read from the root
     "`../figures/x.png` becomes `figures/x.png`, `03_clip.ipynb` becomes `nbs/03_clip.ipynb`."
     def fix(m):
-        if re.match(r'[a-z][a-z0-9+.-]*:|[/#]', m[2], re.I): return m[0]
-        path, hash_, part = m[2].partition('#')
+        if re.match(r"[a-z][a-z0-9+.-]*:|[/#]", m[2], re.I): return m[0]
+        path, hash_, part = m[2].partition("#")
         return m[1] + posixpath.normpath(posixpath.join(folder, path)) + hash_ + part
-    return ''.join(s if s.startswith('```') else target.sub(fix, s) for s in fence.split(text))
+    return "".join(s if s.startswith("```") else target.sub(fix, s) for s in fence.split(text))
 
 
 def links(
     text:str, # Markdown
 )->list: # Relative targets, without their `#part`
     "What a page points to inside the checkout."
-    found = [m[2] for s in fence.split(text) if not s.startswith('```') for m in target.finditer(s)]
-    return [f.partition('#')[0] for f in found if not re.match(r'[a-z][a-z0-9+.-]*:|[/#]', f, re.I)]
+    found = [m[2] for s in fence.split(text) if not s.startswith("```") for m in target.finditer(s)]
+    return [f.partition("#")[0] for f in found if not re.match(r"[a-z][a-z0-9+.-]*:|[/#]", f, re.I)]
 
 
 def keep(
     out, # A code cell's output
 ): # What a README shows of it, or None
     "Markdown or plain text; pictures come from figures/, widgets and warnings do not come at all."
-    if out.output_type == 'error': raise ValueError(f"nbs/index.ipynb stores an error ({out.ename}): run `make notebooks` first")
-    if out.output_type == 'stream':
-        if out.name != 'stdout': return None
+    if out.output_type == "error": raise ValueError(f"nbs/index.ipynb stores an error ({out.ename}): run `make notebooks` first")
+    if out.output_type == "stream":
+        if out.name != "stdout": return None
         # a progress bar rewrites its line: the last state is what a terminal would show
-        out.text = '\n'.join(l.rstrip('\r').rpartition('\r')[2].rstrip() for l in ansi.sub('', out.text).split('\n'))
+        out.text = "\n".join(l.rstrip("\r").rpartition("\r")[2].rstrip() for l in ansi.sub("", out.text).split("\n"))
         return out if out.text.strip() else None
-    if any(k.startswith('image/') or 'widget' in k for k in out.data): return None
-    for mime in 'text/markdown', 'text/plain':
+    if any(k.startswith("image/") or "widget" in k for k in out.data): return None
+    for mime in "text/markdown", "text/plain":
         if mime in out.data:
-            out.data = {mime: ansi.sub('', out.data[mime])}
+            out.data = {mime: ansi.sub("", out.data[mime])}
             return out
 
 
 def prune(
     nb, # The front page
-    folder:str='nbs', # Where it lies, relative to the root
+    folder:str="nbs", # Where it lies, relative to the root
 ): # The notebook its README is made from
     "Drop what is hidden, then directives, then outputs a README cannot show."
     cells = []
     for c in nb.cells:
-        if c.cell_type == 'markdown': c.source = relink(c.source, folder)
-        elif c.cell_type == 'code':
+        if c.cell_type == "markdown": c.source = relink(c.source, folder)
+        elif c.cell_type == "code":
             flags, c.source = directives(c.source)
-            if 'hide' in flags or flags.get('include') == 'false': continue
-            off = flags.get('output') == 'false' or 'hide_output' in flags
+            if "hide" in flags or flags.get("include") == "false": continue
+            off = flags.get("output") == "false" or "hide_output" in flags
             c.outputs = [] if off else [o for o in map(keep, c.outputs) if o]
             for o in c.outputs:
-                if 'text/markdown' in o.get('data', {}): o.data['text/markdown'] = relink(o.data['text/markdown'], folder)
-            if flags.get('echo') == 'false' or 'hide_input' in flags: c.metadata['transient'] = {'remove_source': True}
+                if "text/markdown" in o.get("data", {}): o.data["text/markdown"] = relink(o.data["text/markdown"], folder)
+            if flags.get("echo") == "false" or "hide_input" in flags: c.metadata["transient"] = {"remove_source": True}
             if not c.source and not c.outputs: continue
         else: continue  # raw cells are front matter
         cells.append(c)
     nb.cells = cells
-    nb.metadata['language_info'] = {'name': 'python'}  # nbdev_clean removes it, a code fence wants it
+    nb.metadata["language_info"] = {"name": "python"}  # nbdev_clean removes it, a code fence wants it
     return nb
 
 
@@ -101,19 +101,19 @@ def readme(
     name = Path(fname).resolve().relative_to(root)
     nb = prune(nbformat.read(fname, as_version=4), name.parent.as_posix())
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    text = '\n'.join(l.rstrip() for l in text.strip().split('\n'))
-    return banner.format(name.as_posix()) + re.sub(r'\n{3,}', '\n\n', text) + '\n'
+    text = "\n".join(l.rstrip() for l in text.strip().split("\n"))
+    return banner.format(name.as_posix()) + re.sub(r"\n{3,}", "\n\n", text) + "\n"
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--out', type=Path, default=root, help='folder to write to (default: the checkout)')
+    p.add_argument("--out", type=Path, default=root, help="folder to write to (default: the checkout)")
     out = p.parse_args().out
     texts = {page: readme(root/source) for page, source in PAGES.items()}
-    for page, text in texts.items(): (out/page).write_text(text, encoding='utf-8')
+    for page, text in texts.items(): (out/page).write_text(text, encoding="utf-8")
     for page, text in texts.items():
         if missing := [l for l in links(text) if not (root/l).exists()]:
             raise SystemExit(f"{PAGES[page]} points to what is not there: {', '.join(missing)}")
 
 
-if __name__ == '__main__': main()
+if __name__ == "__main__": main()

@@ -19,28 +19,28 @@ def run(
     nb = nbformat.read(fname, as_version=4)
     for c in nb.cells:
         # the tag is nbclient's; nbdev_clean takes it off again
-        if c.cell_type == 'code' and directives(c.source)[0].get('eval') == 'false':
-            c.metadata['tags'] = ['skip-execution']
-    client = NotebookClient(nb, timeout=timeout, kernel_name='python3', skip_cells_with_tag='skip-execution',
-                   store_widget_state=False, resources={'metadata': {'path': str(fname.parent)}})
+        if c.cell_type == "code" and directives(c.source)[0].get("eval") == "false":
+            c.metadata["tags"] = ["skip-execution"]
+    client = NotebookClient(nb, timeout=timeout, kernel_name="python3", skip_cells_with_tag="skip-execution",
+                   store_widget_state=False, resources={"metadata": {"path": str(fname.parent)}})
     client.execute()
-    for o in (o for c in nb.cells for o in c.get('outputs', [])):
-        o.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)  # its kernel is gone: what is left is the text
+    for o in (o for c in nb.cells for o in c.get("outputs", [])):
+        o.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)  # its kernel is gone: what is left is the text
     nbformat.write(nb, fname)
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('notebooks', nargs='*', type=Path, help='default: all of them')
-    files = p.parse_args().notebooks or sorted(f for f in (root/'nbs').rglob('*.ipynb')
-                                               if '.ipynb_checkpoints' not in f.parts)
+    p.add_argument("notebooks", nargs="*", type=Path, help="default: all of them")
+    files = p.parse_args().notebooks or sorted(f for f in (root/"nbs").rglob("*.ipynb")
+                                               if ".ipynb_checkpoints" not in f.parts)
     # a kernel sees this checkout, installed or not
-    os.environ['PYTHONPATH'] = os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     for f in files:
         start = time.time()
-        print(f'{f.resolve().relative_to(root)} ...', end=' ', flush=True)
+        print(f"{f.resolve().relative_to(root)} ...", end=" ", flush=True)
         run(f.resolve())
-        print(f'{time.time() - start:.0f} s')
+        print(f"{time.time() - start:.0f} s")
 
 
-if __name__ == '__main__': main()
+if __name__ == "__main__": main()
