@@ -25,6 +25,7 @@ modules = sorted(f for f in lib.rglob("*.py") if ".ipynb_checkpoints" not in f.p
 
 sys.path.insert(0, str(root/"tools"))
 import arrows
+import check
 import matrix
 import mutants
 from pins import closure, requirements
@@ -231,6 +232,19 @@ def test_an_import_that_points_up_a_circle_and_a_private_name_are_found(cell, ex
 def test_every_mutant_has_a_line_to_break():
     found = {m.name: (lib/f"{m.file}.py").read_text(encoding="utf-8").count(m.old) for m in mutants.MUTANTS}
     assert len(found) > 70 and not {name: n for name, n in found.items() if n != 1}
+
+def test_long_lines_and_long_bodies_are_found_but_not_in_what_nbdev_writes(tmp_path):
+    names = "__all__ = [" + "'a', " * 30 + "\n    'b']\n"
+    header = "# %% ../nbs/" + "x" * 120 + "\n"
+    body = "".join(f"    x{i} = {i}\n" for i in range(41))
+    path = tmp_path/"m.py"
+    path.write_text(f'{names}{header}def f():\n    "Say"\n{body}y = "{"y" * 120}"\n', encoding="utf-8")
+    assert check.long_lines(path) == [("line 47", "126 columns")]
+    assert check.long_bodies(path) == [("line 4", "the body of f has 41 lines")]
+    cells = [{"cell_type": "code", "id": "a1", "source": ["x = 1\n", "#" * 121]}]
+    notebook = tmp_path/"n.ipynb"
+    notebook.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    assert check.long_lines(notebook) == [("cell a1", "121 columns")]
 
 def test_every_make_target_explains_itself():
     text = (root/"Makefile").read_text(encoding="utf-8")

@@ -23,6 +23,11 @@ class Module:
     comments: dict  # Line -> its comment
     cells: dict  # Line -> (notebook, cell id): where each exported cell begins
 
+    @property
+    def notebook(self):
+        "The notebook that exports it"
+        return min(notebook for notebook, _ in self.cells.values())
+
     def cell(self, node):
         "The notebook and the cell that a node comes from"
         return self.cells[max(line for line in self.cells if line < node.lineno)]
@@ -31,29 +36,32 @@ class Module:
 def modules()->list:
     "All exported modules with something public, in the order of their notebooks"
     found = [read_module(f) for f in lib.glob("[!_]*.py")]
-    return sorted((m for m in found if m.public and m.cells), key=lambda m: (min(nb for nb, _ in m.cells.values()), m.name))
+    return sorted((m for m in found if m.public and m.cells), key=lambda m: (m.notebook, m.name))
 
 
 def read_module(
     path:Path, # A module's file
 )->Module:
-    "What a module says of itself"
+    "Parse a module"
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    found = {}
-    for node in tree.body:
-        for name in names_of(node): found[name] = node
+    found = {name: node for node in tree.body for name in names_of(node)}
     public = list(ast.literal_eval(found["__all__"].value)) if "__all__" in found else []
-    comments = {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type == tokenize.COMMENT}
+    defined = {n: found[n] for n in public if n in found}
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    comments = {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
     cells = {i: (m[1], m[2]) for i, line in enumerate(text.split("\n"), 1) if (m := cell.match(line))}
-    return Module(path.stem, ast.get_docstring(tree) or "", public, {n: found[n] for n in public if n in found}, text, comments, cells)
+    return Module(path.stem, ast.get_docstring(tree) or "", public, defined, text, comments, cells)
 
 
 def names_of(node):
     "Names that a statement of a module defines"
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)): return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return [n.id for t in targets for n in (t.elts if isinstance(t, ast.Tuple) else [t]) if isinstance(n, ast.Name)]
+    if isinstance(node, ast.Assign): targets = node.targets
+    elif isinstance(node, ast.AnnAssign): targets = [node.target]
+    else: return []
+    single = [n for t in targets for n in (t.elts if isinstance(t, ast.Tuple) else [t])]
+    return [n.id for n in single if isinstance(n, ast.Name)]
 
 
 # -- docments -------------------------------------------------------------------
@@ -73,7 +81,11 @@ def parameters(
     if a.vararg: rows.append(("*" + a.vararg.arg, a.vararg, None))
     rows += [(p.arg, p, d) for p, d in zip(a.kwonlyargs, a.kw_defaults)]
     if a.kwarg: rows.append(("**" + a.kwarg.arg, a.kwarg, None))
-    own = lambda p, d: m.comments.get(max(p.end_lineno, d.end_lineno if d else 0), "") if p.lineno > f.lineno else ""
+
+    def own(p, d):
+        if p.lineno <= f.lineno: return ""  # on the line of `def`, where no comment is about a parameter
+        return m.comments.get(max(p.end_lineno, d.end_lineno if d else 0), "")
+
     return [(name, source(p.annotation), source(d), own(p, d)) for name, p, d in rows]
 
 
@@ -100,7 +112,8 @@ def fields(
     c:ast.ClassDef,
 )->list: # (name, type, default, comment)
     "Public fields of a dataclass"
-    return [(n.target.id, source(n.annotation), source(n.value), m.comments.get(n.end_lineno, "")) for n in c.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_")]
+    public = [n for n in c.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith("_")]
+    return [(n.target.id, source(n.annotation), source(n.value), m.comments.get(n.end_lineno, "")) for n in public]
 
 
 # -- pages ------------------------------------------------------------------------
@@ -119,11 +132,12 @@ def table(
     rows:list, # (name, type, default, comment)
     what:str, # What the first column holds
 )->str:
-    "Rows that say something, as a table with only the columns that say something"
+    "Rows as a table, without its empty columns"
     keep = [i for i in range(4) if i == 0 or any(r[i] for r in rows)]
     dress = [code, code, code, prose]
     lines = [[(what, "type", "default", "meaning")[i] for i in keep], ["---"] * len(keep)]
-    lines += [[dress[i](bar(r[i]) if i < 3 else bar(r[i]).replace("\\$", "$")) for i in keep] for r in rows]
+    plain = lambda i, text: bar(text) if i < 3 else bar(text).replace("\\$", "$")
+    lines += [[dress[i](plain(i, r[i])) for i in keep] for r in rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) if rows else ""
 
 
@@ -140,18 +154,23 @@ def entry(
     where = f"Explained in [{Path(nb).stem}](#cell-{cell_id})."
     if isinstance(node, ast.FunctionDef): return directive("function", name + signature(node), body_of(m, node, where))
     if isinstance(node, ast.ClassDef): return class_entry(m, node, where)
-    said = m.comments.get(node.lineno) or sys.exit(f"{m.name}.{name}: say what it is, behind its first line")
+    said = m.comments.get(node.lineno) or sys.exit(f"{m.name}.{name} needs a comment behind its first line: what it is")
+    return directive("data", name, [prose(said), value_of(node), where])
+
+
+def value_of(node):
+    "The value of a constant, unless it is made from private names, which would tell a reader nothing"
     value = source(node.value)
-    hidden = re.search(r"\b_[a-zA-Z]", value)  # how it is made from what is not public tells a reader nothing
-    shown = code(value if len(value) < 200 else value[:200].rsplit(" ", 1)[0] + " ...") if not hidden and len(names_of(node)) == 1 else ""
-    return directive("data", name, [prose(said), shown and f"= {shown}", where])
+    if re.search(r"\b_[a-zA-Z]", value) or len(names_of(node)) != 1: return ""
+    return f"= {code(value if len(value) < 200 else value[:200].rsplit(' ', 1)[0] + ' ...')}"
 
 
 def body_of(m, f, where=""):
-    "What a function's entry says below its signature"
-    rows, (kind, what) = [r for r in parameters(m, f)], returned(m, f)
+    "The entry of a function, below its signature"
+    rows, (kind, what) = parameters(m, f), returned(m, f)
+    described = table(rows, "parameter") if any(r[1] or r[3] for r in rows) else ""
     out = " ".join(filter(None, [code(kind), prose(what)])) if kind != "None" else ""
-    return [prose(ast.get_docstring(f) or ""), where, table(rows, "parameter") if any(r[1] or r[3] for r in rows) else "", f"Returns: {out}" if out else ""]
+    return [prose(ast.get_docstring(f) or ""), where, described, f"Returns: {out}" if out else ""]
 
 
 def class_entry(m, c, where):
@@ -160,13 +179,15 @@ def class_entry(m, c, where):
     init = next((n for n in inside if n.name == "__init__"), None)
     made = (signature(init), table(parameters(m, init), "parameter")) if init else ("", table(fields(m, c), "field"))
     methods = [member(m, n) for n in inside if not n.name.startswith("_") and ast.get_docstring(n)]
-    return directive("class", c.name + made[0], [prose(ast.get_docstring(c) or ""), where, made[1], *methods], fence="`" * 4)
+    described = [prose(ast.get_docstring(c) or ""), where, made[1], *methods]
+    return directive("class", c.name + made[0], described, fence="`" * 4)
 
 
 def member(m, f):
     "A method or a property"
     decorators = {source(d) for d in f.decorator_list}
-    if decorators & {"property", "cached_property", "functools.cached_property"}: return directive("property", f.name, [prose(ast.get_docstring(f))])
+    if decorators & {"property", "cached_property", "functools.cached_property"}:
+        return directive("property", f.name, [prose(ast.get_docstring(f))])
     return directive("method", f.name + signature(f), body_of(m, f))
 
 
@@ -179,10 +200,35 @@ def page(
     m:Module,
 )->str:
     "The page of a module"
-    nb = min(nb for nb, _ in m.cells.values())
     entries = [entry(m, n) for n in m.public if n in m.defined]
-    head = [f"# {m.name}", m.doc, f"Source and explanation: [{Path(nb).stem}](../{nb}).", f"```{{py:currentmodule}} prograd_viz.{m.name}\n```"]
+    where = f"Source and explanation: [{Path(m.notebook).stem}](../{m.notebook})."
+    head = [f"# {m.name}", m.doc, where, f"```{{py:currentmodule}} prograd_viz.{m.name}\n```"]
     return "\n\n".join([*head, *entries]) + "\n"
+
+
+def summary(m, name):
+    "The first line of what is said about a name"
+    node = m.defined[name]
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)): said = ast.get_docstring(node) or ""
+    else: said = m.comments.get(node.lineno, "")
+    return prose(said).split("\n")[0]
+
+
+OVERVIEW = """# API
+
+`from prograd_viz.all import *` brings these names. Each module has more; its page lists everything it exports.
+
+| name | module | what it is |
+|---|---|---|
+{rows}
+
+```{{toctree}}
+:maxdepth: 1
+:hidden:
+
+{modules}
+```
+"""
 
 
 def overview(
@@ -191,11 +237,10 @@ def overview(
     "The first page: what `from prograd_viz.all import *` brings, a line each"
     home = {n: m for m in found for n in m.defined}
     names = next(m.public for m in found if m.name == "all")
-    said = lambda n: prose(ast.get_docstring(home[n].defined[n]) or "" if isinstance(home[n].defined[n], (ast.FunctionDef, ast.ClassDef)) else home[n].comments.get(home[n].defined[n].lineno, "")).split("\n")[0]
-    rows = [f"| {{py:obj}}`~{full(home[n], n)}` | [{home[n].name}]({home[n].name}.md) | {bar(said(n))} |" for n in names]
-    tree = ["```{toctree}", ":maxdepth: 1", ":hidden:", "", *(m.name for m in found if m.name != "all"), "```"]
-    return "\n".join(["# API", "", "`from prograd_viz.all import *` brings these names. Each module has more, for those who build on it; its page lists everything it exports.", "",
-                      "| name | module | what it is |", "|---|---|---|", *rows, "", *tree]) + "\n"
+    homes = [(n, home[n]) for n in names]
+    rows = [f"| {{py:obj}}`~{full(m, n)}` | [{m.name}]({m.name}.md) | {bar(summary(m, n))} |" for n, m in homes]
+    modules = [m.name for m in found if m.name != "all"]
+    return OVERVIEW.format(rows="\n".join(rows), modules="\n".join(modules))
 
 
 def write(
@@ -211,5 +256,10 @@ def write(
 
 def addresses()->dict: # `name` and `module.name` -> (page, anchor)
     "Where each public name is described"
-    found, short = modules(), set(next(m.public for m in modules() if m.name == "all"))
-    return {key: (f"api/{m.name}", full(m, n)) for m in found for n in m.defined for key in ([n] if n in short else []) + [f"{m.name}.{n}"]}
+    found, pages = modules(), {}
+    short = set(next(m.public for m in found if m.name == "all"))
+    for m in found:
+        for name in m.defined:
+            pages[f"{m.name}.{name}"] = place = f"api/{m.name}", full(m, name)
+            if name in short: pages[name] = place
+    return pages

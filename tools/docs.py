@@ -24,10 +24,11 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 root = Path(__file__).resolve().parent.parent
 
-# Tutorials in the order of reading; one that is not named here comes after them.
+# Tutorials in the order of reading; any other comes after these.
 TUTORIALS = ["paper_walkthrough", "explore", "your_own_data", "real_clip", "sweeps", "scale", "colab"]
 # Pages beside the notebooks, in the order of the sidebar
-PAGES = ["nbs/places.ipynb", "nbs/glossary.ipynb", "prograd_viz/assets/MODEL_CARD.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+PAGES = ["nbs/places.ipynb", "nbs/glossary.ipynb", "prograd_viz/assets/MODEL_CARD.md",
+         "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
 # What pages link to and readers download
 FILES = ["LICENSE", "NOTICE", "CITATION.cff"]
 
@@ -47,14 +48,21 @@ def figure_folders(): return sorted(f.name for f in (root/"figures").iterdir() i
 
 def sections()->dict: # Caption -> pages
     "The sidebar"
-    there = lambda names: [re.sub(r"\.(md|ipynb)$", "", n) for n in names if (root/n).exists()]
-    return {"Tutorials": [f"nbs/tutorials/{t}" for t in tutorials()], "The library, notebook by notebook": chapters(), "Reference": ["api/index", *there(PAGES)],
-            "Measurements": [*there(["figures/README.md"]), *(f"figures/{f}/index" for f in figure_folders())], "中文": [*there(["README.zh.md"]), *translations()]}
+    there = lambda *names: [re.sub(r"\.(md|ipynb)$", "", n) for n in names if (root/n).exists()]
+    measured = [f"figures/{f}/index" for f in figure_folders()]
+    return {
+        "Tutorials": [f"nbs/tutorials/{t}" for t in tutorials()],
+        "The library, notebook by notebook": chapters(),
+        "Reference": ["api/index", *there(*PAGES)],
+        "Measurements": there("figures/README.md") + measured,
+        "中文": there("README.zh.md") + translations(),
+    }
 
 
 def toctree(pages, caption=""):
     "A table of contents, for the sidebar alone"
-    return "\n".join(["```{toctree}", ":hidden:", ":maxdepth: 1", *([f":caption: {caption}"] if caption else []), "", *pages, "```", ""])
+    options = [":hidden:", ":maxdepth: 1", f":caption: {caption}"][:3 if caption else 2]
+    return "\n".join(["```{toctree}", *options, "", *pages, "```", ""])
 
 
 def write_pages(
@@ -65,8 +73,9 @@ def write_pages(
         if (root/f).exists() and not f.endswith(".ipynb"): copy(root/f, to/f)
     shutil.copytree(root/"figures", to/"figures")
     for name in figure_folders(): write_figures(to/"figures"/name)
-    names = [*chapters(), *translations(), *(f"nbs/tutorials/{t}" for t in tutorials()), *(p[:-6] for p in PAGES if p.endswith(".ipynb") and (root/p).exists())]
-    for name in names: write_notebook(root/f"{name}.ipynb", to/f"{name}.ipynb")
+    beside = [p.removesuffix(".ipynb") for p in PAGES if p.endswith(".ipynb") and (root/p).exists()]
+    for name in [*chapters(), *translations(), *(f"nbs/tutorials/{t}" for t in tutorials()), *beside]:
+        write_notebook(root/f"{name}.ipynb", to/f"{name}.ipynb")
     api.write(to/"api")
     contents = "\n".join(toctree(pages, caption) for caption, pages in sections().items() if pages)
     for page in to.rglob("*.md"): page.write_text(relink(page, to), encoding="utf-8")
@@ -87,8 +96,9 @@ def write_figures(
     for f in texts:
         text = f.read_text(encoding="utf-8")
         if not text.startswith("# "): f.write_text(f"# {folder.name}/{f.stem}\n\n{text}", encoding="utf-8")
-    lines = [f"# {folder.name}", "", *(f"- [{f.stem}]({f.name})" for f in texts), *(f"- [{f.name}]({f.name})" for f in tables), "", toctree([f.stem for f in texts]) if texts else ""]
-    (folder/"index.md").write_text("\n".join(lines), encoding="utf-8")
+    listed = [f"- [{f.stem}]({f.name})" for f in texts] + [f"- [{f.name}]({f.name})" for f in tables]
+    contents = toctree([f.stem for f in texts]) if texts else ""
+    (folder/"index.md").write_text("\n".join([f"# {folder.name}", "", *listed, "", contents]), encoding="utf-8")
 
 
 def relink(
@@ -97,15 +107,18 @@ def relink(
     text:str=None, # Instead of what is in it
 )->str:
     "Links to the front page's sources and to folders go to the pages made of them"
+    front, chinese = {(top/f).resolve() for f in ("README.md", "nbs/index.ipynb")}, (top/"nbs/zh/index.ipynb").resolve()
+
     def fix(m):
         path, hash_, part = m[2].partition("#")
         if not path or re.match(r"[a-z][a-z0-9+.-]*:", path, re.I): return m[0]
         target = (page.parent/path).resolve()
         up = "../" * len(page.parent.resolve().relative_to(top.resolve()).parts)
-        if target in {(top/f).resolve() for f in ("README.md", "nbs/index.ipynb")}: return f"{m[1]}{up}index.md{hash_}{part}"
-        if target == (top/"nbs/zh/index.ipynb").resolve(): return f"{m[1]}{up}README.zh.md{hash_}{part}"
+        if target in front: return f"{m[1]}{up}index.md{hash_}{part}"
+        if target == chinese: return f"{m[1]}{up}README.zh.md{hash_}{part}"
         if target.is_dir(): return f'{m[1]}{path.rstrip("/")}/index.md'
         return m[0]
+
     return re.sub(r"(\]\()([^)\s]+)", fix, page.read_text(encoding="utf-8") if text is None else text)
 
 
@@ -116,39 +129,50 @@ def write_notebook(a, b):
     nb = nbformat.read(a, as_version=4)
     cells, drawn, top = [], docstrings(), Path(str(b)[:-len(str(a.relative_to(root)))])
     for c in nb.cells:
-        if c.cell_type == "markdown": c.source = relink(b, top, c.source)
-        elif c.cell_type == "code":
-            flags, c.source = directives(c.source)
-            if flags.keys() & {"hide", "default_exp"} or flags.get("include") == "false" or not c.source: continue
-            if flags.get("echo") == "false": c.metadata["tags"] = ["remove-input"]
-            c.outputs = [o for o in map(static, c.outputs) if o]
-            if any(k.startswith("image/") for o in c.outputs for k in o.get("data", {})):
-                alt = flags.get("fig-alt") or alternative(c.source, drawn)
-                if not alt: raise SystemExit(f"{a.relative_to(root)}, cell {c.id}: nobody who cannot see its picture knows what it shows; say it in a first line `#| fig-alt: ...`")
-                c.metadata["mystnb"] = {"image": {"alt": alt}}
-            if "export" in flags:
-                c.metadata["tags"] = [*c.metadata.get("tags", []), "exported"]
-                cells.append(nbformat.v4.new_markdown_cell(f"(cell-{c.id})="))
-        else: continue
-        cells.append(c)
+        if c.cell_type == "markdown":
+            c.source = relink(b, top, c.source)
+            cells.append(c)
+        elif c.cell_type == "code": cells += shown(c, drawn, a.relative_to(root))
     nb.cells = cells
     nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     b.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, b)
 
 
+def shown(c, drawn, notebook):
+    "A code cell as its page shows it: a list, empty for a hidden one, with a target for links before an exported one"
+    flags, c.source = directives(c.source)
+    if flags.keys() & {"hide", "default_exp"} or flags.get("include") == "false" or not c.source: return []
+    if flags.get("echo") == "false": c.metadata["tags"] = ["remove-input"]
+    c.outputs = [o for o in map(static, c.outputs) if o]
+    kinds = [kind for o in c.outputs for kind in o.get("data", {})]
+    if any(kind.startswith("image/") for kind in kinds):
+        alt = flags.get("fig-alt") or alternative(c.source, drawn)
+        if not alt:
+            raise SystemExit(f"{notebook}, cell {c.id}: a picture has no description; begin with `#| fig-alt: ...`")
+        c.metadata["mystnb"] = {"image": {"alt": alt}}
+    if "export" not in flags: return [c]
+    c.metadata["tags"] = [*c.metadata.get("tags", []), "exported"]
+    return [nbformat.v4.new_markdown_cell(f"(cell-{c.id})="), c]
+
+
 def static(out):
     "An output that needs no kernel, or None"
-    data = out.get("data")
     if out.output_type == "stream": return out if out.name == "stdout" else None
-    if data is not None: data.pop("application/vnd.jupyter.widget-view+json", None)
-    if data and "tqdm" not in data.get("text/plain", "") and not re.match(r"^\d* ?\w*:? +\d+%\|", data.get("text/plain", "")): return out
+    data = out.get("data")
+    if data is None: return None
+    data.pop("application/vnd.jupyter.widget-view+json", None)
+    text = data.get("text/plain", "")
+    bar = "tqdm" in text or re.match(r"^\d* ?\w*:? +\d+%\|", text)
+    return out if data and not bar else None
 
 
 def docstrings(
-)->dict: # Name of a function that draws -> what it says it draws
-    "What pictures are called that a function of the library draws"
-    return {n: api.ast.get_docstring(node).split("\n")[0] for m in api.modules() for n, node in m.defined.items() if n.startswith("plot_") or n == "contact_sheet"}
+)->dict: # Name of a function that draws -> the first line of its docstring
+    "Descriptions of the pictures that the library draws"
+    defined = [pair for m in api.modules() for pair in m.defined.items()]
+    draws = [(n, node) for n, node in defined if n.startswith("plot_") or n == "contact_sheet"]
+    return {n: api.ast.get_docstring(node).split("\n")[0] for n, node in draws}
 
 
 def alternative(
@@ -163,8 +187,10 @@ def alternative(
 
 def as_mathml(tex, block):
     "A formula as MathML, which browsers draw by themselves"
-    tex = re.sub(r"\\([bB]ig{1,2})(?![a-zA-Z])", r"\\\1l", tex.strip()).replace("\\dots", "\\ldots").replace("\\lldots", "\\ldots")
-    return re.sub(r"<mo([^>]*)>‖", r'<mo\1 stretchy="false">‖', tex2mathml(tex, as_block=block))  # a bar between two, as tall as a letter
+    tex = re.sub(r"\\([bB]ig{1,2})(?![a-zA-Z])", r"\\\1l", tex.strip())
+    tex = tex.replace("\\dots", "\\ldots").replace("\\lldots", "\\ldots")
+    # a bar between two terms is as tall as a letter
+    return re.sub(r"<mo([^>]*)>‖", r'<mo\1 stretchy="false">‖', tex2mathml(tex, as_block=block))
 
 
 def visit_math(self, node):
@@ -187,7 +213,8 @@ class LinkNames(SphinxPostTransform):
             page, anchor = self.env.prograd_names.get(m[1] if m else "", ("", ""))
             if not page or page == self.env.docname or self.linked(node): continue
             uri = self.app.builder.get_relative_uri(self.env.docname, page)
-            node.replace_self(nodes.reference("", "", node.deepcopy(), refuri=f"{uri}#{anchor}", internal=True, classes=["api"]))
+            link = {"refuri": f"{uri}#{anchor}", "internal": True, "classes": ["api"]}
+            node.replace_self(nodes.reference("", "", node.deepcopy(), **link))
 
     @staticmethod
     def linked(node):
@@ -204,21 +231,28 @@ def setup(app):
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
+SPHINX = {  # what would be in conf.py
+    "extensions": ["myst_nb", "docs"], "exclude_patterns": [], "language": "en",
+    "highlight_language": "python", "pygments_style": "friendly",
+    "nb_execution_mode": "off", "nb_merge_streams": True, "nb_ipywidgets_js": {},
+    "myst_enable_extensions": ["dollarmath"], "myst_heading_anchors": 4, "myst_update_mathjax": False,
+    "html_math_renderer": "mathml", "html_theme": "furo", "html_theme_options": {"top_of_page_buttons": []},
+    "html_static_path": [str(root/"tools/site")], "html_css_files": ["site.css"],
+    "html_copy_source": False, "html_show_sphinx": False,
+    "html_show_search_summary": False,  # a page on a disk may not fetch its neighbours
+    "python_maximum_signature_line_length": 88, "add_module_names": False,
+    "toc_object_entries": True, "toc_object_entries_show_parents": "hide",
+}
+
+
 def settings():
-    "What would be conf.py"
+    "Sphinx's settings, with the names and the version of settings.ini"
     cfg = ConfigParser()
     cfg.read(root/"settings.ini", encoding="utf-8")
     d = cfg["DEFAULT"]
-    return {
-        "project": d["title"], "author": d["author"], "copyright": d["copyright"], "version": d["version"], "release": d["version"],
-        "extensions": ["myst_nb", "docs"], "exclude_patterns": [], "language": "en", "highlight_language": "python", "pygments_style": "friendly",
-        "nb_execution_mode": "off", "nb_merge_streams": True, "nb_ipywidgets_js": {},
-        "myst_enable_extensions": ["dollarmath"], "myst_heading_anchors": 4, "myst_update_mathjax": False,
-        "html_math_renderer": "mathml", "html_theme": "furo", "html_title": f"{d['title']} {d['version']}", "html_copy_source": False, "html_show_sphinx": False,
-        "html_show_search_summary": False,  # a page on a disk may not fetch its neighbours
-        "html_static_path": [str(root/"tools/site")], "html_css_files": ["site.css"], "html_theme_options": {"top_of_page_buttons": []},
-        "python_maximum_signature_line_length": 88, "add_module_names": False, "toc_object_entries": True, "toc_object_entries_show_parents": "hide",
-    }
+    facts = {key: d[key] for key in ("author", "copyright", "version")}
+    title = {"project": d["title"], "html_title": f"{d['title']} {d['version']}"}
+    return SPHINX | facts | title | {"release": d["version"]}
 
 
 def build(
@@ -233,7 +267,8 @@ def build(
         src.mkdir()
         write_pages(src)
         site = Path(tmp)/"site"
-        app = Sphinx(src, None, site, Path(tmp)/"doctrees", "html", settings(), status=None, warning=sys.stderr, freshenv=True, warningiserror=strict, parallel=2)
+        app = Sphinx(src, None, site, Path(tmp)/"doctrees", "html", settings(), status=None, warning=sys.stderr,
+                     freshenv=True, warningiserror=strict, parallel=2)
         app.build()
         if app.statuscode: return app.statuscode
         shutil.rmtree(out, ignore_errors=True)
@@ -244,11 +279,11 @@ def build(
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--out", type=Path, default=root/"_docs")
-    p.add_argument("--lenient", action="store_true", help="warnings are no errors")
+    p.add_argument("--out", type=Path, default=root/"_docs", help="folder to write to (default: _docs)")
+    p.add_argument("--lenient", action="store_true", help="do not stop at a warning")
     a = p.parse_args()
     if code := build(a.out, not a.lenient): raise SystemExit(code)
-    print(f'open {a.out/"index.html"}')
+    print(f"open {a.out / 'index.html'}")
 
 
 if __name__ == "__main__": main()
