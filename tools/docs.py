@@ -24,11 +24,15 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 root = Path(__file__).resolve().parent.parent
 
-# Tutorials in the order of reading; any other comes after these.
-TUTORIALS = ["paper_walkthrough", "explore", "your_own_data", "real_clip", "sweeps", "scale", "colab"]
+# Stories to read from the beginning to the end, in this order
+TUTORIALS = ["paper_walkthrough", "explore", "sweeps"]
+# Pages that answer "how do I ...", in this order; a tutorial that is named in neither list comes after them
+HOW_TO = ["your_own_data", "real_clip", "scale", "colab"]
 # Pages beside the notebooks, in the order of the sidebar
-PAGES = ["nbs/places.ipynb", "nbs/glossary.ipynb", "prograd_viz/assets/MODEL_CARD.md",
-         "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+PLACES = ["nbs/places.ipynb"]
+REFERENCE = ["nbs/glossary.ipynb", "prograd_viz/assets/MODEL_CARD.md", "CHANGELOG.md", "SECURITY.md"]
+INSIDE = ["CONTRIBUTING.md"]
+PAGES = [*PLACES, *REFERENCE, *INSIDE]
 # What pages link to and readers download
 FILES = ["LICENSE", "NOTICE", "CITATION.cff"]
 
@@ -38,7 +42,8 @@ FILES = ["LICENSE", "NOTICE", "CITATION.cff"]
 def tutorials():
     "Names of the tutorials"
     there = {f.stem for f in (root/"nbs/tutorials").glob("*.ipynb")}
-    return [t for t in TUTORIALS if t in there] + sorted(there - set(TUTORIALS))
+    known = [*TUTORIALS, *HOW_TO]
+    return [t for t in known if t in there] + sorted(there - set(known))
 
 
 def chapters(): return [f"nbs/{f.stem}" for f in sorted((root/"nbs").glob("[0-9]*.ipynb"))]
@@ -50,12 +55,16 @@ def sections()->dict: # Caption -> pages
     "The sidebar"
     there = lambda *names: [re.sub(r"\.(md|ipynb)$", "", n) for n in names if (root/n).exists()]
     measured = [f"figures/{f}/index" for f in figure_folders()]
+    pages = {t: f"nbs/tutorials/{t}" for t in tutorials()}
+    stories = [page for t, page in pages.items() if t in TUTORIALS]
+    how_to = [page for t, page in pages.items() if t not in TUTORIALS]
     return {
-        "Tutorials": [f"nbs/tutorials/{t}" for t in tutorials()],
-        "The library, notebook by notebook": chapters(),
-        "Reference": ["api/index", *there(*PAGES)],
+        "Tutorials": stories,
+        "How to": how_to + there(*PLACES),
+        "Reference": ["api/index", *there(*REFERENCE)],
         "Measurements": there("figures/README.md") + measured,
         "中文": there("README.zh.md") + translations(),
+        "Inside: the library, notebook by notebook": there(*INSIDE) + chapters(),
     }
 
 
