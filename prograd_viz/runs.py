@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,8 +107,8 @@ class Runs:
     classes: tuple  # C class names
     config: dict  # Everything needed to run it again
     interrupted: bool = False  # Stopped early
-    clip: object = field(default=None, repr=False)  # The model, while it is in memory
-    task: object = field(default=None, repr=False)  # The task, while it is in memory
+    clip: Any = field(default=None, repr=False)  # The `Clip`, while it is in memory
+    task: Any = field(default=None, repr=False)  # The `Task`, while it is in memory
     lambdas: tuple | None = None  # Lambda or strength of every run, NaN where it has none; None: what the names say
 
     def __post_init__(self):
@@ -208,6 +209,15 @@ class Runs:
         if self.clip is not None and self.task is not None: return
         raise ValueError("these runs have no model and task in memory; "
                          "open them with both: load_runs(path, clip, task)")
+
+    def split(
+        self,
+        split=None,  # A test set or "train" by its name, or a `Split`; None: `Task.usual_split`
+    ):  # A `Split`
+        "The images that a question is about"
+        self.check_model()
+        if split is None: split = self.task.usual_split
+        return self.task.splits[check_known("split", split, self.task.splits)] if isinstance(split, str) else split
 
     @property
     def tested(self) -> list:

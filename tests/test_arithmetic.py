@@ -119,7 +119,7 @@ def test_features_that_are_not_finite_are_evaluated_as_nan(clip, task):
     text = runs.text_features.copy()
     text[-1, 1, 0] = np.nan  # one class of the second run
     broken = replace(runs, text_features=text)
-    table = predictions(broken)
+    table = predictions(broken, "same")
     mine = table[table["lam"] == 1]
     assert mine[["predicted", "right", "confidence"]].isna().all(axis=None)
     assert table[table["lam"] != 1][["predicted", "right", "confidence"]].notna().all(axis=None)
@@ -141,10 +141,10 @@ def test_a_method_without_a_lambda_is_compared_with_zero_shot_clip_too(clip, tas
     runs = train(clip, task, [0.0, 1.0], epochs=2, lr=0.05, progress=False, views=0)
     mine = replace(runs, methods=("CoOp", "mine"), lambdas=(0.0, np.nan))
     for table in (per_class, calibration):
-        known, got = (table(predictions(r)) for r in (runs, mine))
+        known, got = (table(predictions(r, "same")) for r in (runs, mine))
         renamed = known["method"].replace("ProGrad 1", "mine")
         pd.testing.assert_frame_equal(got.drop(columns="lam"), known.assign(method=renamed).drop(columns="lam"))
-    assert per_class(predictions(mine)).query("method == 'zero-shot CLIP'")["change"].eq(0).all()
+    assert per_class(predictions(mine, "same")).query("method == 'zero-shot CLIP'")["change"].eq(0).all()
 
 
 def test_a_map_of_nan_has_no_measure():

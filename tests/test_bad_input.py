@@ -42,6 +42,7 @@ from prograd_viz.evaluate import (
     calibration,
     class_features,
     group_accuracy,
+    per_class,
     predict,
     predictions,
     run_prompts,
@@ -796,12 +797,13 @@ BAD = [
     Case("accuracy_on", lambda w: accuracy_on(replace(w.runs, task=None), w.task.tests["new"]),
          "these runs have no model and task in memory"),
     Case("accuracy_on", lambda w: accuracy_on(w.runs, Split([], [], ("a", "b"))), "the split has no images to test on"),
-    Case("accuracy_on", lambda w: accuracy_on(w.runs, w.task.tests["new"], "a photo"),
+    Case("accuracy_on", lambda w: accuracy_on(w.runs, w.task.tests["new"], template="a photo"),
          "teacher templates need exactly one {} each, got ['a photo']"),
     Case("group_accuracy", lambda w: group_accuracy(w.runs, w.task.tests["same"]), "this split has no groups"),
     Case("few_shot_protocol", lambda w: few_shot_protocol(w.clip, "pockt"),
          "unknown data set or folder of images 'pockt'"),
-    Case("few_shot_protocol", lambda w: few_shot_protocol(w.clip, []), "nothing to do"),
+    Case("few_shot_protocol", lambda w: few_shot_protocol(w.clip, []),
+         "names, shots, seeds and lambdas need at least one value each, got []"),
     Case("few_shot_protocol", lambda w: few_shot_protocol(w.clip, "pocket", 0, progress=False),
          "shots must be at least 1, got 0"),
     Case("few_shot_protocol", lambda w: few_shot_protocol(w.clip, "pocket", 1, 1, [1.5], progress=False),
@@ -817,7 +819,8 @@ BAD = [
     Case("domain_generalisation", lambda w: domain_generalisation(w.clip, data={"root": w.toy}),
          "'imagenetv2' needs TMP/toy/imagenetv2/classnames.txt, which is not there", FileNotFoundError),
     Case("paper_table", lambda w: paper_table(pd.DataFrame({"accurcy": [1]})),
-         "this is no table of a protocol; its columns are ['accurcy']"),
+         "the table has no column 'dataset', only accurcy; give the table of a protocol"),
+    Case("paper_table", lambda w: paper_table(w.runs), "a table is expected, got a Runs", TypeError),
     Case("find_rule", lambda w: find_rule("pcgrd"), "unknown rule 'pcgrd'; did you mean 'pcgrad' or 'prograd'?"),
     Case("find_rule", lambda w: find_rule(lambda a, b: a),
          "rule '<lambda>' must take one argument, the Signals of a step; it takes 2"),
@@ -851,9 +854,12 @@ BAD = [
     Case("run_prompts", lambda w: run_prompts(w.runs, ["dog", "dgo"]),
          "'pocket' was never trained on 'dgo' in 'a photo of a dgo.'"),
     Case("class_features", lambda w: class_features(w.runs, 0.3), "lambda 0.3 was not trained"),
-    Case("class_features", lambda w: class_features(w.runs, 1, 99), "no snapshot at step 99"),
+    Case("class_features", lambda w: class_features(w.runs, 1, step=99), "no snapshot at step 99"),
     Case("class_features", lambda w: class_features(w.runs, None, classes=["dgo", "dog"]),
          "'pocket' was never trained on 'dgo' in 'a photo of a dgo.'"),
+    Case("class_features", lambda w: class_features("runs/mine", 1),
+         "Runs are expected, got 'runs/mine'; open it with load_runs('runs/mine')", TypeError),
+    Case("predict", lambda w: predict("runs/mine", w.image, 1), "Runs are expected, got 'runs/mine'", TypeError),
     Case("predict", lambda w: predict(w.runs, [], 1), "no images to predict"),
     Case("predict", lambda w: predict(w.runs, [w.tmp / "broken.png"], 1), "cannot read image TMP/broken.png"),
     Case("predict", lambda w: predict(w.runs, w.image, 0.3), "lambda 0.3 was not trained"),
@@ -862,7 +868,13 @@ BAD = [
     Case("predictions", lambda w: predictions(w.runs, step=99), "no snapshot at step 99"),
     Case("predictions", lambda w: predictions(replace(w.runs, task=None)),
          "these runs have no model and task in memory"),
+    Case("predictions", lambda w: predictions(results()), "Runs are expected, got a DataFrame", TypeError),
+    Case("accuracy_on", lambda w: accuracy_on(w.tmp), "Runs are expected, got 'TMP'; open it with load_runs", TypeError),
+    Case("group_accuracy", lambda w: group_accuracy([w.runs]), "Runs are expected, got a list", TypeError),
     Case("calibration", lambda w: calibration(pd.DataFrame(), 0), "bins must be at least 1, got 0"),
+    Case("calibration", lambda w: calibration(w.runs), "a table is expected, got a Runs", TypeError),
+    Case("per_class", lambda w: per_class(results()), "the table has no column 'label', only shots, seed, method"),
+    Case("Runs.split", lambda w: w.runs.split("shfted"), "unknown split 'shfted'"),
     Case("export_prompt", lambda w: export_prompt(w.runs, w.tmp / "never", 0.3), "lambda 0.3 was not trained"),
     Case("export_prompt", lambda w: export_prompt(w.runs, w.tmp / "never", 1, 99), "no snapshot at step 99"),
     Case("export_prompt", lambda w: export_prompt(replace(w.runs, clip=None), w.tmp / "never", 1),
@@ -1038,7 +1050,7 @@ INNER = """
     clearest_conflict colour contact_sheet cross_entropy declare_missing encode epoch_batches exif_orientation
     feature_distance feature_gradient figure frame gradient_arrows harmonic_mean has_fast_path in_this_thread
     is_archive jobs_of join_scenes kl_to_teacher label layer_names learning_rate mean_interval named_lambda
-    open_parts openai_state paint paint_plane per_class plain plain_text_features plane_panel plot_angles
+    open_parts openai_state paint paint_plane plain plain_text_features plane_panel plot_angles
     prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized rule_of
     run_colour run_name save_demo sha256 show_cosine show_gradient_plane shown_image side_by_side square_safe
     step_panels strips text_features token_texts undisturbed unusual_preprocessing upright_mask without_bars

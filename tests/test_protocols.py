@@ -91,25 +91,25 @@ def test_another_data_set_is_tested_with_its_own_names_and_teacher(vit, world):
     assert table.query("target == 'oxford_pets'").set_index("method")["accuracy"].to_dict() == pytest.approx(expected)
     texts = {frame: class_features(runs, 0, classes=task.classes, template=template) for frame, template in (("source", None), ("target", "a type of pet, a photo of a {}."))}
     for name, prompts in shown.items(): assert np.allclose(texts[name], plain_text_features(prompts, torch.as_tensor(runs.contexts[-1]))[0].detach(), atol=1e-5), name
-    assert np.abs(texts["source"] - texts["target"]).max() > 1e-3, "the frames differ in effect"
-    kept = cross_dataset(vit, "dtd", ["oxford_pets"], 2, 1, [0], {"root": world}, frame="source", **FAST).query("target == 'oxford_pets'").set_index("method")["accuracy"]
+    assert np.abs(texts["source"] - texts["target"]).max() > 1e-3, "the words differ in effect"
+    kept = cross_dataset(vit, "dtd", ["oxford_pets"], 2, 1, [0], {"root": world}, template_from="source", **FAST).query("target == 'oxford_pets'").set_index("method")["accuracy"]
     assert kept["CoOp"] == pytest.approx(right(torch.as_tensor(texts["source"])).mean()) and kept["zero-shot CLIP"] == pytest.approx(expected["zero-shot CLIP"])
 
 
-def test_the_frame_is_the_targets_only_where_the_context_started_from_a_template(vit, world):
+def test_the_words_around_a_context_are_the_targets_only_where_the_context_started_from_a_template(vit, world):
     task, pets = few_shot("dtd", 1, 1, root=world), few_shot("oxford_pets", 1, 1, root=world).tests["same"]
     for start, differs in (("template", True), ("random", False), ("a texture of", False)):
         runs = train(vit, task, [0], init=start, **FAST)
         source, target = (class_features(runs, 0, classes=pets.classes, template=template) for template in (None, "a type of pet, a photo of a {}."))
         assert bool(np.abs(source - target).max() > 1e-3) == differs, start
     runs = train(vit, task, [0], **FAST)
-    assert accuracy_on(runs, pets, frame="source").equals(accuracy_on(runs, pets)), "accuracy_on keeps the frame unless told otherwise"
-    with pytest.raises(ValueError, match="'traget'; did you mean 'target'"): accuracy_on(runs, pets, frame="traget")
+    assert accuracy_on(runs, pets, template_from="source").equals(accuracy_on(runs, pets)), "accuracy_on keeps the words of the training by default"
+    with pytest.raises(ValueError, match="'traget'; did you mean 'target'"): accuracy_on(runs, pets, template_from="traget")
 
 
 def test_a_template_that_does_not_fit_the_context_is_named_before_training(vit, world, monkeypatch):
     monkeypatch.setattr("prograd_viz.sweep.train", lambda *_, **__: pytest.fail("trained"))
-    with pytest.raises(ValueError, match="n_ctx=4 does not fit the template of 'oxford_pets', whose 8 words.*n_ctx=8 or more, or frame='source'"): cross_dataset(vit, "dtd", ["oxford_pets"], 2, 1, [0], {"root": world}, **FAST | {"n_ctx": 4})
+    with pytest.raises(ValueError, match="n_ctx=4 is too small for the template of 'oxford_pets', which has 8 words.*n_ctx=8 or more, or template_from='source'"): cross_dataset(vit, "dtd", ["oxford_pets"], 2, 1, [0], {"root": world}, **FAST | {"n_ctx": 4})
 
 
 def test_without_lambdas_the_published_ones_are_trained(vit, world):
@@ -186,7 +186,7 @@ def test_a_split_of_other_classes_cannot_be_tested_with_class_specific_contexts(
 def test_zero_shot_is_tested_with_the_template_of_the_target(clip, task):
     runs = train(clip, task, [0], epochs=1, views=0, progress=False)
     test = task.tests["new"]
-    zero_shot = lambda template: accuracy_on(runs, test, template)["accuracy"][0]
+    zero_shot = lambda template: accuracy_on(runs, test, template=template)["accuracy"][0]
     by_hand = lambda template: ((test.features(clip) @ teacher_features(clip, test.classes, template).T).argmax(-1).numpy() == test.labels).mean()
     own, other = "a photo of a {}.", "sand sand sand water water {} sand red blue."
     assert by_hand(own) != by_hand(other), "the templates differ in effect"
@@ -221,7 +221,7 @@ def test_class_specific_contexts_are_tested_on_their_own_classes(vit, world):
 
 
 def test_a_table_of_no_protocol_is_refused():
-    with pytest.raises(ValueError, match="'x'"): paper_table(pd.DataFrame({"x": [1]}))
+    with pytest.raises(ValueError, match="no column 'dataset', only x; give the table of a protocol"): paper_table(pd.DataFrame({"x": [1]}))
 
 
 @pytest.mark.parametrize("kind", ["shots", "target", "halves"])

@@ -298,7 +298,7 @@ def test_new_names_and_new_images_get_the_features_of_the_context(clip, task):
     runs, test = train(clip, task, [0, 1], epochs=3, lr=0.05, batch_size=8, views=0, progress=False), task.tests["new"]
     table = predict(runs, [test.image(i) for i in range(len(test))], 1.0, classes=test.classes)
     assert list(table.columns) == list(test.classes) and (table.to_numpy().argmax(1) == test.labels).mean() == pytest.approx(runs.final().loc[1.0, "acc_new"])
-    np.testing.assert_allclose(class_features(runs, 1.0, 3, classes=runs.classes), runs.text(1.0, 3), atol=1e-6)
+    np.testing.assert_allclose(class_features(runs, 1.0, step=3, classes=runs.classes), runs.text(1.0, 3), atol=1e-6)
 
 
 def test_calibration_and_class_accuracies_follow_from_the_predictions(clip, task):
