@@ -160,7 +160,7 @@ def predictions(
     check_known("template_from", template_from, TEMPLATE_FROM)
     if not len(images): raise ValueError("the split has no images to test on")
     features, names, tables = images.features(runs.clip), np.array(images.classes), []
-    for key, lam in zip((None, *runs.keys), (np.nan, *runs.lambdas)):
+    for key, lam in zip([None, *runs.keys], [np.nan, *runs.lambdas]):
         words = template if key is None or template_from == "target" else None
         p = _probabilities(runs, features, key, step=step, classes=images.classes, template=words)
         confidence, chosen = (x.numpy() for x in p.cpu().max(-1))

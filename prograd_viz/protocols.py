@@ -176,10 +176,11 @@ def paper_table(
     table: pd.DataFrame,  # From one of the protocols
 ) -> pd.DataFrame:  # Per cent
     "A protocol's rows as the papers print them: means over seeds; an average is NaN where a data set is missing"
-    halves, away = "base" in table, "target" in table
+    source = "a protocol, such as few_shot_protocol(clip)"
+    halves, away = "base" in check_table(table, source), "target" in table
     values, over = ["base", "new"] if halves else ["accuracy"], "target" if away else "dataset"
     rows = ["source"] * away + ["shots", "method"]
-    check_table(table, "a protocol, such as few_shot_protocol(clip)", [over, *rows, *values])
+    check_table(table, source, [over, *rows, *values])
     means = 100 * table.groupby([over, *rows], sort=False)[values].mean().dropna()
     others = means.drop(index=set(table["source"]), level=over, errors="ignore") if away else means
     average = _average(others, over, rows) if others.index.unique(over).size > 1 - away else None

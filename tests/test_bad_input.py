@@ -32,7 +32,15 @@ from prograd_viz.cam import (
     shown_masks,
     target_layer,
 )
-from prograd_viz.checks import check_draw, check_in_range, check_known, check_seed, check_whole
+from prograd_viz.checks import (
+    check_draw,
+    check_in_range,
+    check_known,
+    check_runs,
+    check_seed,
+    check_table,
+    check_whole,
+)
 from prograd_viz.cli import on_the_object, spread_steps
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split, Task, check_classes, few_shot_sample
@@ -72,7 +80,7 @@ from prograd_viz.scenes import Scenes, prepare, scene_parts
 from prograd_viz.store import Contents, Folder, NotFinite, PartFile, Writer, read_contents, repair, verify
 from prograd_viz.summary import interval_of, summarise
 from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
-from prograd_viz.tasks import few_shot, folder_task, table_task, pocket_task, torchvision_task, toy_pets
+from prograd_viz.tasks import few_shot, folder_task, pocket_task, table_task, torchvision_task, toy_pets
 from prograd_viz.training import Recipe, Training, finished_runs, train, train_more
 from prograd_viz.widgets import Dial, Gallery, compare, explore, show_maps
 from prograd_viz.words import nearest_tokens, plot_words, read_context_words
@@ -214,6 +222,10 @@ BAD = [
     Case("check_draw", lambda w: check_draw(2.5, 1), "shots must be a whole number, got 2.5"),
     Case("check_draw", lambda w: check_draw("2", 1), "shots must be at least 1, got '2'; 1, 2, 4, 8 and 16 are usual"),
     Case("check_draw", lambda w: check_draw(2, -1), "seed must be in [0, 18446744073709551615], got -1"),
+    Case("check_runs", lambda w: check_runs("runs"), "Runs are expected, got 'runs'; open it with load_runs('runs')",
+         TypeError),
+    Case("check_table", lambda w: check_table(w.runs, "predictions(runs)"),
+         "a table is expected, got a Runs", TypeError),
     Case("load_clip", lambda w: load_clip("RN5O", "openai"),
          "unknown CLIP architecture 'RN5O'; did you mean 'RN50' or 'RN50x4' or 'RN50x64'?"),
     Case("load_clip", lambda w: load_clip("zzzz", "openai"), "unknown CLIP architecture 'zzzz'"),
@@ -869,7 +881,7 @@ BAD = [
     Case("predictions", lambda w: predictions(replace(w.runs, task=None)),
          "these runs have no model and task in memory"),
     Case("predictions", lambda w: predictions(results()), "Runs are expected, got a DataFrame", TypeError),
-    Case("accuracy_on", lambda w: accuracy_on(w.tmp), "Runs are expected, got 'TMP'; open it with load_runs", TypeError),
+    Case("accuracy_on", lambda w: accuracy_on(w.tmp), "Runs are expected, got 'TMP'; open it", TypeError),
     Case("group_accuracy", lambda w: group_accuracy([w.runs]), "Runs are expected, got a list", TypeError),
     Case("calibration", lambda w: calibration(pd.DataFrame(), 0), "bins must be at least 1, got 0"),
     Case("calibration", lambda w: calibration(w.runs), "a table is expected, got a Runs", TypeError),
@@ -1050,7 +1062,7 @@ INNER = """
     clearest_conflict colour contact_sheet cross_entropy declare_missing encode epoch_batches exif_orientation
     feature_distance feature_gradient figure frame gradient_arrows harmonic_mean has_fast_path in_this_thread
     is_archive jobs_of join_scenes kl_to_teacher label layer_names learning_rate mean_interval named_lambda
-    open_parts openai_state paint paint_plane plain plain_text_features plane_panel plot_angles
+    listed open_parts openai_state paint paint_plane plain plain_text_features plane_panel plot_angles
     prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized rule_of
     run_colour run_name save_demo sha256 show_cosine show_gradient_plane shown_image side_by_side square_safe
     step_panels strips text_features token_texts undisturbed unusual_preprocessing upright_mask without_bars
