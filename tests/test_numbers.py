@@ -224,7 +224,7 @@ def test_two_computations_of_the_evidence_are_compared(monkeypatch):
     "An archive beside itself differs nowhere; beside another processor's and an earlier version's, everywhere in the last digits, and the verdicts are compared"
     monkeypatch.setattr(evidence, "SEEDS", range(2000, 2002))
     archive, other = (FIGURES / "evidence" / name for name in ("records.jsonl.gz", "records-avx512.jsonl.gz"))
-    itself, beside = ("\n".join(compare_evidence.report(archive, b)) for b in (archive, other))
+    itself, beside = (compare_evidence.report(archive, b) for b in (archive, other))
     assert "- 60 of 60 jobs" in itself and "mean over seeds is 0.0000" in itself and "- 0 of" in itself and "differ by 0.0000 at most" in itself
     assert "- 0 of 60 jobs" in beside and "mean over seeds is 0.0000" not in beside and "over the 2 seeds" in beside
     assert re.search(r"(?m)^\| accuracy, new \| (\d+ / ){2}\d+ \| (\d+ / ){2}\d+ \|$", beside) and re.search(r"(?m)^\| accuracy, new \| [1-9]\d* of 210 \| 0\.\d{3} \|$", beside)

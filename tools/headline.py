@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from prograd_viz.cam import foreground
-from prograd_viz.tasks import few_shot
 from prograd_viz.cli import MEASURES, on_the_object, spread_steps
 from prograd_viz.runs import mean_interval
 from prograd_viz.summary import summarise
 from prograd_viz.sweep import Sweep, cells_of, sweep
+from prograd_viz.tasks import few_shot
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT, KEPT = ROOT / "figures" / "headline", ROOT / ".figures"  # what README quotes, and the run sets behind it
@@ -28,10 +28,16 @@ NAMES = {"zero-shot CLIP": "zero-shot", "CoOp": "CoOp", "ProGrad 1": "ProGrad"} 
 
 def neighbours(noise):
     "Settings around the chosen one: (name, shots, data options, training options)"
-    shots = [(f"{s} shot{'s' * (s > 1)}", s, {}, {}) for s in (1, 2, 4, 8, 16)]
-    return shots + [("half the noise", 8, {"noise": noise / 2}, {}), ("twice the noise", 8, {"noise": noise * 2}, {}), ("backgrounds half as telling", 8, {"rho": 0.5}, {}),
-                    ("objects at full size", 8, {"size": 1.0}, {}), ("no augmentation", 8, {}, {"views": 0}), ("16 context vectors", 8, {}, {"n_ctx": 16}),
-                    ("class-specific contexts", 8, {}, {"class_specific": True, "init": "random", "n_ctx": 4, "lr": 0.02})]
+    return [
+        *((f"{s} shot{'s' * (s > 1)}", s, {}, {}) for s in (1, 2, 4, 8, 16)),
+        ("half the noise", 8, {"noise": noise / 2}, {}),
+        ("twice the noise", 8, {"noise": noise * 2}, {}),
+        ("backgrounds half as telling", 8, {"rho": 0.5}, {}),
+        ("objects at full size", 8, {"size": 1.0}, {}),
+        ("no augmentation", 8, {}, {"views": 0}),
+        ("16 context vectors", 8, {}, {"n_ctx": 16}),
+        ("class-specific contexts", 8, {}, {"class_specific": True, "init": "random", "n_ctx": 4, "lr": 0.02}),
+    ]
 
 
 def swept(name, images, snapshots, **grid):
@@ -40,7 +46,8 @@ def swept(name, images, snapshots, **grid):
     grid = {"shots": 8, "seed": SEEDS, "lam": [0.0, 1.0]} | grid
     result = sweep(grid, KEPT / name, workers=2, evaluate={"maps": measure})
     result = Sweep(result.out, cells_of(grid))
-    if not result.table["status"].eq("done").all(): sys.exit(f"{result}: {result.failures['error'].tolist()[:1] or 'interrupted'}; run it again")
+    if not result.table["status"].eq("done").all():
+        sys.exit(f"{result}: {result.failures['error'].tolist()[:1] or 'interrupted'}; run it again")
     rows = result.results()
     accuracies = [f"acc_{split}" for split in ("train", "same", "shifted", "new", "style") if f"acc_{split}" in rows]
     kept = [f"{m}_{split}" for m in ("share", "preference", "area") for split in ("same", "shifted")]
@@ -54,38 +61,69 @@ def main_sweep():
 
 def shares(many):
     "Foreground over the steps on shifted backgrounds, all seeds"
-    return pd.concat([foreground(runs, "shifted", 60, spread_steps(runs, 10)).assign(seed=runs.config["seed"]) for runs in many], ignore_index=True)
+    return pd.concat([foreground(runs, "shifted", 60, spread_steps(runs, 10)).assign(seed=runs.config["seed"])
+                      for runs in many], ignore_index=True)
 
 
 def cell(mean, half, signed=False): return f"{mean:+.3f} ± {half:.3f}" if signed else f"{mean:.2f} ± {half:.2f}"
 
 
+HEADLINE = """\
+{table}
+
+ProGrad minus CoOp, seed by seed: {gaps}.
+
+The object covers {area:.0%} of an image on average: a map without preference scores that. {seeds} seeds ({first} to \
+{last}), 8 shots; {tried} settings were tried before, on seeds {screened} (`screened.csv`).
+"""
+
+
 def headline_md(rows):
     "The main table, and the paired differences"
     columns = {**MEASURES, "acc_style": "other style", "conflict": "steps in conflict"}
-    summary, area, seeds = summarise(rows, measures=[*columns]), rows["area_shifted"].mean(), rows["seed"].nunique()
-    numbers = lambda table, method, m: next(((r.mean, (r.high - r.low) / 2) for r in table.itertuples() if (r.method, r.measure) == (method, m)), None)
+    summary, screened = summarise(rows, measures=[*columns]), pd.read_csv(OUT / "screened.csv")
+    means, gaps = (intervals(table) for table in (summary.means, summary.differences))
     lines = ["| prompt | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
     for method, name in NAMES.items():
-        found = [numbers(summary.means, method, m) for m in columns]
-        lines.append(f"| {name} | " + " | ".join("" if pair is None else cell(*pair) for pair in found) + " |")
-    gaps = ("acc_same", "acc_shifted", "acc_new", *SHARES)
-    said = [f"{columns[m]} {cell(*numbers(summary.differences, 'ProGrad 1', m), signed=True)}" for m in gaps]
-    screened = pd.read_csv(OUT / "screened.csv")
-    lines += ["", f"ProGrad minus CoOp, seed by seed: {'; '.join(said)}.", "",
-              f"The object covers {area:.0%} of an image on average: a map without preference scores that. {seeds} seeds ({SEEDS[0]} to {SEEDS[-1]}), 8 shots; {len(screened)} settings were tried before, on seeds {' or '.join(sorted(set(screened['seeds'])))} (`screened.csv`)."]
-    return "\n".join(lines) + "\n"
+        cells = [cell(*means[method, m]) if (method, m) in means else "" for m in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    compared = ("acc_same", "acc_shifted", "acc_new", *SHARES)
+    said = [f"{columns[m]} {cell(*gaps['ProGrad 1', m], signed=True)}" for m in compared]
+    return HEADLINE.format(
+        table="\n".join(lines), gaps="; ".join(said), area=rows["area_shifted"].mean(), seeds=rows["seed"].nunique(),
+        first=SEEDS[0], last=SEEDS[-1], tried=len(screened), screened=" or ".join(sorted(set(screened["seeds"]))))
+
+
+def intervals(table):
+    "(method, measure) -> mean and half the interval"
+    return {(r.method, r.measure): (r.mean, (r.high - r.low) / 2) for r in table.itertuples()}
 
 
 def neighbours_md(rows):
     "Accuracies of the neighbours, with the paired differences"
-    lines = ["| setting | zero-shot same / shifted / new | CoOp same / shifted / new | ProGrad same / shifted / new | ProGrad - CoOp on same | on shifted | on new |", "|---" * 7 + "|"]
+    triple = "same / shifted / new"
+    lines = [f"| setting | zero-shot {triple} | CoOp {triple} | ProGrad {triple} "
+             "| ProGrad - CoOp on same | on shifted | on new |", "|---" * 7 + "|"]
     for name, group in rows.groupby("setting", sort=False):
         wide = group.pivot(index="seed", columns="method")
-        triple = lambda p: " / ".join("–" if wide[f"acc_{s}", p].isna().all() else f"{wide[f'acc_{s}', p].mean():.2f}" for s in ("same", "shifted", "new"))
-        gap = lambda s: "–" if wide[f"acc_{s}", "CoOp"].isna().all() else cell(*mean_interval(wide[f"acc_{s}", "ProGrad 1"] - wide[f"acc_{s}", "CoOp"]), signed=True)
-        lines.append(f"| {name} | {triple('zero-shot CLIP')} | {triple('CoOp')} | {triple('ProGrad 1')} | {gap('same')} | {gap('shifted')} | {gap('new')} |")
+        triples = [" / ".join(mean_of(wide, split, method) for split in SPLITS) for method in NAMES]
+        lines.append(" | ".join([f"| {name}", *triples, *(gap_of(wide, split) for split in SPLITS)]) + " |")
     return "\n".join(lines) + "\n"
+
+
+SPLITS = ("same", "shifted", "new")
+
+
+def mean_of(wide, split, method):
+    "The mean accuracy of a method"
+    found = wide[f"acc_{split}", method]
+    return "–" if found.isna().all() else f"{found.mean():.2f}"
+
+
+def gap_of(wide, split):
+    "The paired difference of ProGrad and CoOp"
+    coop, ours = (wide[f"acc_{split}", method] for method in ("CoOp", "ProGrad 1"))
+    return "–" if coop.isna().all() else cell(*mean_interval(ours - coop), signed=True)
 
 
 def main():
@@ -95,7 +133,7 @@ def main():
     _, rows = main_sweep()
     rows.to_csv(OUT / "headline.csv", index=False)
     (OUT / "headline.md").write_text(headline_md(rows))
-    from figures import PICTURES  # which draws from what is written above
+    from figures import PICTURES  # drawn from the tables that were written above
     for name, draw in PICTURES.items(): draw().savefig(OUT / Path(name).name)
     done, path = [], OUT / "neighbours.csv"
     for name, shots, data, training in neighbours(few_shot("pocket", 1, 0).settings["noise"]):
