@@ -560,15 +560,19 @@ class Recorder:
     def __exit__(self, kind, error, trace):
         stopped = isinstance(error, (KeyboardInterrupt, Cancel))
         ended, diverged = error is None or stopped, error if isinstance(error, FloatingPointError) else None
-        with undisturbed():
-            try:
-                if self.final and ended: self.end(**self.final())
-            except FloatingPointError as e: diverged = e
-            self.interrupted = bool(error or diverged)
-            if diverged: self._keep_finite()
-            try: self.close(all=ended or not self.final)
-            except Exception:
-                if ended: raise  # else the first error is the one to hear of
+        try:
+            with undisturbed():
+                try:
+                    if self.final and ended: self.end(**self.final())
+                except FloatingPointError as e: diverged = e
+                self.interrupted = bool(error or diverged)
+                if diverged: self._keep_finite()
+                try: self.close(all=ended or not self.final)
+                except Exception:
+                    if ended: raise  # else the first error is the one to hear of
+        except KeyboardInterrupt:  # pressed in the block, raised after it: all is there by now
+            if not ended: raise
+            kind, stopped = KeyboardInterrupt, True
         if diverged: diverged.runs = self.runs()
         if diverged and diverged is not error: raise diverged
         if kind is KeyboardInterrupt:

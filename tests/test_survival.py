@@ -329,6 +329,22 @@ def test_ctrl_c_before_the_first_step_leaves_the_folder_free(tmp_path, monkeypat
     assert soak.identical(train(*soak.world(), **soak.options(4), out=tmp_path / "run", resume=True), soak.reference(4))
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_ctrl_c_while_a_training_ends_returns_all_of_it(tmp_path, monkeypatch, on_disk):
+    "A real Ctrl-C after the last step, while the last accuracies are computed"
+    end = Recorder.end
+
+    def pressed(self, **known):
+        os.kill(os.getpid(), signal.SIGINT)
+        end(self, **known)
+
+    monkeypatch.setattr(Recorder, "end", pressed)
+    folder = {"out": tmp_path / "run"} if on_disk else {}
+    with pytest.warns(UserWarning, match="interrupted after 8 of 8"):
+        runs = train(*soak.world(), **soak.options(4), **folder)
+    assert not runs.interrupted and soak.identical(runs, soak.reference(4))
+
+
 def test_a_finished_set_without_resume_is_never_overwritten(run):
     folder, out = run
     before = everything(folder)
