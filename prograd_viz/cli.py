@@ -130,7 +130,7 @@ def prograd_demo(
 def _trained(opt, clip):
     "The sweep of the demo's settings; what is wrong with one is said before there is a folder"
     lambdas, seeds = check_lambdas(opt.lambdas).tolist(), check_whole("seeds", opt.seeds)
-    task = few_shot("pocket", opt.shots, opt.first_seed, noise=opt.noise, rho=opt.rho)
+    task = few_shot("pocket", opt.shots, opt.first_seed, noise=opt.noise, rho=opt.rho, test_per_class=1)  # only to check
     recipe, folder = Recipe(epochs=opt.epochs).checked(task), opt.out / "runs"
     steps = recipe.epochs * len(epoch_batches(len(task.train), recipe.batch_size, recipe.seed, 1))
     grid = {"shots": opt.shots, "noise": opt.noise, "rho": opt.rho, "lam": lambdas, "epochs": opt.epochs}
