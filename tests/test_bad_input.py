@@ -58,6 +58,7 @@ from prograd_viz.evaluate import (
 from prograd_viz.faithful import causal_checks, composites, faithfulness, map_scores, without_object
 from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.images import class_folders, image_files, mask_of, open_image, open_mask
+from prograd_viz.landscape import context_losses, landscape, plot_landscape, plot_tradeoff
 from prograd_viz.masks import box_mask, folder_masks, grabcut_mask, with_masks
 from prograd_viz.plots import (
     plot_accuracy,
@@ -891,6 +892,14 @@ BAD = [
     Case("export_prompt", lambda w: export_prompt(w.runs, w.tmp / "never", 1, 99), "no snapshot at step 99"),
     Case("export_prompt", lambda w: export_prompt(replace(w.runs, clip=None), w.tmp / "never", 1),
          "these runs have no model and task in memory"),
+    Case("context_losses", lambda w: context_losses(w.runs, torch.zeros(1, 4, 128), memory_gb=0),
+         "memory_gb must be at least 0.001, got 0"),
+    Case("landscape", lambda w: landscape(w.runs, size=1), "size must be at least 2, got 1"),
+    Case("landscape", lambda w: landscape(results()), "Runs are expected, got a DataFrame", TypeError),
+    Case("plot_landscape", lambda w: plot_landscape(w.runs, columns=["loss"]), "unknown column 'loss'"),
+    Case("plot_tradeoff", lambda w: plot_tradeoff(w.runs, "loss_c"),
+         "unknown column 'loss_c'; did you mean 'loss_ce'"),
+    Case("plot_tradeoff", lambda w: plot_tradeoff(w.runs, window=0), "window must be at least 1, got 0"),
     Case("nearest_tokens", lambda w: nearest_tokens(w.clip, torch.zeros(1, 128), 0), "top must be in [1, 243], got 0"),
     Case("nearest_tokens", lambda w: nearest_tokens(w.clip, torch.zeros(1, 128), 10**6),
          "top must be in [1, 243], got 1000000"),
