@@ -106,7 +106,7 @@ def test_two_activations_do_not_share_a_file_of_the_cache(twins, tmp_path):
 
 def test_a_file_that_does_not_say_its_activation_is_warned_of(twins, renamed):
     plain, quick = twins
-    with pytest.warns(UserWarning, match="tuned.safetensors' does not say its activation.*quick_gelu=True"):
+    with pytest.warns(UserWarning, match="tuned.safetensors' does not define its activation.*quick_gelu=True"):
         assert torch.equal(load_clip("ViT-B-32", renamed).encode_text(TEXTS), plain.encode_text(TEXTS))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -117,12 +117,12 @@ def test_a_file_that_does_not_say_its_activation_is_warned_of(twins, renamed):
 
 @pytest.mark.parametrize("pretrained", ["random", "file"])
 def test_gelu_is_refused_by_an_architecture_with_quick_gelu(renamed, pretrained):
-    with pytest.raises(ValueError, match="'ViT-B-32-quickgelu' is a model with QuickGELU.*name 'ViT-B-32'"):
+    with pytest.raises(ValueError, match="'ViT-B-32-quickgelu' has QuickGELU.*load 'ViT-B-32'"):
         load_clip("ViT-B-32-quickgelu", renamed if pretrained == "file" else "random", quick_gelu=False)
 
 
 def test_the_pocket_model_refuses_another_activation(clip):
-    with pytest.raises(ValueError, match="'pocket' is a model with GELU, got quick_gelu=True"):
+    with pytest.raises(ValueError, match="'pocket' has GELU, got quick_gelu=True"):
         load_clip("pocket", quick_gelu=True)
     assert torch.equal(load_clip("pocket", quick_gelu=False).encode_text(TEXTS), clip.encode_text(TEXTS))
 
@@ -157,7 +157,7 @@ def folder(twins, tmp_path):
 
 def test_a_folder_that_does_not_say_its_activation_is_warned_of_and_the_fix_works(twins, folder):
     plain, quick = (t.encode_text(TEXTS) for t in twins)
-    with pytest.warns(UserWarning, match="the configuration of 'local-dir:.*does not say its activation.*quick_gelu=True") as w:
+    with pytest.warns(UserWarning, match="the configuration of 'local-dir:.*does not define its activation.*quick_gelu=True") as w:
         assert torch.equal(load_clip(folder()).encode_text(TEXTS), plain)
     assert w[0].filename == __file__, "it names the line that called"
     with warnings.catch_warnings():
@@ -170,7 +170,7 @@ def test_a_folder_that_does_not_say_its_activation_is_warned_of_and_the_fix_work
 
 @pytest.mark.parametrize("says", [True, False])
 def test_what_a_folder_says_of_its_activation_is_not_overruled(folder, says):
-    with pytest.raises(ValueError, match=f"is a model with {'QuickGELU' if says else 'GELU'}, got quick_gelu={not says}"):
+    with pytest.raises(ValueError, match=f"has {'QuickGELU' if says else 'GELU'}, got quick_gelu={not says}"):
         load_clip(folder(quick_gelu=says), quick_gelu=not says)
 
 
@@ -206,7 +206,7 @@ def test_weights_that_cannot_be_had_are_one_sentence_at_once(monkeypatch, caplog
     monkeypatch.setattr(module, "_hub_answers", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     began = time.monotonic()
-    with pytest.warns(UserWarning, match="QuickGELU"), pytest.raises(OSError, match="no weights for 'RN50-quickgelu'.*Download"):
+    with pytest.warns(UserWarning, match="QuickGELU"), pytest.raises(OSError, match="no weights for 'RN50-quickgelu'.*download"):
         load_clip("RN50", "openai")
     out = capfd.readouterr()
     assert time.monotonic() - began < 15 and not caplog.records and "Retry" not in out.out + out.err
@@ -215,7 +215,7 @@ def test_weights_that_cannot_be_had_are_one_sentence_at_once(monkeypatch, caplog
 
 @pytest.mark.parametrize(("name", "tag", "fix", "closed"), [
     ("hub", None, "load it as 'local-dir:FOLDER', or fill the cache", "pretrained="),  # a hub's model takes no pretrained=
-    ("MobileCLIP-S1", "datacompdr", "Fill the cache .* does not say its mean, std, interpolation", "pass its path"),
+    ("MobileCLIP-S1", "datacompdr", "Fill the cache .* does not define its mean, std, interpolation", "pass its path"),
     ("RN50-quickgelu", "openai", "pass its path as pretrained=", "local-dir")])
 def test_the_way_out_of_missing_weights_is_open_to_the_model_that_was_asked_for(name, tag, fix, closed):
     with pytest.raises(OSError, match=f"no weights for '.*{fix}") as e:
@@ -225,7 +225,7 @@ def test_the_way_out_of_missing_weights_is_open_to_the_model_that_was_asked_for(
 
 def test_a_file_that_is_no_pocket_model_names_a_way_that_works(renamed):
     assert load_clip("ViT-B-32", renamed, quick_gelu=False).name == "ViT-B-32"
-    with pytest.raises(ValueError, match="holds no pocket model; leave pretrained out, or name the file's own architecture"):
+    with pytest.raises(ValueError, match="is not a pocket model; leave pretrained out, or give the name of the file's architecture"):
         load_clip("pocket", renamed)
 
 
@@ -258,7 +258,7 @@ def test_a_file_does_not_say_how_images_are_prepared(renamed, twins, monkeypatch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         clip = load_clip(name, renamed, quick_gelu=False)
-    texts = [str(w.message) for w in caught if "how images are prepared" in str(w.message)]
+    texts = [str(w.message) for w in caught if "does not define the preprocessing" in str(w.message)]
     assert all(w.filename == __file__ for w in caught)
     assert len(texts) == (said is not None) and all(re.search(said, t) and "'local-dir:FOLDER'" in t for t in texts)
     usual = open_clip.transform.PreprocessCfg(size=clip.model.visual.image_size)

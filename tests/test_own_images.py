@@ -102,7 +102,7 @@ def test_two_images_never_share_a_mask(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "own")
     (tmp_path / "own" / "masks").mkdir()
     for i in range(4): shutil.copy(folder / "dog" / f"{i}.png", tmp_path / "own" / "masks")
-    with pytest.raises(ValueError, match="0.png would be the mask of .*cat/0.png and of .*dog/0.png"):
+    with pytest.raises(ValueError, match="0.png would be the mask of both .*cat/0.png and .*dog/0.png"):
         few_shot(tmp_path / "own", 2)
 
 

@@ -64,5 +64,5 @@ def test_errors_inside(clip, task, tmp_path, monkeypatch):
     runs = train(clip, task, **options)
     monkeypatch.setattr("prograd_viz.plots.run_colour", broken)
     with pytest.raises(RuntimeError, match="broken"): plot_cosine(runs)
-    monkeypatch.setattr("prograd_viz.faithful.ROADCombined", broken)
+    monkeypatch.setattr("pytorch_grad_cam.metrics.road.ROADCombined", broken)
     with pytest.raises(RuntimeError, match="broken"): faithfulness(runs, images=1, measures=["road"])

@@ -64,7 +64,7 @@ class Setting:
     "A random model with C classes and M context vectors, and a batch that makes both gradients large"
     def __init__(self, model, classes, m, runs=1, batch=32, precision="fp32", device="cpu", clip=None):
         torch.manual_seed(0)
-        self.clip = clip or load_clip(model, "random", device, precision)
+        self.clip = clip or load_clip(model, "random", device=device, precision=precision)
         self.prompts = make_prompts(self.clip, NAMES[:classes], m, "random")
         frame = make_prompts(self.clip, NAMES[:classes])  # the teacher's "a photo of a {}."
         with torch.no_grad(): self.teacher = text_features(frame, frame.start[None])[0]
@@ -279,7 +279,7 @@ def side_by_side(bench):
 def maps(bench):
     "All maps of a run set on one image against the grad-cam package, one map at a time"
     size, n = bench.size, bench.size.maps[0] * bench.size.maps[1] * bench.size.maps[2]
-    clip = load_clip(size.resnet, "random", bench.device)
+    clip = load_clip(size.resnet, "random", device=bench.device)
     image = torch.randn(1, 3, clip.image_size, clip.image_size, generator=torch.Generator().manual_seed(3)).to(bench.device)
     directions = F.normalize(torch.randn(n, clip.encode_image(image).shape[1], generator=torch.Generator().manual_seed(4)), dim=-1).to(bench.device)
     layer, some = target_layer(clip), 8
@@ -298,7 +298,7 @@ def maps(bench):
 def growth(bench):
     "Seconds a step as classes and runs grow"
     size = bench.size
-    clip = load_clip(size.resnet, "random", bench.device)
+    clip = load_clip(size.resnet, "random", device=bench.device)
     for m in (4, 16):
         for classes in size.growth:
             s = Setting(None, classes, m, device=bench.device, clip=clip)
@@ -306,7 +306,7 @@ def growth(bench):
             if m == 16 and classes < size.text_classes: bench.grow("classes", "peers, M=16", classes, seconds(peers_way(s, images=s.images)))
     bench.grow("classes", "peers, M=16", size.text_classes, bench.ladder[0]["seconds"])
     for model in dict.fromkeys((size.resnet, "pocket")):
-        clip = clip if model == size.resnet else load_clip(model, "random", bench.device)
+        clip = clip if model == size.resnet else load_clip(model, "random", device=bench.device)
         for runs in size.runs:
             s = Setting(None, 12, 4, runs, device=bench.device, clip=clip)
             bench.grow("runs", model, runs, beside(size.rounds, s.step)[0])
