@@ -21,7 +21,7 @@ def shrunk(name):
     cfg = copy.deepcopy(open_clip.get_model_config(name))
     cfg["vision_cfg"], cfg["embed_dim"] = TINY_IMAGES, 32
     text, custom = cfg["text_cfg"], cfg.pop("custom_text", False)
-    text.update(width=32, heads=2, layers=2, vocab_size=max(49408, text.get("vocab_size", 49408)))
+    text.update(width=32, heads=2, layers=2, vocab_size=49408)
     if text.get("pool_type") == "eos": text["eos_id"] = 49407  # of the tokenizer used here
     for k in ("hf_tokenizer_name", "tokenizer_kwargs"): text.pop(k, None)
     if "multimodal_cfg" in cfg: cfg["multimodal_cfg"].update(width=32, heads=2, layers=1)
