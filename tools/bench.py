@@ -1,10 +1,11 @@
-"""What every speed-up is worth and what a step costs as work grows: the published trainers' way and the library's, side by side.
+"""Time the published trainers' step and the library's side by side, each speed-up alone and as the work grows.
 
-    python tools/bench.py            # some ten minutes on two idle cores; writes figures/bench/
-    python tools/bench.py --quick    # the same code on the pocket model, in seconds; its times mean nothing
-    python tools/bench.py --only recorder    # what a record costs, in some minutes; writes cpu_recorder.csv there
+    python tools/bench.py                    # ten minutes on two idle cores; writes figures/bench/
+    python tools/bench.py --quick            # the same code on the pocket model in seconds; its times mean nothing
+    python tools/bench.py --only recorder    # the cost of a record, some minutes; writes cpu_recorder.csv
 
-Weights are random, so nothing is downloaded. Ways that are compared run in turns in one process; a time is the median of its turns.
+Weights are random, so nothing is downloaded. Compared functions take turns in one process; a time is the median of
+its turns.
 """
 import argparse
 import json
@@ -82,7 +83,8 @@ class Setting:
         "Image features of the batch, as a trainer without a cache computes them"
         return F.normalize(self.clip.model.encode_image(self.pixels), dim=-1)
 
-    def gradients(self, **kwargs): return prompt_gradients(self.prompts, self.context, self.images, self.labels, self.teacher_logits, **kwargs)
+    def gradients(self, **kwargs):
+        return prompt_gradients(self.prompts, self.context, self.images, self.labels, self.teacher_logits, **kwargs)
 
     def step(self):
         grads = self.gradients(memory_gb=MEMORY_GB)
@@ -108,10 +110,10 @@ def shared_text(prompts, context): return text_features(prompts, context[None])[
 
 
 def peers_step(setting, context, optimiser, text=peers_text, images=None, lam=1.0):
-    "One step of ProGrad as its authors' trainer takes it: one forward pass, two backward passes, projection, SGD; context [M, D]"
-    clip = setting.clip
-    logits = clip.logit_scale * (setting.encode() if images is None else images) @ text(setting.prompts, context).T
-    with torch.no_grad(): teacher = (clip.logit_scale * (setting.encode() if images is None else images) @ setting.teacher.T).softmax(-1)
+    "A step of the authors' trainer: one forward pass, two backward passes, projection, SGD; context [M, D]"
+    clip, encode = setting.clip, lambda: setting.encode() if images is None else images
+    logits = clip.logit_scale * encode() @ text(setting.prompts, context).T
+    with torch.no_grad(): teacher = (clip.logit_scale * encode() @ setting.teacher.T).softmax(-1)
     loss_ce, loss_kl = F.cross_entropy(logits, setting.labels), -(teacher * logits.log_softmax(-1)).sum(1).mean()
     optimiser.zero_grad()
     loss_kl.backward(retain_graph=True)
@@ -167,9 +169,10 @@ def relative(a, b): return ((a - b).norm() / b.norm()).item()
 def machine(device):
     "What the numbers were measured on"
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
-    name = torch.cuda.get_device_name() if device == "cuda" else cpu
-    return {"machine": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    cpu = names[0] if names else platform.processor() or platform.machine()
+    return {"machine": torch.cuda.get_device_name() if device == "cuda" else cpu, "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
 
 
 class Bench:
@@ -179,12 +182,23 @@ class Bench:
 
     def bar(self, what, value, unit, at_least=None, at_most=None, peers=None, ours=None, note=""):
         "A row of the table: a value beside its bar, with both times where it is a ratio of times"
-        reached = None if at_least is at_most is None else bool(value >= at_least if at_least is not None else value <= at_most)
-        bar = f">= {at_least:g}" if at_least is not None else f"<= {at_most:g}" if at_most is not None else ""
-        self.bars.append({"what": what, "peers": peers, "ours": ours, "value": value, "unit": unit, "bar": bar, "reached": reached, "note": note})
+        bar, reached = "", None
+        if at_least is not None: bar, reached = f">= {at_least:g}", bool(value >= at_least)
+        elif at_most is not None: bar, reached = f"<= {at_most:g}", bool(value <= at_most)
+        self.bars.append({"what": what, "peers": peers, "ours": ours, "value": value, "unit": unit, "bar": bar,
+                          "reached": reached, "note": note})
         print(f"  {what}: {value:.3g} {unit} {'(' + bar + ')' if bar else ''}", flush=True)
 
-    def grow(self, kind, series, n, value): self.growth.append({"kind": kind, "series": series, "n": n, "seconds": value})
+    def grow(self, kind, series, n, value):
+        self.growth.append({"kind": kind, "series": series, "n": n, "seconds": value})
+
+    def climb(self, what, rungs, per=None):
+        "Time each rung of a ladder; `per` divides the time of the last one"
+        times = beside(self.size.rounds, *rungs.values())
+        if per: times[-1] /= per
+        self.ladder += [{"what": what, "rung": rung, "seconds": t, "ratio": times[0] / t} for rung,
+                        t in zip(rungs, times)]
+        return times
 
 
 # -- the comparisons ----------------------------------------------------------
@@ -201,12 +215,16 @@ def matrix_rates(bench):
 def text_ladder(bench, what, model, classes, m, at_least):
     "The text step, each speed-up switched on after the other"
     s = Setting(model, classes, m, device=bench.device)
-    rungs = {"peers: 77 tokens, two backward passes": peers_way(s, images=s.images), "+ padding cut": peers_way(s, cut_text, s.images),
-             "+ prefix shared, classes packed, only end tokens last": peers_way(s, shared_text, s.images), "+ both gradients in one backward pass": s.step}
-    times = beside(bench.size.rounds, *rungs.values())
-    bench.ladder += [{"what": what, "rung": rung, "seconds": t, "ratio": times[0] / t} for rung, t in zip(rungs, times)]
-    theirs, ours = (gflop(rungs[r]) for r in (next(iter(rungs)), list(rungs)[-1]))
-    bench.bar(what, times[0] / times[-1], "x", at_least=at_least, peers=times[0], ours=times[-1], note=f"{theirs:.0f} GFLOP against {ours:.0f}: {theirs / ours:.1f} times the arithmetic")
+    rungs = {
+        "peers: 77 tokens, two backward passes": peers_way(s, images=s.images),
+        "+ padding cut": peers_way(s, cut_text, s.images),
+        "+ prefix shared, classes packed, only end tokens last": peers_way(s, shared_text, s.images),
+        "+ both gradients in one backward pass": s.step,
+    }
+    times = bench.climb(what, rungs)
+    theirs, *_, ours = map(gflop, rungs.values())
+    note = f"{theirs:.0f} GFLOP against {ours:.0f}: {theirs / ours:.1f} times the arithmetic"
+    bench.bar(what, times[0] / times[-1], "x", at_least=at_least, peers=times[0], ours=times[-1], note=note)
     return s, times[-1]
 
 
@@ -222,12 +240,18 @@ def whole_ladder(bench):
         s.images, s.teacher_logits = s.encode(), s.clip.logit_scale * s.encode() @ s.teacher.T
         s.step()
 
-    rungs = {"peers: images encoded twice, 77 tokens": peers_way(s), "+ padding cut": peers_way(s, cut_text), "+ prefix shared, classes packed": peers_way(s, shared_text),
-             "+ one backward pass": images_twice, "+ images cached": s.step, f"+ {runs} runs in one batch, per run": together.step}
-    times = beside(size.rounds, *rungs.values())
-    times[-1] /= runs
-    bench.ladder += [{"what": what, "rung": rung, "seconds": t, "ratio": times[0] / t} for rung, t in zip(rungs, times)]
-    bench.bar(f"{what}, {size.resnet}, {s.clip.image_size} px, {size.few_classes} classes, M=16", times[0] / times[-2], "x", at_least=25, peers=times[0], ours=times[-2], note="cached features against images encoded twice")
+    rungs = {
+        "peers: images encoded twice, 77 tokens": peers_way(s),
+        "+ padding cut": peers_way(s, cut_text),
+        "+ prefix shared, classes packed": peers_way(s, shared_text),
+        "+ one backward pass": images_twice,
+        "+ images cached": s.step,
+        f"+ {runs} runs in one batch, per run": together.step,
+    }
+    times = bench.climb(what, rungs, per=runs)
+    where = f"{size.resnet}, {s.clip.image_size} px, {size.few_classes} classes, M=16"
+    bench.bar(f"{what}, {where}", times[0] / times[-2], "x", at_least=25, peers=times[0], ours=times[-2],
+              note="cached features against images encoded twice")
 
 
 def errors(bench):
@@ -237,34 +261,45 @@ def errors(bench):
         s = Setting(size.resnet, classes, 16, precision=precision, device=bench.device)
         ours, plain = s.gradients(), s.gradients(encode=plain_text_features)
         worst = max(relative(getattr(ours, g), getattr(plain, g)) for g in ("g_d", "g_g"))
-        bench.bar(f"relative error of G_d and G_g against the plain encoder, {precision}", worst, "", at_most=at_most, note=f"{size.resnet}, {classes} classes")
+        bench.bar(f"relative error of G_d and G_g against the plain encoder, {precision}", worst, "", at_most=at_most,
+                  note=f"{size.resnet}, {classes} classes")
+
+
+def drawn(seed, *shape, dtype=None):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def displacement(bench):
-    "Where the context is after some steps: all lambdas side by side here, each alone there"
+    "The context after some steps, all lambdas side by side against each alone"
     s = Setting("pocket", 12, 4, 3, precision="fp64", device=bench.device)
-    with torch.no_grad(): s.context += 0.02 * torch.randn(s.context.shape, generator=torch.Generator().manual_seed(2), dtype=s.context.dtype).to(s.context)
+    noise = drawn(2, *s.context.shape, dtype=s.context.dtype).to(s.context)
+    with torch.no_grad(): s.context += 0.02 * noise
     starts = s.context.detach().clone()
     alone = [peers_way(s, images=s.images, lam=lam, start=start) for lam, start in zip(s.lambdas.tolist(), starts)]
     for _ in range(bench.size.steps):
         s.step()
         for way in alone: way()
-    worst = max(relative(ours - start, way.context - start) for ours, way, start in zip(s.context.detach(), alone, starts))
-    bench.bar(f"displacement after {bench.size.steps} steps against single runs, fp64", worst, "", at_most=1e-8, note="pocket architecture, 3 starts, lambda 0, 0.5, 1")
+    triples = zip(s.context.detach(), alone, starts)
+    worst = max(relative(ours - start, way.context - start) for ours, way, start in triples)
+    bench.bar(f"displacement after {bench.size.steps} steps against single runs, fp64", worst, "", at_most=1e-8,
+              note="pocket architecture, 3 starts, lambda 0, 0.5, 1")
 
 
 def share_of_peak(bench, setting, took):
-    "How much of the machine's matrix-product rate a step reaches, and what bfloat16 gains and costs"
-    work = gflop(setting.gradients)
+    "The share of the machine's matrix-product rate that a step reaches, and the gain and the cost of bfloat16"
+    work, product = gflop(setting.gradients), bench.rates["float32 product"]
     rate = work / took
     bench.rates["our step, float32"] = rate
-    bench.bar(f"share of the float32 matrix-product rate, {bench.size.text_classes}-class step", rate / bench.rates["float32 product"], "", note=f"{work:.0f} GFLOP at {rate:.0f} GFLOP/s, product {bench.rates['float32 product']:.0f}")
+    bench.bar(f"share of the float32 matrix-product rate, {bench.size.text_classes}-class step", rate / product, "",
+              note=f"{work:.0f} GFLOP at {rate:.0f} GFLOP/s, product {product:.0f}")
     lower = replace(setting.prompts, clip=replace(setting.clip, autocast=torch.bfloat16), _parts={})
     half = lambda: prompt_gradients(lower, setting.context, setting.images, setting.labels, setting.teacher_logits)
     full_time, half_time = beside(bench.size.rounds, setting.gradients, half)
     bench.rates["our step, bfloat16"] = work / half_time
     full, low = setting.gradients(), half()
-    bench.bar("bfloat16 autocast step against float32", full_time / half_time, "x", peers=full_time, ours=half_time, note=f"relative error of G_d {relative(low.g_d, full.g_d):.1e}, of G_g {relative(low.g_g, full.g_g):.1e}")
+    note = f"relative error of G_d {relative(low.g_d, full.g_d):.1e}, of G_g {relative(low.g_g, full.g_g):.1e}"
+    bench.bar("bfloat16 autocast step against float32", full_time / half_time, "x", peers=full_time, ours=half_time,
+              note=note)
 
 
 def side_by_side(bench):
@@ -273,25 +308,31 @@ def side_by_side(bench):
     alone = Setting(None, 12, 4, device=bench.device, clip=together.clip)
     repeat = lambda s, n: lambda: [s.step() for _ in range(n * bench.size.steps)]
     one, other = beside(bench.size.rounds, repeat(alone, 11), repeat(together, 1))
-    bench.bar("11 lambdas side by side against one after another, pocket", one / other, "x", at_least=3, peers=one, ours=other, note=f"{bench.size.steps} steps, cached features")
+    bench.bar("11 lambdas side by side against one after another, pocket", one / other, "x", at_least=3,
+              peers=one, ours=other, note=f"{bench.size.steps} steps, cached features")
 
 
 def maps(bench):
     "All maps of a run set on one image against the grad-cam package, one map at a time"
     size, n = bench.size, bench.size.maps[0] * bench.size.maps[1] * bench.size.maps[2]
     clip = load_clip(size.resnet, "random", device=bench.device)
-    image = torch.randn(1, 3, clip.image_size, clip.image_size, generator=torch.Generator().manual_seed(3)).to(bench.device)
-    directions = F.normalize(torch.randn(n, clip.encode_image(image).shape[1], generator=torch.Generator().manual_seed(4)), dim=-1).to(bench.device)
+    pixels = 3, clip.image_size, clip.image_size
+    image = drawn(3, 1, *pixels).to(bench.device)
+    directions = F.normalize(drawn(4, n, clip.encode_image(image).shape[1]), dim=-1).to(bench.device)
+    fifty = lambda batch: cam_operator(clip, batch, layer).maps(directions[:50])
     layer, some = target_layer(clip), 8
-    ours, theirs = beside(size.rounds, lambda: cam_operator(clip, image, layer).maps(directions), lambda: package_maps(clip, image, directions[:some], layer))
+    ours, theirs = beside(size.rounds, lambda: cam_operator(clip, image, layer).maps(directions),
+                          lambda: package_maps(clip, image, directions[:some], layer))
     theirs *= n / some
-    bench.bar(f"{n} maps of one image, {size.resnet}, against grad-cam one by one", theirs / ours, "x", at_least=100, peers=theirs, ours=ours, note=f"operator included; grad-cam timed on {some} maps and scaled")
+    bench.bar(f"{n} maps of one image, {size.resnet}, against grad-cam one by one", theirs / ours, "x", at_least=100,
+              peers=theirs, ours=ours, note=f"operator included; grad-cam timed on {some} maps and scaled")
     reference = torch.as_tensor(package_maps(clip, image, directions[:some], layer)).to(bench.device)
     error = (cam_operator(clip, image, layer).maps(directions[:some]) - reference).abs().max() / reference.abs().max()
     bench.bar("those maps against grad-cam before resizing", error.item(), "of the maximum", at_most=1e-4)
     for images in size.images:
-        batch = torch.randn(images, 3, clip.image_size, clip.image_size, generator=torch.Generator().manual_seed(5)).to(bench.device)
-        bench.grow("images", "operator and 50 maps each", images, seconds(lambda: cam_operator(clip, batch, layer).maps(directions[:50])))
+        batch = drawn(5, images, *pixels).to(bench.device)
+        took = seconds(partial(fifty, batch))
+        bench.grow("images", "operator and 50 maps each", images, took)
         bench.grow("images", "grad-cam, 50 maps each (scaled)", images, theirs / n * 50 * images)
 
 
@@ -303,7 +344,8 @@ def growth(bench):
         for classes in size.growth:
             s = Setting(None, classes, m, device=bench.device, clip=clip)
             bench.grow("classes", f"M={m}", classes, beside(size.rounds, s.step)[0])
-            if m == 16 and classes < size.text_classes: bench.grow("classes", "peers, M=16", classes, seconds(peers_way(s, images=s.images)))
+            if m == 16 and classes < size.text_classes:
+                bench.grow("classes", "peers, M=16", classes, seconds(peers_way(s, images=s.images)))
     bench.grow("classes", "peers, M=16", size.text_classes, bench.ladder[0]["seconds"])
     for model in dict.fromkeys((size.resnet, "pocket")):
         clip = clip if model == size.resnet else load_clip(model, "random", device=bench.device)
@@ -316,13 +358,15 @@ def peak_bytes(device):
     "Most memory that this process, or its GPU, ever held; Linux's getrusage would count the parent's too"
     if device != "cpu": return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
-    if status.exists(): return 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(peak.split()[1])
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def measure_memory(size, device, classes):
-    "Peak memory in GB of this process after steps with few and with many classes, and their seconds; printed as JSON for the parent"
+    "Print, as JSON, the peak memory in GB of this process and the seconds of steps with few and with many classes"
     few = Setting(size.resnet, size.text_classes, 16, device=device)
     many = Setting(None, classes, 16, device=device, clip=few.clip)
     fast, slow = beside(size.rounds, few.step, many.step)
@@ -332,10 +376,13 @@ def measure_memory(size, device, classes):
 def memory(bench, arguments):
     "Many classes in a process of their own"
     size, many = bench.size, bench.size.growth[-1]
-    run = subprocess.run([sys.executable, __file__, "--memory-of", str(many), *arguments], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, __file__, "--memory-of", str(many), *arguments], capture_output=True,
+                         text=True, check=True)
     found = json.loads(run.stdout.splitlines()[-1])
     bench.bar(f"peak memory of a process with {many} classes, {size.resnet}, M=16", found["peak"], "GB", at_most=4)
-    bench.bar(f"growth of the step from {size.text_classes} to {many} classes, same process", found["many"] / found["few"], "x", at_most=15, peers=found["few"], ours=found["many"], note=f"seconds of {size.text_classes} and of {many} classes")
+    bench.bar(f"growth of the step from {size.text_classes} to {many} classes, same process",
+              found["many"] / found["few"], "x", at_most=15, peers=found["few"], ours=found["many"],
+              note=f"seconds of {size.text_classes} and of {many} classes")
 
 
 def clocks(f):
@@ -387,7 +434,8 @@ def recorder(bench):
     for where, with_it in zip(("memory", "a folder"), (memory, folder)):
         (wall, share), times = (with_it / alone - 1).tolist(), (alone[1].item(), with_it[1].item())
         bench.bar(f"a record of {n:,} steps in {where}, share of a step, pocket", share, "", at_most=0.05,
-                  peers=times[0], ours=times[1], note=f"processor time without and with it; by the wall's clock {wall:.3g}")
+                  peers=times[0], ours=times[1],
+                  note=f"processor time without and with it; by the wall's clock {wall:.3g}")
 
 
 # -- the table and the picture ------------------------------------------------
@@ -400,17 +448,24 @@ def table(bench, on):
     lines = ["| what | peers, s | ours, s | value | bar | reached | |", "|---|---:|---:|---:|---:|---|---|"]
     for r in bench.bars:
         reached = "" if r["reached"] is None else "yes" if r["reached"] else "**no**"
-        lines.append(f"| {r['what']} | {number(r['peers'])} | {number(r['ours'])} | {number(r['value'])} {r['unit']} | {r['bar']} | {reached} | {r['note']} |")
+        cells = [r["what"], number(r["peers"]), number(r["ours"]), f"{number(r['value'])} {r['unit']}", r["bar"],
+                 reached, r["note"]]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| each speed-up in turn | seconds | times faster |", "|---|---:|---:|"]
     for r in bench.ladder: lines.append(f"| {r['what']}: {r['rung']} | {number(r['seconds'])} | {number(r['ratio'])} |")
-    return "\n".join(lines) + "\n\n" + ", ".join(f"{k} {v}" for k, v in on.items()) + ". Random weights; medians of turns in one process.\n"
+    where = ", ".join(f"{k} {v}" for k, v in on.items())
+    return "\n".join(lines) + f"\n\n{where}. Random weights; medians of turns in one process.\n"
 
 
 def draw_ladder(ax, rows, title):
     "Seconds of each rung, with how many times faster than the first"
     rows = rows[::-1]
-    ax.barh(range(len(rows)), [r["seconds"] for r in rows], color=[PEERS if r["rung"].startswith("peers") else OURS for r in rows])
-    for y, r in enumerate(rows): ax.text(r["seconds"] * 1.08, y, f"{number(r['seconds'])} s" + ("" if r["rung"].startswith("peers") else f"   {r['ratio']:.1f}x"), va="center", fontsize=8.5, color=INK)
+    ax.barh(range(len(rows)), [r["seconds"] for r in rows],
+            color=[PEERS if r["rung"].startswith("peers") else OURS for r in rows])
+    for y, r in enumerate(rows):
+        gain = "" if r["rung"].startswith("peers") else f"   {r['ratio']:.1f}x"
+        text = f"{number(r['seconds'])} s{gain}"
+        ax.text(r["seconds"] * 1.08, y, text, va="center", fontsize=8.5, color=INK)
     ax.set(xscale="log", yticks=range(len(rows)), xlabel="seconds a step", title=title)
     ax.set_yticklabels([textwrap.fill(r["rung"], 26) for r in rows], fontsize=8.5)
     ax.set_xlim(right=max(r["seconds"] for r in rows) * 6)
@@ -425,7 +480,8 @@ def draw_growth(ax, rows, xlabel, title, ylabel="seconds a step"):
         theirs = series.startswith(("peers", "grad-cam"))
         ax.plot(n, t, "o--" if theirs else "o-", color=PEERS if theirs else next(colours), label=series, markersize=4)
     ticks = sorted({r["n"] for r in rows})
-    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, title=title, xticks=ticks, xticklabels=[str(t) for t in ticks])
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, title=title, xticks=ticks,
+           xticklabels=[str(t) for t in ticks])
     ax.minorticks_off()
     ax.legend()
 
@@ -448,7 +504,8 @@ def picture(bench, on):
         fig, axes = plt.subplots(3, 2, figsize=(11, 10.5))
         text, whole = bench.ladder[0]["what"], bench.ladder[-1]["what"]
         draw_ladder(axes[0, 0], [r for r in bench.ladder if r["what"] == text], text[0].upper() + text[1:])
-        draw_ladder(axes[0, 1], [r for r in bench.ladder if r["what"] == whole], f"Whole step, {bench.size.resnet}, {bench.size.few_classes} classes, 32 images")
+        draw_ladder(axes[0, 1], [r for r in bench.ladder if r["what"] == whole],
+                    f"Whole step, {bench.size.resnet}, {bench.size.few_classes} classes, 32 images")
         of = lambda kind: [r for r in bench.growth if r["kind"] == kind]
         draw_growth(axes[1, 0], of("classes"), "classes", f"More classes, {bench.size.resnet}")
         draw_growth(axes[1, 1], of("runs"), "runs in one batch", "More runs, 12 classes, M=4")
@@ -470,8 +527,10 @@ def save(bench, out):
     "Tables as CSV and Markdown, the picture as PNG; returns the folder"
     out.mkdir(parents=True, exist_ok=True)
     on = machine(bench.device)
-    for name in ("bars", "ladder", "growth"): pd.DataFrame(getattr(bench, name)).assign(**on).to_csv(out / f"{bench.device}_{name}.csv", index=False, float_format="%.6g")
-    pd.DataFrame({"what": bench.rates.keys(), "gflops": bench.rates.values()}).assign(**on).to_csv(out / f"{bench.device}_rates.csv", index=False, float_format="%.6g")
+    keep = lambda name, rows: pd.DataFrame(rows).assign(**on).to_csv(
+        out / f"{bench.device}_{name}.csv", index=False, float_format="%.6g")
+    for name in ("bars", "ladder", "growth"): keep(name, getattr(bench, name))
+    keep("rates", {"what": bench.rates.keys(), "gflops": bench.rates.values()})
     (out / f"{bench.device}.md").write_text(table(bench, on), encoding="utf-8")
     picture(bench, on).savefig(out / f"{bench.device}.png")
     return out
@@ -484,7 +543,8 @@ def main():
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, help="of torch; all cores by default")
     parser.add_argument("--out", type=Path, help="where to write; figures/bench, with --quick a folder quick in it")
-    parser.add_argument("--memory-of", type=int, metavar="CLASSES", help="only measure the memory of a step with so many classes")
+    parser.add_argument("--memory-of", type=int, metavar="CLASSES",
+                        help="only measure the memory of a step with so many classes")
     args = parser.parse_args()
     if args.threads: torch.set_num_threads(args.threads)
     size = QUICK if args.quick else Size()
@@ -496,13 +556,16 @@ def main():
     path = save_rows(bench, out, "recorder")
     if args.only: return print(f"{time.time() - started:.0f} s; written to {path}")
     matrix_rates(bench)
-    setting, took = text_ladder(bench, f"text step, {size.resnet} tower, {size.text_classes} classes, M=16", size.resnet, size.text_classes, 16, 15)
+    setting, took = text_ladder(bench, f"text step, {size.resnet} tower, {size.text_classes} classes, M=16",
+                                size.resnet, size.text_classes, 16, 15)
     share_of_peak(bench, setting, took)
-    text_ladder(bench, f"text step, {size.vit} tower, {size.few_classes} classes, M=4", size.vit, size.few_classes, 4, 14)
+    text_ladder(bench, f"text step, {size.vit} tower, {size.few_classes} classes, M=4", size.vit, size.few_classes, 4,
+                14)
     whole_ladder(bench)
     errors(bench)
     displacement(bench)
-    memory(bench, [*["--quick"] * args.quick, "--device", args.device, *(["--threads", str(args.threads)] if args.threads else [])])
+    memory(bench, [*["--quick"] * args.quick, "--device", args.device,
+                   *(["--threads", str(args.threads)] if args.threads else [])])
     side_by_side(bench)
     maps(bench)
     growth(bench)

@@ -1,8 +1,8 @@
-"""A sweep over one process, two, one with two threads, and over Ray: how much faster, and what handing out a job costs.
+"""Time a sweep over one worker, two, one with two threads, and over Ray: the speed-up, and the overhead of a job.
 
-    python tools/bench_sweep.py            # some five minutes on two idle cores; writes figures/bench/sweep.csv and sweep.md
+    python tools/bench_sweep.py    # five minutes on two idle cores; writes figures/bench/sweep.csv and sweep.md
 
-The ways take turns in one run, each in a process of its own, which begins before the clock does; a time is the median of its turns.
+The ways take turns, each in a process of its own that is started before the clock; a time is the median of its turns.
 """
 import argparse
 import json
@@ -20,13 +20,19 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "figures" / "bench"
-TASK = {"shots": 4, "seed": list(range(1, 9)), "lam": [0, 1], "classes": [["dog", "bus", "eye", "lock", "key", "jar", "leaf", "drum"]], "test_per_class": 4, "views": 0}
+CLASSES = ["dog", "bus", "eye", "lock", "key", "jar", "leaf", "drum"]
+TASK = {"shots": 4, "seed": list(range(1, 9)), "lam": [0, 1], "classes": [CLASSES], "test_per_class": 4, "views": 0}
 LONG, SHORT = {"epochs": 150}, {"epochs": 1}
-WAYS = {"one worker, one thread": {"workers": 1}, "two workers, one thread each": {"workers": 2}, "one worker, two threads": {"workers": 1, "threads": 2}, "Ray, two workers, one thread each": {"engine": "ray"}}
+WAYS = {
+    "one worker, one thread": {"workers": 1},
+    "two workers, one thread each": {"workers": 2},
+    "one worker, two threads": {"workers": 1, "threads": 2},
+    "Ray, two workers, one thread each": {"engine": "ray"},
+}
 
 
 def child(way):
-    "Seconds of the long grid and of the short one; workers are started, and models loaded, by a sweep before"
+    "Print the seconds of the long and the short grid; a sweep before them starts workers and loads models"
     from prograd_viz.sweep import sweep
     options, times = {"progress": False} | WAYS[way], {}
     if options.get("engine") == "ray":
@@ -45,34 +51,63 @@ def child(way):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--way", choices=WAYS, help="one way, in this process")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each way (default: 3)")
+    parser.add_argument("--way", choices=WAYS, help="time one way in this process and print JSON")
     opt = parser.parse_args()
     if opt.way: return child(opt.way)
     taken = {way: [] for way in WAYS}
     for turn in range(opt.turns):
         for way in WAYS:
-            done = subprocess.run([sys.executable, __file__, "--way", way], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "2" if "two threads" in way else "1"})
+            variables = os.environ | {"OMP_NUM_THREADS": "2" if "two threads" in way else "1"}
+            command = [sys.executable, __file__, "--way", way]
+            done = subprocess.run(command, capture_output=True, text=True, env=variables)
             if done.returncode: sys.exit(done.stderr[-3000:])
             taken[way].append(json.loads(done.stdout.splitlines()[-1]))
             print(turn, way, taken[way][-1], flush=True)
-    rows = [{"way": way, **{k: median(t[k] for t in times) for k in ("long", "short")}, "fastest": min(t["long"] for t in times), "slowest": max(t["long"] for t in times)} for way, times in taken.items()]
-    print(save(pd.DataFrame(rows), opt.turns))
+    print(save(pd.DataFrame([middle(way, times) for way, times in taken.items()]), opt.turns))
+
+
+def middle(way, times):
+    "The row of a way: medians of its turns, and the range of the long grid"
+    long, short = ([t[kind] for t in times] for kind in ("long", "short"))
+    return {"way": way, "long": median(long), "short": median(short), "fastest": min(long), "slowest": max(long)}
+
+
+PAGE = """\
+# Sweeps
+
+Written by `python tools/bench_sweep.py --turns {turns}`: {jobs} jobs of {lambdas} lambdas on the pocket model, \
+medians of {turns} turns. {machine}.
+
+| | {jobs} long jobs, s | fastest to slowest | times faster | {jobs} jobs of one epoch, s | overhead a job, ms |
+|---|---:|---:|---:|---:|---:|
+{rows}
+
+The overhead is what two workers take beside half of what one takes for the jobs of one epoch.
+"""
 
 
 def save(table, turns):
     "Medians as csv and as a page"
     jobs, two = len(TASK["seed"]), table["way"].str.contains("two workers")
     table["faster"] = table["long"].iloc[0] / table["long"]
-    table["beside"] = (1000 * (table["short"] - table["short"].iloc[0] / 2) / jobs).where(two)  # two workers do two jobs' work at a time
+    # two workers do two jobs at a time
+    table["beside"] = (1000 * (table["short"] - table["short"].iloc[0] / 2) / jobs).where(two)
     OUT.mkdir(parents=True, exist_ok=True)
     table.round(4).to_csv(OUT / "sweep.csv", index=False)
-    lines = ["# Sweeps", "", f"Written by `python tools/bench_sweep.py --turns {turns}`: {jobs} jobs of {len(TASK['lam'])} lambdas on the pocket model, medians of {turns} turns. {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {version('torch').split('+')[0]}, joblib {version('joblib')}, Ray {version('ray')}.", "",
-             f"| | {jobs} long jobs, s | fastest to slowest | times faster | {jobs} jobs of one epoch, s | overhead a job, ms |", "|---|---:|---:|---:|---:|---:|"]
-    lines += [f"| {r.way} | {r.long:.1f} | {r.fastest:.1f} to {r.slowest:.1f} | {r.faster:.2f} | {r.short:.2f} | {'–' if pd.isna(r.beside) else f'{r.beside:.0f}'} |" for r in table.itertuples()]
-    page = "\n".join([*lines, "", "The overhead is what two workers take beside half of what one takes for the jobs of one epoch.", ""])
+    versions = [f"Python {platform.python_version()}", f"torch {version('torch').split('+')[0]}",
+                f"joblib {version('joblib')}", f"Ray {version('ray')}"]
+    machine = ", ".join([platform.machine(), f"{os.cpu_count()} cores", *versions])
+    rows = "\n".join(line_of(r) for r in table.itertuples())
+    page = PAGE.format(turns=turns, jobs=jobs, lambdas=len(TASK["lam"]), machine=machine, rows=rows)
     (OUT / "sweep.md").write_text(page)
     return page
+
+
+def line_of(r):
+    overhead = "–" if pd.isna(r.beside) else f"{r.beside:.0f}"
+    return (f"| {r.way} | {r.long:.1f} | {r.fastest:.1f} to {r.slowest:.1f} | {r.faster:.2f} | {r.short:.2f} "
+            f"| {overhead} |")
 
 
 if __name__ == "__main__": sys.exit(main())

@@ -132,7 +132,7 @@ def main():
     opt, folder = parser.parse_args(), ROOT / "figures" / "evidence"
     other = opt.other if opt.other.is_file() else folder / opt.other
     if not other.is_file():
-        raise SystemExit(f"no archive {str(opt.other)!r}, nor in figures/evidence/: give one that tools/evidence.py wrote")
+        raise SystemExit(f"no archive {str(opt.other)!r}, nor in figures/evidence/; tools/evidence.py writes it")
     (folder / "compared.md").write_text(report(folder / "records.jsonl.gz", other))
 
 

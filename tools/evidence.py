@@ -41,8 +41,8 @@ def cells(quick):
     "The grid, a row per training"
     if quick: contexts, shots, rhos = ["unified"], (1, 4, 8), (0.5, 1.0)
     else: contexts, shots, rhos = list(CONTEXTS), (1, 2, 4, 8, 16), (0.5, 0.8, 1.0)
-    keys, shared = itertools.product(SEEDS, contexts, shots, rhos, LAMBDAS), {"test_per_class": 12,
-            "checkpoint_every": 200}
+    keys = itertools.product(SEEDS, contexts, shots, rhos, LAMBDAS)
+    shared = {"test_per_class": 12, "checkpoint_every": 200}
     return pd.DataFrame([{"shots": k, "seed": seed, "rho": rho, "lam": lam, **shared, **CONTEXTS[context]}
                          for seed, context, k, rho, lam in keys])
 

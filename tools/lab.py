@@ -1,4 +1,4 @@
-"JupyterLab and Voila on a free port of this machine, and Chromium to look at them: shared by tests/browser and the benchmark of the explorer."
+"JupyterLab and Voila on a free port of this machine, and Chromium: for tests/browser and the explorer's benchmark."
 import os
 import secrets
 import shutil
@@ -14,8 +14,10 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}  # without one, a dialog asks
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-first-run"]
+# without one, a dialog asks
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
 AS_ROOT = ["--allow-root"] * (os.name == "posix" and os.getuid() == 0)
 
 
@@ -31,36 +33,48 @@ def notebook(
 def serving(
     folder:Path, # Working directory and home: no settings of this machine's user
     command:list, # After `python -m`; {port} and {token} are filled in
-    ready:str='/', # What answers as soon as it is up
+    ready:str="/", # What answers as soon as it is up
 ):
     "Start a server of Jupyter's; yields its address and its token"
     with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
+        s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    token, log = secrets.token_urlsafe(16), folder/'log'
-    home = {'HOME': str(folder), 'JUPYTER_CONFIG_DIR': str(folder/'config'), 'JUPYTER_RUNTIME_DIR': str(folder/'runtime'), 'PYTHONPATH': str(ROOT), 'JUPYTER_PATH': str(ROOT/'tools'/'jupyter')}
-    command = [sys.executable, '-m', *(part.format(port=port, token=token) for part in command)]
-    with open(log, 'wb') as out, subprocess.Popen(command, cwd=folder, env=os.environ | home, stdout=out, stderr=out) as process:
+    token, log = secrets.token_urlsafe(16), folder/"log"
+    home = {"HOME": str(folder), "JUPYTER_CONFIG_DIR": str(folder/"config"),
+            "JUPYTER_RUNTIME_DIR": str(folder/"runtime"), "PYTHONPATH": str(ROOT),
+            "JUPYTER_PATH": str(ROOT/"tools"/"jupyter")}
+    command = [sys.executable, "-m", *(part.format(port=port, token=token) for part in command)]
+    options = {"cwd": folder, "env": os.environ | home}
+    with open(log, "wb") as out, subprocess.Popen(command, **options, stdout=out, stderr=out) as process:
         try:
             for _ in range(240):
                 if process.poll() is not None: raise RuntimeError(log.read_text()[-2000:])
-                try: urllib.request.urlopen(f'http://127.0.0.1:{port}{ready}?token={token}', timeout=1); break
-                except urllib.error.HTTPError: break
-                except OSError: time.sleep(0.25)
+                if answers(f"http://127.0.0.1:{port}{ready}?token={token}"): break
+                time.sleep(0.25)
             else: raise TimeoutError(log.read_text()[-2000:])
-            yield f'http://127.0.0.1:{port}', token
+            yield f"http://127.0.0.1:{port}", token
         finally: process.terminate()
+
+
+def answers(address):
+    "Whether a server answers, if only with an error"
+    try: urllib.request.urlopen(address, timeout=1).close()
+    except urllib.error.HTTPError: return True
+    except OSError: return False
+    return True
 
 
 def jupyterlab(
     folder:Path, # Holds the notebooks
 ):
     "JupyterLab, without news and questions, and with all cells in the page, not only those in sight"
-    settings = folder/'config'/'lab'/'user-settings'/'@jupyterlab'/'notebook-extension'
+    settings = folder/"config"/"lab"/"user-settings"/"@jupyterlab"/"notebook-extension"
     settings.mkdir(parents=True)
-    (settings/'tracker.jupyterlab-settings').write_text('{"windowingMode": "none"}')
-    return serving(folder, ['jupyterlab', '--no-browser', '--ip=127.0.0.1', '--port={port}', '--port-retries=0', '--IdentityProvider.token={token}', '--LabApp.news_url=None', '--LabApp.expose_app_in_browser=True',
-                            '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', *AS_ROOT], '/api')
+    (settings/"tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    return serving(folder, ["jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port={port}", "--port-retries=0",
+                            "--IdentityProvider.token={token}", "--LabApp.news_url=None",
+                            "--LabApp.expose_app_in_browser=True",
+                            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", *AS_ROOT], "/api")
 
 
 def voila(
@@ -68,7 +82,10 @@ def voila(
     app:Path, # A notebook
 ):
     "Voila, serving one notebook"
-    return serving(folder, ['voila', str(app), '--no-browser', '--Voila.ip=127.0.0.1', '--port={port}', '--token={token}', '--template=local', "--VoilaConfiguration.extension_denylist=['jupyterlab-jupytext','@voila-dashboards/jupyterlab-preview']"])
+    denied = "['jupyterlab-jupytext','@voila-dashboards/jupyterlab-preview']"
+    return serving(folder, ["voila", str(app), "--no-browser", "--Voila.ip=127.0.0.1", "--port={port}",
+                            "--token={token}", "--template=local",
+                            f"--VoilaConfiguration.extension_denylist={denied}"])
 
 
 @contextmanager
@@ -88,11 +105,12 @@ def watched(
     **options, # Of a playwright page
 ):
     "A page that keeps what goes wrong in it: errors of scripts and of the console, in `page.wrong`"
-    page = browser.new_page(viewport={'width': width, 'height': height}, **options)
+    page = browser.new_page(viewport={"width": width, "height": height}, **options)
     page.set_default_timeout(15_000)
     page.wrong = []
-    page.on('pageerror', lambda e: page.wrong.append(str(e)))
-    page.on('console', lambda m: page.wrong.append(f"{m.text} {m.location.get('url', '')}") if m.type == 'error' else None)
+    page.on("pageerror", lambda e: page.wrong.append(str(e)))
+    page.on("console", lambda m: page.wrong.append(f"{m.text} {m.location.get('url', '')}")
+            if m.type == "error" else None)
     return page
 
 
@@ -103,11 +121,11 @@ def open_notebook(
     name:str, # Of the notebook, from the folder
 ):
     "Open a notebook and wait for its kernel"
-    page.goto(f'{address}/lab/tree/{name}?token={token}')
-    page.get_by_text('| Idle').wait_for(timeout=60_000)
-    news = page.get_by_role('button', name='No', exact=True)
+    page.goto(f"{address}/lab/tree/{name}?token={token}")
+    page.get_by_text("| Idle").wait_for(timeout=60_000)
+    news = page.get_by_role("button", name="No", exact=True)
     if news.count(): news.click()
-    page.locator('.jp-Notebook .jp-Cell').first.click()
+    page.locator(".jp-Notebook .jp-Cell").first.click()
 
 
 def command(
@@ -116,4 +134,4 @@ def command(
     **arguments, # Of the command
 ):
     "What a menu of JupyterLab does"
-    page.evaluate('([name, arguments]) => { window.jupyterapp.commands.execute(name, arguments) }', [name, arguments])
+    page.evaluate("([name, arguments]) => { window.jupyterapp.commands.execute(name, arguments) }", [name, arguments])

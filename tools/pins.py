@@ -55,7 +55,8 @@ def closure(
         extras = {"", *req.extras}
         try: dist = distribution(req.name)
         except PackageNotFoundError:
-            raise SystemExit(f"{req} is not installed{f' ({parent} needs it)' if parent else ''}: run `make env` first")
+            asker = f" ({parent} needs it)" if parent else ""
+            raise SystemExit(f"{req} is not installed{asker}: run `make env` first") from None
         version = Version(dist.version)
         if not req.specifier.contains(version, prereleases=True):
             raise SystemExit(f"{req} is asked for{f' by {parent}' if parent else ''}, {version} is installed")

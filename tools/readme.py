@@ -1,4 +1,4 @@
-"Write README.md and README.zh.md from nbs/index.ipynb and nbs/zh/index.ipynb: nbconvert's markdown, with links that work from the checkout's root."
+"Write README.md and README.zh.md from nbs/index.ipynb and nbs/zh/index.ipynb, with links from the checkout's root."
 import argparse
 import posixpath
 import re
@@ -48,7 +48,7 @@ def relink(
 def links(
     text:str, # Markdown
 )->list: # Relative targets, without their `#part`
-    "What a page points to inside the checkout."
+    "The links of a page that lead into the checkout."
     found = [m[2] for s in fence.split(text) if not s.startswith("```") for m in target.finditer(s)]
     return [f.partition("#")[0] for f in found if not re.match(r"[a-z][a-z0-9+.-]*:|[/#]", f, re.I)]
 
@@ -57,11 +57,13 @@ def keep(
     out, # A code cell's output
 ): # What a README shows of it, or None
     "Markdown or plain text; pictures come from figures/, widgets and warnings do not come at all."
-    if out.output_type == "error": raise ValueError(f"nbs/index.ipynb stores an error ({out.ename}): run `make notebooks` first")
+    if out.output_type == "error":
+        raise ValueError(f"nbs/index.ipynb stores an error ({out.ename}): run `make notebooks` first")
     if out.output_type == "stream":
         if out.name != "stdout": return None
         # a progress bar rewrites its line: the last state is what a terminal would show
-        out.text = "\n".join(l.rstrip("\r").rpartition("\r")[2].rstrip() for l in ansi.sub("", out.text).split("\n"))
+        lines = ansi.sub("", out.text).split("\n")
+        out.text = "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines)
         return out if out.text.strip() else None
     if any(k.startswith("image/") or "widget" in k for k in out.data): return None
     for mime in "text/markdown", "text/plain":
@@ -84,7 +86,8 @@ def prune(
             off = flags.get("output") == "false" or "hide_output" in flags
             c.outputs = [] if off else [o for o in map(keep, c.outputs) if o]
             for o in c.outputs:
-                if "text/markdown" in o.get("data", {}): o.data["text/markdown"] = relink(o.data["text/markdown"], folder)
+                text = o.get("data", {}).get("text/markdown")
+                if text: o.data["text/markdown"] = relink(text, folder)
             if flags.get("echo") == "false" or "hide_input" in flags: c.metadata["transient"] = {"remove_source": True}
             if not c.source and not c.outputs: continue
         else: continue  # raw cells are front matter
@@ -101,7 +104,7 @@ def readme(
     name = Path(fname).resolve().relative_to(root)
     nb = prune(nbformat.read(fname, as_version=4), name.parent.as_posix())
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    text = "\n".join(l.rstrip() for l in text.strip().split("\n"))
+    text = "\n".join(line.rstrip() for line in text.strip().split("\n"))
     return banner.format(name.as_posix()) + re.sub(r"\n{3,}", "\n\n", text) + "\n"
 
 
@@ -112,8 +115,8 @@ def main():
     texts = {page: readme(root/source) for page, source in PAGES.items()}
     for page, text in texts.items(): (out/page).write_text(text, encoding="utf-8")
     for page, text in texts.items():
-        if missing := [l for l in links(text) if not (root/l).exists()]:
-            raise SystemExit(f"{PAGES[page]} points to what is not there: {', '.join(missing)}")
+        if missing := [link for link in links(text) if not (root/link).exists()]:
+            raise SystemExit(f"{PAGES[page]} has links to files that do not exist: {', '.join(missing)}")
 
 
 if __name__ == "__main__": main()

@@ -25,7 +25,8 @@ def run(
                    store_widget_state=False, resources={"metadata": {"path": str(fname.parent)}})
     client.execute()
     for o in (o for c in nb.cells for o in c.get("outputs", [])):
-        o.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)  # its kernel is gone: what is left is the text
+        # its kernel is gone: only the text is left
+        o.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     nbformat.write(nb, fname)
 
 

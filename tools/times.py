@@ -42,7 +42,8 @@ def tests(
 ) -> list:  # (file, test, seconds)
     "What each test took, its fixtures included"
     cases = ElementTree.parse(report).iter("testcase")
-    return [(case.get("classname").replace(".", "/") + ".py", case.get("name"), float(case.get("time"))) for case in cases]
+    return [(case.get("classname").replace(".", "/") + ".py", case.get("name"), float(case.get("time")))
+            for case in cases]
 
 
 def table(
@@ -84,7 +85,8 @@ def save(
     each = [(f"{file}::{name}", seconds) for file, name, seconds in cases]
     total = sum(stages.values())
     page = ["# How long the tests take", "",
-            f"`make test` took {total:.0f} s ({total / 60:.1f} minutes) without `make env`, two notebooks or tests at a time. {machine()}.",
+            f"`make test` took {total:.0f} s ({total / 60:.1f} minutes) without `make env`, two notebooks or tests "
+            f"at a time. {machine()}.",
             "Written by `python tools/times.py`; every notebook and test is in [times.csv](times.csv).", "",
             *table("stage", list(stages.items())), *table("notebook", list(notebooks.items())),
             *table("file of tests", list(files.items())), *table("test", each)]
