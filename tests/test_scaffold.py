@@ -231,7 +231,7 @@ def test_an_import_that_points_up_a_circle_and_a_private_name_are_found(cell, ex
 
 def test_every_mutant_has_a_line_to_break():
     found = {m.name: m.text().count(m.old) for m in mutants.read_mutants()}
-    assert len(found) == len(mutants.read_mutants()) and not {name: n for name, n in found.items() if n != 1}
+    assert len(found) == len(mutants.read_mutants()) >= 100 and not {name: n for name, n in found.items() if n != 1}
 
 def test_long_lines_and_long_bodies_are_found_but_not_in_what_nbdev_writes(tmp_path):
     names = "__all__ = [" + "'a', " * 30 + "\n    'b']\n"
