@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import bdtr
 
 from .checks import check_known, check_runs, check_table, check_whole
 from .clip import Clip
@@ -31,6 +32,12 @@ def _accuracy(clip, texts, split):
     return torch.where(scores.isfinite().all(-1), right, torch.nan).mean(-1).tolist()
 
 
+def _below_chance(accuracy, split):
+    "Whether guessing would be right more often: the binomial probability of so few or fewer is under 5%"
+    n = len(split)
+    return n > 0 and bdtr(round(accuracy * n) if accuracy == accuracy else n, n, 1 / len(split.classes)) < 0.05
+
+
 class Evaluator:
     "The teacher of a task, and the accuracy of any context on its training images and test sets"
     def __init__(
@@ -46,7 +53,7 @@ class Evaluator:
         self.text = teacher[task.classes]  # [C, E]
         self.zero_shot = {name: _accuracy(clip, teacher[s.classes][None], s)[0] for name, s in self.splits.items()}
         low = [f"{self.zero_shot[name]:.3f} on {name!r} (chance {1 / len(s.classes):.3f})"
-               for name, s in self.splits.items() if self.zero_shot[name] < 1 / len(s.classes)]
+               for name, s in self.splits.items() if _below_chance(self.zero_shot[name], s)]
         if low: warnings.warn(
             f"zero-shot CLIP is right less often than guessing: {', '.join(low)}; check that the weights are a trained "
             "model's, and that class names, labels and template belong to these images", stacklevel=2)

@@ -40,7 +40,7 @@ def test_labels_that_are_all_one_class_off_are_named_once_with_accuracy_and_chan
 
 def test_chance_is_that_of_each_splits_own_classes(clip, task):
     image = task.train.images[0]
-    two = Split([image] * 4, [1, 1, 1, 0], (task.classes[0], task.classes[1]))
+    two = Split([image] * 16, [1] * 12 + [0] * 4, (task.classes[0], task.classes[1]))
     made, said = warned(clip, Task("two", task.train, {"two": two, "same": mislabelled(clip, task.tests["same"])}))
     assert made.zero_shot["two"] == 0.25 and "0.250 on 'two' (chance 0.500)" in said[0]
 
@@ -50,6 +50,13 @@ def test_exactly_chance_and_no_images_warn_of_nothing(clip, task):
     half = Split([image] * 2, [0, 1], (task.classes[0], task.classes[1]))
     made, said = warned(clip, Task("half", task.train, {"half": half, "empty": Split([], [], task.classes)}))
     assert made.zero_shot["half"] == 0.5 and np.isnan(made.zero_shot["empty"]) and said == []
+
+
+def test_a_few_wrong_answers_less_than_chance_may_be_luck_and_warn_of_nothing(clip, task):
+    image = task.train.images[0]
+    two = Split([image] * 16, [1] * 10 + [0] * 6, (task.classes[0], task.classes[1]))
+    made, said = warned(clip, Task("luck", task.train, {"two": two}))
+    assert made.zero_shot["two"] == 0.375 and said == []
 
 
 def test_the_warning_reaches_whoever_trains(clip, task):
