@@ -111,7 +111,7 @@ def test_masks_that_are_not_exact_are_named_below_every_number(clip, task, tmp_p
     guessed = replace(task.tests["same"], masks_from="")
     tests = {"same": with_masks(task.tests["same"], "grabcut"), "shifted": with_masks(task.tests["shifted"], [(20, 20, 90, 90)] * len(task.tests["shifted"])), "unsaid": guessed}
     runs = replace(runs, task=Task("others", task.train, tests))
-    for split, says in (("same", "masks: GrabCut from a centred box: guessed, not annotated"), ("shifted", "masks: boxes"), ("unsaid", "masks: nobody said where they come from")):
+    for split, says in (("same", "masks: GrabCut from a centred box: guessed, not annotated"), ("shifted", "masks: boxes"), ("unsaid", "masks: source unknown")):
         table = foreground(runs, split, images=2, random_directions=1).assign(seed=1)
         assert set(table["masks"]) == {tests[split].masks_from or "not said"}
         assert says in words(plot_foreground(table))
