@@ -18,7 +18,8 @@ setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(root/"README.md").read_text(encoding="utf-8") if (root/"README.md").exists() else cfg["description"],
+    long_description=(root/"README.md").read_text(encoding="utf-8")
+    if (root/"README.md").exists() else cfg["description"],
     long_description_content_type="text/markdown",
     author=cfg["author"],
     url=url,

@@ -6,14 +6,18 @@ import tempfile
 from functools import cache
 
 # Before anything imports huggingface_hub: an empty cache, and no way out of this machine.
-# One thread, for the subprocesses too: the tests are many small operations, between which threads would wait for each other.
-os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": tempfile.mkdtemp(prefix="no-weights-"), "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+# One thread, for the subprocesses too: the tests are many small operations, between which threads would wait for each
+# other.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": tempfile.mkdtemp(prefix="no-weights-"), "MPLBACKEND": "Agg",
+               "OMP_NUM_THREADS": "1"}
 
 # Tests press Ctrl-C; a shell that starts them in the background has it ignored, which every child would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+import prograd_viz.torchvision_ops  # noqa: F401  before torchvision, in whatever order a test imports
 
 # derandomize: the same examples in every run, so that a red test is red for everybody
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60,
@@ -39,34 +43,40 @@ def pytest_collection_modifyitems(items):
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
 VIT = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 4}
 RESNET = {"image_size": 96, "layers": [1, 1, 1, 1], "width": 8}
-FASTVIT = {"timm_model_name": "fastvit_t8", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear", "image_size": 128}  # ends with 4 x 4 cells, as MobileCLIP2-S3 does
+# ends with 4 x 4 cells, as MobileCLIP2-S3 does
+FASTVIT = {"timm_model_name": "fastvit_t8", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear",
+           "image_size": 128}
 
 
 @cache
 def swin():
     "Configuration of a swin transformer of three stages, which timm knows by name once this was called"
-    import prograd_viz.torchvision_ops  # noqa: F401  before timm
     from timm.models import register_model
     from timm.models.swin_transformer import SwinTransformer
 
     def small_swin(pretrained=False, **options):
-        trunk = SwinTransformer(img_size=96, window_size=6, embed_dim=24, depths=(2, 2, 1), num_heads=(2, 2, 2), num_classes=0)
+        trunk = SwinTransformer(img_size=96, window_size=6, embed_dim=24, depths=(2, 2, 1), num_heads=(2, 2, 2),
+                                num_classes=0)
         trunk.default_cfg = {"pool_size": (6, 6)}
         return trunk
 
     register_model(small_swin)
-    return {"timm_model_name": "small_swin", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear", "image_size": 96}
+    return {"timm_model_name": "small_swin", "timm_model_pretrained": False, "timm_pool": "avg", "timm_proj": "linear",
+            "image_size": 96}
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    "(vision, precision, **text config) -> a CLIP of a few thousand weights besides its token table, random from a fixed seed"
+    """(vision, precision, **text config) -> a CLIP of a few thousand weights besides its token table, random from a
+    fixed seed"""
     import torch
+
     from prograd_viz.clip import load_clip, open_clip
     folder, built = tmp_path_factory.mktemp("configs"), {}
 
     def make(vision=VIT, precision="fp64", custom_text=False, **text):
-        config = json.dumps({"embed_dim": 24, "custom_text": custom_text, "vision_cfg": vision, "text_cfg": TEXT | text})
+        config = json.dumps({"embed_dim": 24, "custom_text": custom_text, "vision_cfg": vision,
+                             "text_cfg": TEXT | text})
         if (config, precision) not in built:
             path = folder / f"tiny-{len(built)}.json"
             path.write_text(config)
@@ -75,7 +85,9 @@ def tiny(tmp_path_factory):
                 torch.manual_seed(0)
                 clip = load_clip(path.stem, "random", precision=precision)
                 # open_clip starts with tiny embeddings, between which a text tower hardly tells
-                clip.token_embedding.weight.copy_(0.5 * torch.randn(clip.token_embedding.weight.shape, dtype=torch.float64))  # the same in every precision
+                # the same in every precision
+                clip.token_embedding.weight.copy_(0.5 * torch.randn(clip.token_embedding.weight.shape,
+                                                                    dtype=torch.float64))
             built[config, precision] = clip
         return built[config, precision]
 
@@ -98,7 +110,8 @@ def exact():
 
 @pytest.fixture(scope="session")
 def task():
-    "Six classes, each on its own texture, four noisy images of each to learn from: zero-shot is right on most, not on all"
+    """Six classes, each on its own texture, four noisy images of each to learn from: zero-shot is right on most, not on
+    all"""
     from prograd_viz.tasks import few_shot
     return few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4, noise=0.25)
 

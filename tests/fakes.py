@@ -1,4 +1,5 @@
-"Tiny fakes of real data sets, laid out file by file as CoOp's instructions and the data sets' own pages say; written without a look at the library's table."
+"""Tiny fakes of real data sets, laid out file by file as CoOp's instructions and the data sets' own pages say; written
+without a look at the library's table."""
 import json
 from io import BytesIO
 
@@ -7,7 +8,8 @@ from PIL import Image
 from scipy.io import savemat
 
 SIZE = (24, 18)  # width, height of every fake image
-COUNTS = {"train": (18, 20, 3, 17, 16), "val": (5, 2, 6, 4, 7), "test": (3, 2, 4, 1, 2)}  # images of each of five classes: fewer than 16 shots, exactly 16, and more
+# images of each of five classes: fewer than 16 shots, exactly 16, and more
+COUNTS = {"train": (18, 20, 3, 17, 16), "val": (5, 2, 6, 4, 7), "test": (3, 2, 4, 1, 2)}
 
 
 def picture(i, suffix):
@@ -32,17 +34,29 @@ def put(path, content):
 
 # name -> (folder, split file, folder of images, path of image i of class c, classes)
 SPLIT_FILES = {
-    "caltech101": ("caltech-101", "split_zhou_Caltech101.json", "101_ObjectCategories", "{c}/image_{i:04d}.jpg", ("face", "leopard", "accordion", "airplane", "sunflower")),
-    "oxford_pets": ("oxford_pets", "split_zhou_OxfordPets.json", "images", "{c}_{i}.jpg", ("abyssinian", "american_bulldog", "beagle", "great_pyrenees", "pug")),
-    "stanford_cars": ("stanford_cars", "split_zhou_StanfordCars.json", "", "cars_train/{n:05d}.jpg", ("2000 AM General Hummer SUV", "2012 Acura RL Sedan", "2012 Audi A5 Coupe", "2012 BMW X6 SUV", "2012 smart fortwo Convertible")),
-    "oxford_flowers": ("oxford_flowers", "split_zhou_OxfordFlowers.json", "jpg", "image_{n:05d}.jpg", ("pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "wild pansy")),
-    "food101": ("food-101", "split_zhou_Food101.json", "images", "{c}/{n}.jpg", ("apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare")),
-    "sun397": ("sun397", "split_zhou_SUN397.json", "SUN397", "a/{c}/sun_{n}.jpg", ("abbey", "airplane_cabin", "indoor apse", "outdoor athletic_field", "zen_garden")),
-    "dtd": ("dtd", "split_zhou_DescribableTextures.json", "images", "{c}/{c}_{i:04d}.jpg", ("banded", "blotchy", "polka-dotted", "waffled", "zigzagged")),
-    "eurosat": ("eurosat", "split_zhou_EuroSAT.json", "2750", "{c}/{n}.jpg", ("Annual Crop Land", "Forest", "Highway or Road", "River", "Sea or Lake")),
-    "ucf101": ("ucf101", "split_zhou_UCF101.json", "UCF-101-midframes", "{c}/v_{c}_g{n}.jpg", ("Apply_Eye_Makeup", "Archery", "Baby_Crawling", "Balance_Beam", "Yo_Yo")),
+    "caltech101": ("caltech-101", "split_zhou_Caltech101.json", "101_ObjectCategories", "{c}/image_{i:04d}.jpg",
+                   ("face", "leopard", "accordion", "airplane", "sunflower")),
+    "oxford_pets": ("oxford_pets", "split_zhou_OxfordPets.json", "images", "{c}_{i}.jpg",
+                    ("abyssinian", "american_bulldog", "beagle", "great_pyrenees", "pug")),
+    "stanford_cars": ("stanford_cars", "split_zhou_StanfordCars.json", "", "cars_train/{n:05d}.jpg",
+                      ("2000 AM General Hummer SUV", "2012 Acura RL Sedan", "2012 Audi A5 Coupe", "2012 BMW X6 SUV",
+                       "2012 smart fortwo Convertible")),
+    "oxford_flowers": ("oxford_flowers", "split_zhou_OxfordFlowers.json", "jpg", "image_{n:05d}.jpg",
+                       ("pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "wild pansy")),
+    "food101": ("food-101", "split_zhou_Food101.json", "images", "{c}/{n}.jpg",
+                ("apple_pie", "baby_back_ribs", "baklava", "beef_carpaccio", "beef_tartare")),
+    "sun397": ("sun397", "split_zhou_SUN397.json", "SUN397", "a/{c}/sun_{n}.jpg",
+               ("abbey", "airplane_cabin", "indoor apse", "outdoor athletic_field", "zen_garden")),
+    "dtd": ("dtd", "split_zhou_DescribableTextures.json", "images", "{c}/{c}_{i:04d}.jpg",
+            ("banded", "blotchy", "polka-dotted", "waffled", "zigzagged")),
+    "eurosat": ("eurosat", "split_zhou_EuroSAT.json", "2750", "{c}/{n}.jpg",
+                ("Annual Crop Land", "Forest", "Highway or Road", "River", "Sea or Lake")),
+    "ucf101": ("ucf101", "split_zhou_UCF101.json", "UCF-101-midframes", "{c}/v_{c}_g{n}.jpg",
+               ("Apply_Eye_Makeup", "Archery", "Baby_Crawling", "Balance_Beam", "Yo_Yo")),
 }
-WNIDS = {"n01440764": "tench", "n01443537": "goldfish", "n03773504": "missile", "n04008634": "missile", "n04355933": "sunglasses"}  # a name that occurs twice, as in CLIP's list
+# a name that occurs twice, as in CLIP's list
+WNIDS = {"n01440764": "tench", "n01443537": "goldfish", "n03773504": "missile", "n04008634": "missile",
+         "n04355933": "sunglasses"}
 BIRDS = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
 
 
@@ -62,7 +76,8 @@ def with_split_file(name, root):
             path = pattern.format(c=classes[c].replace(" ", "_"), i=i + 100 * list(COUNTS).index(part), n=n)
             put(root / folder / images / path, picture(n, "jpg"))
             truth[part].append((root / folder / images / path, c, classes[c]))
-    put(root / folder / file, json.dumps({part: [[p.relative_to(root / folder / images).as_posix(), c, k] for p, c, k in items] for part, items in truth.items()}))
+    put(root / folder / file, json.dumps({part: [[p.relative_to(root / folder / images).as_posix(), c, k]
+                                                 for p, c, k in items] for part, items in truth.items()}))
     return truth
 
 
@@ -104,14 +119,16 @@ def variant(folder, images, take):
     def write(root):
         classnames(root / folder)
         keys = list(WNIDS)[:take]
-        return {"train": [], "val": [], "test": class_folders(root / folder / images, keys, [WNIDS[k] for k in keys], COUNTS["test"])}
+        return {"train": [], "val": [], "test": class_folders(root / folder / images, keys, [WNIDS[k] for k in keys],
+                                                              COUNTS["test"])}
     return write
 
 
 def imagenetv2(root):
     classnames(root / "imagenetv2")
     base = root / "imagenetv2" / "imagenetv2-matched-frequency-format-val"
-    return {"train": [], "val": [], "test": class_folders(base, [str(i) for i in range(5)], WNIDS.values(), COUNTS["test"])}
+    return {"train": [], "val": [], "test": class_folders(base, [str(i) for i in range(5)], WNIDS.values(),
+                                                          COUNTS["test"])}
 
 
 def bird_images(folder):
@@ -134,7 +151,8 @@ def cub200(root):
     put(folder / "train_test_split.txt", "".join(f"{n} {int(n % 3 != 0)}\n" for n, _, _ in birds))
     put(folder / "classes.txt", "".join(f"{i} {b}\n" for i, b in enumerate(BIRDS, 1)))
     item = lambda c, p: (folder / "images" / p, c, BIRDS[c][4:].replace("_", " "))
-    return {"train": [item(c, p) for n, c, p in birds if n % 3], "val": [], "test": [item(c, p) for n, c, p in birds if n % 3 == 0]}
+    return {"train": [item(c, p) for n, c, p in birds if n % 3], "val": [],
+            "test": [item(c, p) for n, c, p in birds if n % 3 == 0]}
 
 
 def waterbirds(root):
@@ -151,14 +169,22 @@ def waterbirds(root):
 
 
 FAKES = {name: lambda root, name=name: with_split_file(name, root) for name in SPLIT_FILES} | {
-    "fgvc_aircraft": fgvc_aircraft, "imagenet": imagenet, "imagenetv2": imagenetv2, "imagenet_sketch": variant("imagenet-sketch", "images", 5), "imagenet_a": variant("imagenet-adversarial", "imagenet-a", 3),
+    "fgvc_aircraft": fgvc_aircraft, "imagenet": imagenet, "imagenetv2": imagenetv2,
+    "imagenet_sketch": variant("imagenet-sketch", "images", 5),
+    "imagenet_a": variant("imagenet-adversarial", "imagenet-a", 3),
     "imagenet_r": variant("imagenet-rendition", "imagenet-r", 4), "cub200": cub200, "waterbirds": waterbirds}
-NEEDED = {name: [f"{folder}/{file}", f"{folder}/{images}".rstrip("/")] for name, (folder, file, images, _, _) in SPLIT_FILES.items()} | {
-    "fgvc_aircraft": [f"fgvc_aircraft/{f}" for f in ("variants.txt", "images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt", "images")],
-    "imagenet": ["imagenet/classnames.txt", "imagenet/images/train", "imagenet/images/val"], "imagenetv2": ["imagenetv2/classnames.txt", "imagenetv2/imagenetv2-matched-frequency-format-val"],
-    "imagenet_sketch": ["imagenet-sketch/classnames.txt", "imagenet-sketch/images"], "imagenet_a": ["imagenet-adversarial/classnames.txt", "imagenet-adversarial/imagenet-a"],
+NEEDED = {name: [f"{folder}/{file}", f"{folder}/{images}".rstrip("/")]
+          for name, (folder, file, images, _, _) in SPLIT_FILES.items()} | {
+    "fgvc_aircraft": [f"fgvc_aircraft/{f}" for f in ("variants.txt", "images_variant_train.txt",
+                                                     "images_variant_val.txt", "images_variant_test.txt", "images")],
+    "imagenet": ["imagenet/classnames.txt", "imagenet/images/train", "imagenet/images/val"],
+    "imagenetv2": ["imagenetv2/classnames.txt", "imagenetv2/imagenetv2-matched-frequency-format-val"],
+    "imagenet_sketch": ["imagenet-sketch/classnames.txt", "imagenet-sketch/images"],
+    "imagenet_a": ["imagenet-adversarial/classnames.txt", "imagenet-adversarial/imagenet-a"],
     "imagenet_r": ["imagenet-rendition/classnames.txt", "imagenet-rendition/imagenet-r"],
-    "cub200": [f"CUB_200_2011/{f}" for f in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images")], "waterbirds": ["waterbird_complete95_forest2water2/metadata.csv"]}
+    "cub200": [f"CUB_200_2011/{f}" for f in ("images.txt", "image_class_labels.txt", "train_test_split.txt",
+                                             "classes.txt", "images")],
+                                             "waterbirds": ["waterbird_complete95_forest2water2/metadata.csv"]}
 
 
 # -- annotations of masks: (items, root) -> files beside the images -----------
@@ -183,8 +209,10 @@ def caltech_outlines(items, root):
     for k, (path, _, _) in enumerate(items):
         rows, columns = np.where(object_mask(k))
         top, bottom, left, right = rows.min(), rows.max(), columns.min(), columns.max()
-        corners = np.array([[0, right - left, right - left, 0], [0, 0, bottom - top, bottom - top]], float)  # counted from the corner of the box
-        target = root / "caltech-101" / "Annotations" / path.parent.name / f"annotation_{path.stem.removeprefix('image_')}.mat"
+        # counted from the corner of the box
+        corners = np.array([[0, right - left, right - left, 0], [0, 0, bottom - top, bottom - top]], float)
+        folder, number = root / "caltech-101" / "Annotations" / path.parent.name, path.stem.removeprefix("image_")
+        target = folder / f"annotation_{number}.mat"
         target.parent.mkdir(parents=True, exist_ok=True)
         savemat(target, {"box_coord": np.array([[top + 1, bottom + 1, left + 1, right + 1]]), "obj_contour": corners})
 

@@ -29,11 +29,15 @@ def test_the_class_names_are_as_long_as_real_ones(first):
 
 
 def test_a_quick_benchmark_fills_every_table_with_finite_numbers(tmp_path):
-    run = subprocess.run([sys.executable, ROOT / "tools" / "bench.py", "--quick", "--threads", "1", "--out", tmp_path], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, ROOT / "tools" / "bench.py", "--quick", "--threads", "1", "--out", tmp_path],
+                         capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    bars, ladder, growth, rates = (pd.read_csv(tmp_path / f"cpu_{name}.csv") for name in ("bars", "ladder", "growth", "rates"))
-    assert len(bars) >= 15 and {"peers", "ours", "value", "bar", "reached", "machine", "cores", "threads", "torch"} <= set(bars)
-    for numbers in (bars["value"], ladder[["seconds", "ratio"]], growth["seconds"], rates["gflops"]): assert np.isfinite(numbers.to_numpy(float)).all()
+    bars, ladder, growth, rates = (pd.read_csv(tmp_path / f"cpu_{name}.csv")
+                                   for name in ("bars", "ladder", "growth", "rates"))
+    assert len(bars) >= 15
+    assert {"peers", "ours", "value", "bar", "reached", "machine", "cores", "threads", "torch"} <= set(bars)
+    for numbers in (bars["value"], ladder[["seconds", "ratio"]], growth["seconds"], rates["gflops"]):
+        assert np.isfinite(numbers.to_numpy(float)).all()
     assert set(growth["kind"]) == {"classes", "runs", "images"}
     exact = bars[bars["what"].str.contains("error|displacement|before resizing")]
     assert len(exact) == 4 and exact["reached"].all(), exact[["what", "value"]]  # these hold at any size and speed

@@ -28,7 +28,8 @@ def strict_json(path):
 
 def assert_agree(out):
     "Summary, record and foreground table in a folder tell the same numbers"
-    rows, steps, shares, record = pd.read_csv(out / "summary.csv"), pd.read_parquet(out / "steps.parquet"), pd.read_parquet(out / "foreground.parquet"), strict_json(out / "summary.json")
+    rows, steps, shares, record = (pd.read_csv(out / "summary.csv"), pd.read_parquet(out / "steps.parquet"),
+                                   pd.read_parquet(out / "foreground.parquet"), strict_json(out / "summary.json"))
     assert list(steps.columns) == list(STEP_COLUMNS)
     trained = rows.dropna(subset="lam")
     assert len(trained) == len(steps.groupby(["seed", "lam"])) and set(rows["method"]) == set(record["summary"])
@@ -36,19 +37,24 @@ def assert_agree(out):
         mine = steps[(steps["seed"] == row["seed"]) & (steps["lam"] == row["lam"])]
         for split in SPLITS: assert row[f"acc_{split}"] == pytest.approx(mine[f"acc_{split}"].iloc[-1])
         assert row["conflict"] == pytest.approx(mine["conflict"].mean())
-        last = shares[(shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"]) & (shares["step"] == mine["step"].max())]
-        assert row["share_shifted"] == pytest.approx(last["share"].mean()) and 0 < row["share_shifted"] < 1 and 0 < row["share_same"] < 1
+        last = shares[(shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"]) & (shares["step"]
+                == mine["step"].max())]
+        assert row["share_shifted"] == pytest.approx(last["share"].mean())
+        assert 0 < row["share_shifted"] < 1
+        assert 0 < row["share_same"] < 1
     for prompt, measures in record["summary"].items():
         for measure, cell in measures.items():
             mean, half = mean_interval(rows.loc[rows["method"] == prompt, measure])
-            for value, expected in ((cell["mean"], mean), (cell["half"], half)): assert (value is None and np.isnan(expected)) or value == pytest.approx(expected)
+            for value, expected in ((cell["mean"], mean), (cell["half"], half)):
+                assert (value is None and np.isnan(expected)) or value == pytest.approx(expected)
     return rows, record
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     "Two seeds of a small sweep"
-    return swept(tmp_path_factory.mktemp("small"), {"seed": [3, 4], "shots": 2, "lam": [0, 0.5, 1], "classes": 5, "test_per_class": 4, "epochs": 4})
+    return swept(tmp_path_factory.mktemp("small"),
+                 {"seed": [3, 4], "shots": 2, "lam": [0, 0.5, 1], "classes": 5, "test_per_class": 4, "epochs": 4})
 
 
 def swept(out, grid):
@@ -62,7 +68,9 @@ def demo(tmp_path_factory):
     "What the console script did, called in a folder of its own"
     cwd = tmp_path_factory.mktemp("elsewhere")
     script = Path(sys.executable).parent / "prograd_demo"
-    out = subprocess.run([script, "--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8", "--noise", "0.25", "--out", "here/there"], cwd=cwd, capture_output=True, text=True)
+    out = subprocess.run([script, "--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas",
+                          "0", "0.8", "--noise", "0.25", "--out", "here/there"], cwd=cwd, capture_output=True,
+                          text=True)
     assert out.returncode == 0, out.stderr[-2000:]
     return cwd, out.stdout
 
@@ -77,8 +85,11 @@ def test_the_demo_writes_tables_and_figures_where_it_was_told_and_nowhere_else(d
 def test_the_demo_keeps_its_run_sets_and_goes_on_with_them(demo, monkeypatch, capsys):
     "What was complete is opened, not trained again; the same folder without --resume is refused"
     cwd, _ = demo
-    tables, here = (cwd / "here" / "there" / "summary.csv").read_bytes(), ["--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8", "--noise", "0.25", "--out", str(cwd / "here" / "there")]
-    assert [(runs.config["seed"], runs.lambdas) for runs in load_sweep(cwd / "here" / "there" / "runs").runs()] == [(5, (0.0, 0.8))]
+    tables, here = (cwd / "here" / "there" / "summary.csv").read_bytes(), ["--seeds", "1", "--first-seed", "5",
+            "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8", "--noise", "0.25", "--out",
+            str(cwd / "here" / "there")]
+    assert [(runs.config["seed"], runs.lambdas)
+            for runs in load_sweep(cwd / "here" / "there" / "runs").runs()] == [(5, (0.0, 0.8))]
     monkeypatch.setattr(training.Training, "descend", None)
     prograd_demo([*here, "--resume"])
     assert (cwd / "here" / "there" / "summary.csv").read_bytes() == tables
@@ -95,7 +106,8 @@ def test_the_demos_figures_are_pictures(demo):
 def test_the_demos_files_agree_with_each_other(demo):
     rows, record = assert_agree(demo[0] / "here" / "there")
     assert list(rows["method"]) == ["zero-shot CLIP", "CoOp", "ProGrad 0.8"] and set(rows["seed"]) == {5}
-    assert {k: record["settings"][k] for k in ("seeds", "first_seed", "shots", "lambdas", "noise", "rho", "epochs")} == {
+    assert {k: record["settings"][k] for k in ("seeds", "first_seed", "shots", "lambdas", "noise", "rho",
+                                               "epochs")} == {
         "seeds": 1, "first_seed": 5, "shots": 1, "lambdas": [0.0, 0.8], "noise": 0.25, "rho": 1.0, "epochs": 3}
     assert record["config"]["epochs"] == 3 and record["config"]["lambdas"] == [0.0, 0.8]
 
@@ -104,19 +116,24 @@ def test_the_demo_prints_the_table_of_its_summary(demo):
     cwd, printed = demo
     rows = pd.read_csv(cwd / "here" / "there" / "summary.csv").set_index("method")
     for prompt, row in rows.iterrows():
-        (line,) = [l for l in printed.splitlines() if l.startswith(f"{prompt} ")]
+        (line,) = [text for text in printed.splitlines() if text.startswith(f"{prompt} ")]
         shown = [float(x) for x in line.removeprefix(prompt).split()]
-        assert shown[:6] == pytest.approx([row[c] for c in ("acc_same", "acc_shifted", "acc_new", "acc_style", "share_same", "share_shifted")], abs=0.000501)
+        assert shown[:6] == pytest.approx([row[c]
+                                           for c in ("acc_same", "acc_shifted", "acc_new", "acc_style", "share_same",
+                                                     "share_shifted")], abs=0.000501)
 
 
 def test_files_of_several_seeds_agree_and_carry_intervals(small, clip, tmp_path):
     paths = save_demo(small, clip, tmp_path / "new" / "folder", {"why": np.float64("nan")})
     assert {p.name for p in paths} == TABLES | FIGURES == {p.name for p in (tmp_path / "new" / "folder").iterdir()}
     rows, record = assert_agree(tmp_path / "new" / "folder")
-    assert len(rows) == 2 * 4 and record["settings"] == {"why": None} and record["summary"]["CoOp"]["acc_same"]["half"] is not None
+    assert len(rows) == 2 * 4
+    assert record["settings"] == {"why": None}
+    assert record["summary"]["CoOp"]["acc_same"]["half"] is not None
     wide = rows.pivot(index="seed", columns="method", values="acc_same")
     mean, half = mean_interval(wide["ProGrad 1"] - wide["CoOp"])
-    assert record["differences"]["ProGrad 1"]["acc_same"] == {"mean": pytest.approx(mean), "half": pytest.approx(half), "seeds": 2}
+    assert record["differences"]["ProGrad 1"]["acc_same"] == {"mean": pytest.approx(mean), "half": pytest.approx(half),
+                                                              "seeds": 2}
 
 
 def test_each_seed_of_the_demo_is_a_training_of_its_own(small):
@@ -127,18 +144,24 @@ def test_each_seed_of_the_demo_is_a_training_of_its_own(small):
 
 @pytest.mark.parametrize("lambdas", ([1.0], [0.0], [0.8, 0.0]), ids=str)
 def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
-    result = swept(tmp_path / "runs", {"seed": 3, "shots": 1, "lam": lambdas, "classes": 3, "test_per_class": 2, "epochs": 3})
+    result = swept(tmp_path / "runs", {"seed": 3, "shots": 1, "lam": lambdas, "classes": 3, "test_per_class": 2,
+                                       "epochs": 3})
     save_demo(result, clip, tmp_path, {})
     assert_agree(tmp_path)
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["--lambdas", "1.5"], "lambda must be in [0, 1], got 1.5"), (["--lambdas", "nan"], "nan"), (["--seeds", "0"], "seeds must be at least 1, got 0"), (["--first-seed", "-1"], "got -1"),
-    (["--shots", "0"], "shots must be at least 1, got 0"), (["--noise", "7"], "noise must be in [0, 1], got 7"), (["--rho", "-0.5"], "rho must be in [0, 1], got -0.5"), (["--epochs", "0"], "epochs must be at least 1, got 0"),
+    (["--lambdas", "1.5"], "lambda must be in [0, 1], got 1.5"), (["--lambdas", "nan"], "nan"),
+    (["--seeds", "0"], "seeds must be at least 1, got 0"), (["--first-seed", "-1"], "got -1"),
+    (["--shots", "0"], "shots must be at least 1, got 0"), (["--noise", "7"], "noise must be in [0, 1], got 7"),
+    (["--rho", "-0.5"], "rho must be in [0, 1], got -0.5"), (["--epochs", "0"], "epochs must be at least 1, got 0"),
 ], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
 def test_a_bad_setting_ends_the_demo_with_one_line_that_names_it(arguments, says, tmp_path, capsys):
     with pytest.raises(SystemExit) as e: prograd_demo([*arguments, "--out", str(tmp_path / "out")])
-    assert isinstance(e.value.code, str) and e.value.code.startswith("prograd_demo: ") and "\n" not in e.value.code and says in e.value.code
+    assert isinstance(e.value.code, str)
+    assert e.value.code.startswith("prograd_demo: ")
+    assert "\n" not in e.value.code
+    assert says in e.value.code
     assert not (tmp_path / "out").exists()
 
 
@@ -149,35 +172,48 @@ def test_a_folder_that_cannot_be_made_ends_the_demo_with_one_line_before_it_trai
     assert e.value.code.startswith("prograd_demo: ") and "taken" in e.value.code and "\n" not in e.value.code
 
 
-@pytest.mark.parametrize("arguments", (["--lambdas", "half"], ["--lambdas"], ["--seeds", "many"], ["--no-such-option"]), ids=" ".join)
+@pytest.mark.parametrize("arguments", (["--lambdas", "half"], ["--lambdas"], ["--seeds", "many"], ["--no-such-option"]),
+                         ids=" ".join)
 def test_an_argument_that_does_not_parse_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as e: prograd_demo(arguments)
     assert e.value.code == 2 and "prograd_demo: error:" in capsys.readouterr().err
 
 
 def test_a_process_that_fails_says_one_line_and_exits_with_one(tmp_path):
-    out = subprocess.run([sys.executable, "-c", "from prograd_viz.cli import prograd_demo; prograd_demo()", "--lambdas", "2"], cwd=tmp_path, capture_output=True, text=True)
-    assert out.returncode == 1 and out.stdout == "" and out.stderr == "prograd_demo: lambda must be in [0, 1], got 2.0; 0 is CoOp, 1 projects fully\n" and not list(tmp_path.iterdir())
+    out = subprocess.run([sys.executable, "-c", "from prograd_viz.cli import prograd_demo; prograd_demo()", "--lambdas",
+                          "2"], cwd=tmp_path, capture_output=True, text=True)
+    assert out.returncode == 1
+    assert out.stdout == ""
+    assert out.stderr == "prograd_demo: lambda must be in [0, 1], got 2.0; 0 is CoOp, 1 projects fully\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit) as e: prograd_demo(["--help"])
     printed = capsys.readouterr().out
-    assert e.value.code == 0 and all(f"--{option}" in printed for option in ("seeds", "first-seed", "shots", "lambdas", "noise", "rho", "epochs", "out")) and printed.count("default:") >= 7
+    assert e.value.code == 0
+    assert all(f"--{option}" in printed for option in ("seeds", "first-seed", "shots", "lambdas", "noise", "rho",
+                                                       "epochs", "out"))
+    assert printed.count("default:") >= 7
 
 
 def test_what_is_undecided_is_called_undecided(small):
     "A sentence names a winner only where the interval of the paired difference excludes zero"
-    assert "undecided" in cli._sentence("same", 0.01, 0.02, 3) and "undecided" in cli._sentence("same", 0.0, float("nan"), 1)
-    assert "ProGrad is better" in cli._sentence("same", 0.03, 0.02, 3) and "CoOp is better" in cli._sentence("same", -0.03, 0.02, 3)
+    assert "undecided" in cli._sentence("same", 0.01, 0.02, 3)
+    assert "undecided" in cli._sentence("same", 0.0, float("nan"), 1)
+    assert "ProGrad is better" in cli._sentence("same", 0.03, 0.02, 3)
+    assert "CoOp is better" in cli._sentence("same", -0.03, 0.02, 3)
 
 
 def test_the_difference_of_several_seeds_is_prograd_minus_coop():
     "Seed by seed, in this order: positive where ProGrad is better"
     values = {("CoOp", 0.0): (0.2, 0.4), ("ProGrad 1", 1.0): (0.5, 0.8)}
-    rows = [{"seed": seed, "method": m, "lam": lam, "acc_same": v[seed], "share_same": v[seed]} for (m, lam), v in values.items() for seed in (0, 1)]
+    rows = [{"seed": seed, "method": m, "lam": lam, "acc_same": v[seed], "share_same": v[seed]}
+            for (m, lam), v in values.items() for seed in (0, 1)]
     paired = summarise(pd.DataFrame(rows)).differences
-    assert np.allclose(paired["mean"], 0.35) and (paired["seeds"] == 2).all() and set(paired["measure"]) == {"acc_same", "share_same"}
+    assert np.allclose(paired["mean"], 0.35)
+    assert (paired["seeds"] == 2).all()
+    assert set(paired["measure"]) == {"acc_same", "share_same"}
 
 
 def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
@@ -186,6 +222,7 @@ def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
     (runs,) = small.runs(clip, seed=3)
     for split in ("same", "shifted"):
         table = foreground(runs, split, 60)
-        for method, prompt, lam in (("zero-shot CLIP", "zero-shot", None), ("CoOp", "coop", 0.0), ("ProGrad 1", "prograd", 1.0)):
+        for method, prompt, lam in (("zero-shot CLIP", "zero-shot", None), ("CoOp", "coop", 0.0),
+                                    ("ProGrad 1", "prograd", 1.0)):
             mine = table[(table["prompt"] == prompt) & (True if lam is None else table["lam"] == lam)]
             assert rows.loc[method, f"share_{split}"] == pytest.approx(mine["share"].mean()), (method, split)

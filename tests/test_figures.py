@@ -1,20 +1,19 @@
 "Every picture that a text shows has a command that makes it, and what can be drawn from tables alone is drawn."
 import re
-import sys
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
 import figures
 
+ROOT = Path(__file__).resolve().parent.parent
+
+
 TEXTS = {f: f.read_text(encoding="utf-8") for f in [ROOT / "README.md", *ROOT.glob("README.*.md")]}
-TEXTS |= {f: "\n".join(c.source for c in nbformat.read(f, as_version=4).cells if c.cell_type == "markdown") for f in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in f.parts}
+TEXTS |= {f: "\n".join(c.source for c in nbformat.read(f, as_version=4).cells if c.cell_type == "markdown")
+          for f in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in f.parts}
 
 
 def test_every_picture_that_a_text_shows_names_its_command():

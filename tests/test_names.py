@@ -10,9 +10,22 @@ import pytest
 
 from prograd_viz.cam import foreground
 from prograd_viz.data import Task
-from prograd_viz.masks import with_masks
-from prograd_viz.plots import COOP, PROGRAD, ZERO_SHOT, colour, plot_accuracy, plot_angles, plot_cosine, plot_foreground, plot_gradient_plane, plot_lambda, plot_maps, run_colour
 from prograd_viz.evaluate import accuracy_on
+from prograd_viz.masks import with_masks
+from prograd_viz.plots import (
+    COOP,
+    PROGRAD,
+    ZERO_SHOT,
+    colour,
+    plot_accuracy,
+    plot_angles,
+    plot_cosine,
+    plot_foreground,
+    plot_gradient_plane,
+    plot_lambda,
+    plot_maps,
+    run_colour,
+)
 from prograd_viz.report import report_data, save_report
 from prograd_viz.runs import load_runs, run_name
 from prograd_viz.scenes import Scenes, prepare
@@ -26,7 +39,8 @@ QUICK = {"epochs": 2, "batch_size": 8, "views": 0, "progress": False}
 def mine(x): return x.g_d
 
 
-CASES = {"kgcoop": ("kgcoop", [2, 8], ["kgcoop 2", "kgcoop 8"]), "sum": ("sum", [0, 1], ["sum 0", "sum 1"]), "a function": (mine, [0, 1], ["mine 0", "mine 1"])}
+CASES = {"kgcoop": ("kgcoop", [2, 8], ["kgcoop 2", "kgcoop 8"]), "sum": ("sum", [0, 1], ["sum 0", "sum 1"]),
+         "a function": (mine, [0, 1], ["mine 0", "mine 1"])}
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -48,8 +62,11 @@ def assert_own(text, names):
 
 def test_every_figure_calls_a_run_by_its_own_name(case):
     runs, names = case
-    table = foreground(runs, "same", images=4, steps=[0, int(runs.snapshot_steps[-1])], random_directions=2).assign(seed=1)
-    for figure in (plot_cosine(runs), plot_angles(runs), plot_accuracy([runs]), plot_foreground(table), plot_words(runs, steps=2)): assert_own(words(figure), names)
+    table = foreground(runs, "same", images=4, steps=[0, int(runs.snapshot_steps[-1])],
+                       random_directions=2).assign(seed=1)
+    for figure in (plot_cosine(runs), plot_angles(runs), plot_accuracy([runs]), plot_foreground(table),
+                   plot_words(runs, steps=2)):
+        assert_own(words(figure), names)
     assert_own(words(plot_maps(runs, 2)), names[1:])
     assert_own(words(plot_gradient_plane(runs, runs.lambdas[1], 2)), names[1:])
     assert f"strength of {names[0].split()[0]}" in words(plot_lambda(runs.final().reset_index()))
@@ -59,7 +76,8 @@ def test_the_tables_call_a_run_by_its_own_name(case):
     runs, names = case
     rule = names[0].split()[0]
     table = foreground(runs, "same", images=2, random_directions=1)
-    assert table.dropna(subset="lam").groupby(["prompt", "lam"]).ngroups == 2 and set(table["prompt"]) == {"zero-shot", "random", rule}
+    assert table.dropna(subset="lam").groupby(["prompt", "lam"]).ngroups == 2
+    assert set(table["prompt"]) == {"zero-shot", "random", rule}
     assert accuracy_on(runs, runs.task.tests["same"])["method"].tolist() == ["zero-shot CLIP", *names]
     assert [run_name(rule, lam) for lam in runs.lambdas] == names and f"2 strengths of {rule}" in repr(runs)
 
@@ -68,10 +86,16 @@ def test_the_explorer_calls_a_run_by_its_own_name_and_words(case):
     runs, names = case
     explorer = explore(runs, images=2)
     explorer.wait()
-    text = re.sub(r"<[^>]*>", " ", " ".join(panel.text.value for panel in (*explorer.gallery.panels, *explorer.panels.values())))
-    assert names[1] in explorer.dial.where() and names[1] in text and "ProGrad" not in text and "CoOp" not in text and "lambda" not in text
+    text = re.sub(r"<[^>]*>", " ", " ".join(panel.text.value
+                                            for panel in (*explorer.gallery.panels, *explorer.panels.values())))
+    assert names[1] in explorer.dial.where()
+    assert names[1] in text
+    assert "ProGrad" not in text
+    assert "CoOp" not in text
+    assert "lambda" not in text
     assert list(explorer.gallery.prompts())[-1] == names[1] and explorer.gallery.table()["prompt"].iloc[-1] == names[1]
-    assert explorer.dial.lam.description == "strength" and not any("CoOp" in name for name, _ in explorer.dial.lam.options)
+    assert explorer.dial.lam.description == "strength"
+    assert not any("CoOp" in name for name, _ in explorer.dial.lam.options)
 
 
 def test_the_report_calls_a_run_by_its_own_name(case, tmp_path):
@@ -80,7 +104,11 @@ def test_the_report_calls_a_run_by_its_own_name(case, tmp_path):
     page = html.unescape(save_report(runs, tmp_path / "r.html", scenes=scenes).read_text(encoding="utf-8"))
     shown = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
     shown = re.sub(r"data:image/[^'\"]*", "", shown)
-    assert report_data(runs, scenes)["labels"] == names and all(name in shown for name in names) and "ProGrad" not in shown and "CoOp" not in shown and f"{names[0].split()[0]}, side by side" in shown
+    assert report_data(runs, scenes)["labels"] == names
+    assert all(name in shown for name in names)
+    assert "ProGrad" not in shown
+    assert "CoOp" not in shown
+    assert f"{names[0].split()[0]}, side by side" in shown
     assert '<label for="lam">strength</label>' in page
 
 
@@ -88,12 +116,14 @@ def test_coop_stays_vermillion_prograd_blue_and_the_others_are_neither(case):
     runs, _ = case
     others = [run_colour(runs, lam) for lam in runs.lambdas]
     assert len({*others, COOP, PROGRAD, ZERO_SHOT}) == 5
-    assert (colour(0).upper(), colour(1).upper(), colour(0, "coop").upper(), colour(None)) == (COOP, PROGRAD, COOP, ZERO_SHOT)
+    assert (colour(0).upper(), colour(1).upper(), colour(0, "coop").upper(), colour(None)) == (COOP, PROGRAD, COOP,
+            ZERO_SHOT)
 
 
 def test_prograds_own_names_are_as_they_were(clip, task):
     runs = train(clip, task, [0, 1], **QUICK)
-    assert [run_name(runs.rule(lam), lam, style) for lam in (0, 1) for style in ("plain", "words", "math")] == ["CoOp", "CoOp", "CoOp ($\\lambda=0$)", "ProGrad 1", "ProGrad, lambda 1", "ProGrad ($\\lambda=1$)"]
+    assert [run_name(runs.rule(lam), lam, style) for lam in (0, 1) for style in ("plain", "words", "math")] == ["CoOp",
+            "CoOp", "CoOp ($\\lambda=0$)", "ProGrad 1", "ProGrad, lambda 1", "ProGrad ($\\lambda=1$)"]
     assert set(foreground(runs, images=2, random_directions=1)["prompt"]) == {"zero-shot", "random", "coop", "prograd"}
 
 
@@ -109,16 +139,20 @@ def test_strengths_beyond_1_can_be_opened_again(case, tmp_path):
 def test_masks_that_are_not_exact_are_named_below_every_number(clip, task, tmp_path):
     runs = train(clip, task, [0, 1], **QUICK)
     guessed = replace(task.tests["same"], masks_from="")
-    tests = {"same": with_masks(task.tests["same"], "grabcut"), "shifted": with_masks(task.tests["shifted"], [(20, 20, 90, 90)] * len(task.tests["shifted"])), "unsaid": guessed}
+    tests = {"same": with_masks(task.tests["same"], "grabcut"),
+             "shifted": with_masks(task.tests["shifted"], [(20, 20, 90, 90)] * len(task.tests["shifted"])),
+             "unsaid": guessed}
     runs = replace(runs, task=Task("others", task.train, tests))
-    for split, says in (("same", "masks: GrabCut from a centred box: guessed, not annotated"), ("shifted", "masks: boxes"), ("unsaid", "masks: source unknown")):
+    for split, says in (("same", "masks: GrabCut from a centred box: guessed, not annotated"),
+                        ("shifted", "masks: boxes"), ("unsaid", "masks: source unknown")):
         table = foreground(runs, split, images=2, random_directions=1).assign(seed=1)
         assert set(table["masks"]) == {tests[split].masks_from or "not said"}
         assert says in words(plot_foreground(table))
         assert says in words(plot_maps(runs, 2, split))
         scenes = prepare(runs, split, 2)
         explorer = explore(runs, scenes=scenes)
-        assert says in explorer.gallery.panels[0].text.value and set(explorer.gallery.table()["masks"]) == {tests[split].masks_from or "not said"}
+        assert says in explorer.gallery.panels[0].text.value
+        assert set(explorer.gallery.table()["masks"]) == {tests[split].masks_from or "not said"}
         assert html.escape(says) in save_report(runs, tmp_path / "r.html", scenes=scenes).read_text(encoding="utf-8")
         assert Scenes.load(scenes.save(tmp_path / "s.safetensors")).about_masks() == says
 
@@ -127,7 +161,8 @@ def test_exact_masks_need_no_line(clip, task):
     runs = train(clip, task, [0, 1], **QUICK)
     table = foreground(runs, images=2, random_directions=1).assign(seed=1)
     assert set(table["masks"]) == {"exact: rendered with their images"}
-    assert "masks" not in words(plot_maps(runs, 2)) + words(plot_foreground(table)) + explore(runs, scenes=prepare(runs, images=2)).gallery.panels[0].text.value
+    assert "masks" not in words(plot_maps(runs, 2)) + words(plot_foreground(table)) + explore(runs,
+            scenes=prepare(runs, images=2)).gallery.panels[0].text.value
 
 
 def test_names_need_no_torch():

@@ -15,15 +15,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-root = Path(__file__).resolve().parent.parent
-lib = root/"prograd_viz"
-modules = sorted(f for f in lib.rglob("*.py") if ".ipynb_checkpoints" not in f.parts)
-
-sys.path.insert(0, str(root/"tools"))
 import arrows
 import check
 import matrix
@@ -31,13 +25,17 @@ import mutants
 from pins import closure, requirements
 from readme import directives, links, relink
 
+root = Path(__file__).resolve().parent.parent
+lib = root/"prograd_viz"
+modules = sorted(f for f in lib.rglob("*.py") if ".ipynb_checkpoints" not in f.parts)
+
 
 def cfg():
     c = ConfigParser()
     c.read(root/"settings.ini", encoding="utf-8")
     return c["DEFAULT"]
 
-def pins(lines): return dict(l.split("==") for l in lines if l and not l.startswith("#"))
+def pins(lines): return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 def constraints(): return pins((root/"constraints.txt").read_text(encoding="utf-8").splitlines())
 
@@ -66,7 +64,8 @@ def test_constraints_satisfy_settings_ini(req):
 def test_every_pin_admits_the_first_release_of_the_oldest_python():
     "Debian 12 has Python 3.11.2: what needs a later patch cannot be installed there"
     wants = {name: distribution(name).metadata["Requires-Python"] or "" for name, _ in closure(requirements()).values()}
-    assert not {name: spec for name, spec in wants.items() if not SpecifierSet(spec).contains(f"{cfg()['min_python']}.0")}
+    assert not {name: spec for name, spec in wants.items()
+                if not SpecifierSet(spec).contains(f"{cfg()['min_python']}.0")}
 
 def test_constraints_pin_everything_below_the_requirements():
     needed = {name for name, _ in closure(requirements()).values()}
@@ -77,7 +76,8 @@ def test_constraints_pin_everything_below_the_requirements():
 # -- imports ------------------------------------------------------------------
 
 def third_party(fname, at_once=False):
-    "Top-level names that a file imports, anywhere in it or as soon as it is imported, from neither itself nor the standard library."
+    """Top-level names that a file imports, anywhere in it or as soon as it is imported, from neither itself nor the
+    standard library."""
     names, tree = set(), ast.parse(fname.read_text(encoding="utf-8"))
     for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import): names |= {a.name.partition(".")[0] for a in node.names}
@@ -86,20 +86,23 @@ def third_party(fname, at_once=False):
 
 @pytest.mark.parametrize("fname", modules, ids=lambda f: f.relative_to(lib).as_posix())
 def test_every_import_is_a_declared_requirement(fname):
-    always, extras = ({canonicalize_name(r.name) for r in requirements(keys)} for keys in (["requirements"], ["ray_requirements", "hf_requirements"]))
+    always, extras = ({canonicalize_name(r.name) for r in requirements(keys)}
+                      for keys in (["requirements"], ["ray_requirements", "hf_requirements"]))
     dists, first = packages_distributions(), third_party(fname, at_once=True)
     for name in third_party(fname):
         owners = {canonicalize_name(d) for d in dists.get(name, [name])}
-        assert owners & (always if name in first else always | extras), f'{fname.name} imports {name}: add {" or ".join(owners)} to requirements in settings.ini'
+        assert owners & (always if name in first else always
+                         | extras), (f'{fname.name} imports {name}: add {" or ".join(owners)} to requirements in '
+                                     f'settings.ini')
 
 def test_every_requirement_with_an_exact_version_says_why():
     "A pin that nobody can explain is never lifted."
     lines = (root/"settings.ini").read_text(encoding="utf-8").splitlines()
     block = lines[lines.index("requirements ="):lines.index("console_scripts =")]
-    for i, l in enumerate(block):
-        if "==" in l and not l.lstrip().startswith("#"):
+    for i, line in enumerate(block):
+        if "==" in line and not line.lstrip().startswith("#"):
             above = next(b for b in reversed(block[:i]) if "==" not in b or b.lstrip().startswith("#"))
-            assert above.lstrip().startswith("#"), l.strip()
+            assert above.lstrip().startswith("#"), line.strip()
 
 
 # -- packages -----------------------------------------------------------------
@@ -155,7 +158,8 @@ def test_the_workflow_runs_every_environment_of_the_matrix_with_its_python():
 def test_a_release_needs_no_secret_and_publishes_what_was_checked():
     jobs, text = workflow("release")
     assert "secrets." not in text and jobs["publish"]["permissions"] == {"id-token": "write"}
-    assert jobs["publish"]["needs"] == "build" and any("twine check" in s.get("run", "") for s in jobs["build"]["steps"])
+    assert jobs["publish"]["needs"] == "build"
+    assert any("twine check" in s.get("run", "") for s in jobs["build"]["steps"])
 
 def test_the_oldest_environment_is_every_lower_bound():
     bounds = dict(b.split("==") for b in matrix.lower_bounds())
@@ -178,7 +182,8 @@ def test_every_environment_in_the_table_is_green_and_keeps_what_was_there():
     assert matrix.table(rows) in text
 
 def test_make_env_refuses_python_3_10_with_one_line(tmp_path):
-    for name in ("Makefile", "settings.ini", "setup.py", "pyproject.toml", "constraints.txt"): shutil.copy(root/name, tmp_path)
+    for name in ("Makefile", "settings.ini", "setup.py", "pyproject.toml", "constraints.txt"):
+        shutil.copy(root/name, tmp_path)
     old = tmp_path/"python3.10"
     old.write_text('#!/bin/sh\ncase "$2" in *exit*) exit 1;; *print*) echo 3.10;; esac\n', encoding="utf-8")
     old.chmod(0o755)
@@ -198,7 +203,8 @@ def test_every_page_installs_from_the_address_of_settings_ini(page):
     assert f"git+{address}" in text and set(re.findall(r"git\+(https://[\w./-]+)", text)) == {address}
 
 def test_the_front_page_has_four_ways_to_install():
-    rows = [line.split("|")[1].split(",")[0].strip() for line in (root/"README.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.split("|")[1].split(",")[0].strip()
+            for line in (root/"README.md").read_text(encoding="utf-8").splitlines()
             if re.match(r"\| [\w ,]+ \| `(git clone|pip|conda|uv) ", line)]
     assert rows == ["a clone", "pip", "conda", "uv"]
 
@@ -255,7 +261,8 @@ def test_every_make_target_explains_itself():
 def test_every_make_target_finds_the_script_it_starts():
     text = (root/"Makefile").read_text(encoding="utf-8")
     for script in re.findall(r"python (tools/\w+\.py)", text): assert (root/script).exists(), script
-    for module in re.findall(r"-m (prograd_viz\.\w+)", text): assert (root/f"{module.replace('.', '/')}.py").exists(), module
+    for module in re.findall(r"-m (prograd_viz\.\w+)", text):
+        assert (root/f"{module.replace('.', '/')}.py").exists(), module
     for entry in cfg()["console_scripts"].split():
         module, _, func = entry.partition("=")[2].partition(":")
         tree = ast.parse((root/f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
