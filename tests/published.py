@@ -1,7 +1,7 @@
-"""The published ProGrad trainer in plain words: no line of the library, no module of open_clip, only a state dict in OpenAI's format.
+"""The published ProGrad trainer restated: no line of the library or of open_clip, only a state dict in OpenAI's format.
 
-Every class prompt is padded to 77 tokens and encoded alone; the losses go backward one after the other; SGD is written out.
-The keyword arguments of `train_published` after `epochs` break it in one place, for tests that must tell the difference.
+Every class prompt is padded to 77 tokens and encoded alone; each loss has a backward pass of its own; SGD is written
+out. The keyword arguments of `train_published` after `epochs` break it in one place, for tests that must notice.
 """
 import math
 
@@ -15,14 +15,16 @@ class TextTower:
         self.state, self.width = state, state["ln_final.weight"].shape[0]
         self.layers = len({k.split(".")[2] for k in state if k.startswith("transformer.resblocks.")})
 
-    def norm(self, x, name): return F.layer_norm(x, (self.width,), self.state[f"{name}.weight"], self.state[f"{name}.bias"])
+    def norm(self, x, name):
+        return F.layer_norm(x, (self.width,), self.state[f"{name}.weight"], self.state[f"{name}.bias"])
 
     def linear(self, x, name): return x @ self.state[f"{name}.weight"].T + self.state[f"{name}.bias"]
 
     def attend(self, x, name):
         "Causal attention with heads of 64"
         n, length, width = x.shape
-        q, k, v = (x @ self.state[f"{name}.in_proj_weight"].T + self.state[f"{name}.in_proj_bias"]).view(n, length, 3, width // 64, 64).permute(2, 0, 3, 1, 4)
+        q, k, v = (x @ self.state[f"{name}.in_proj_weight"].T + self.state[f"{name}.in_proj_bias"]).view(n, length, 3,
+                width // 64, 64).permute(2, 0, 3, 1, 4)
         scores = q @ k.transpose(-1, -2) / 8 + torch.full((length, length), -torch.inf, dtype=x.dtype).triu(1)
         return self.linear((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, length, width), f"{name}.out_proj")
 

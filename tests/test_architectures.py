@@ -4,12 +4,12 @@ import math
 import warnings
 from functools import cache
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 
 from prograd_viz.clip import Clip  # before open_clip: it makes torchvision importable
-import open_clip
 from prograd_viz.prompts import has_fast_path, make_prompts, plain_text_features, text_features
 
 TINY_IMAGES = {"layers": 1, "width": 32, "head_width": 32, "patch_size": 32, "image_size": 32}
@@ -27,7 +27,8 @@ def shrunk(name):
     if "multimodal_cfg" in cfg: cfg["multimodal_cfg"].update(width=32, heads=2, layers=1)
     kind = open_clip.CoCa if "multimodal_cfg" in cfg else open_clip.CustomTextCLIP if custom else open_clip.CLIP
     torch.manual_seed(0)
-    model = kind(**{k: v for k, v in cfg.items() if k != "init_logit_bias" or kind is not open_clip.CoCa}).double().eval().requires_grad_(False)
+    model = kind(**{k: v for k, v in cfg.items() if k != "init_logit_bias"
+                    or kind is not open_clip.CoCa}).double().eval().requires_grad_(False)
     with torch.no_grad():  # biases and gains start at 0 and 1, which would hide a path that forgets them
         for p in model.parameters(): p.add_(0.02 * torch.randn_like(p))
     return Clip(model, open_clip.SimpleTokenizer(context_length=text.get("context_length", 77)), None, name, "random")
@@ -36,11 +37,14 @@ def shrunk(name):
 def text_layout(name):
     "What decides the path: the text configuration without sizes"
     cfg = open_clip.get_model_config(name)
-    skip = ("width", "heads", "layers", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs", "hf_model_name", "hf_tokenizer")
-    return str(sorted((k, v) for k, v in cfg["text_cfg"].items() if k not in skip)) + str((cfg.get("custom_text"), cfg.get("quick_gelu"), "multimodal_cfg" in cfg))
+    skip = ("width", "heads", "layers", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs", "hf_model_name",
+            "hf_tokenizer")
+    return str(sorted((k, v) for k, v in cfg["text_cfg"].items() if k not in skip)) + str((cfg.get("custom_text"),
+            cfg.get("quick_gelu"), "multimodal_cfg" in cfg))
 
 
-LOCAL = [n for n in open_clip.list_models() if "hf_model_name" not in open_clip.get_model_config(n)["text_cfg"] and n != "pocket"]
+LOCAL = [n for n in open_clip.list_models() if "hf_model_name" not in open_clip.get_model_config(n)["text_cfg"]
+         and n != "pocket"]
 LAYOUTS = {text_layout(n): n for n in LOCAL}
 
 
@@ -53,7 +57,8 @@ def test_chosen_path_equals_encode_text_for_every_text_layout(name):
     for encode in (text_features, plain_text_features):
         assert (encode(prompts, prompts.start[None])[0] - own).abs().max() < 1e-10
     contexts = prompts.start + 0.1 * torch.randn(2, 4, 32, dtype=torch.float64)
-    grads = [torch.autograd.grad((encode(prompts, c) * own).sum(), c)[0] for encode in (text_features, plain_text_features) for c in [contexts.clone().requires_grad_()]]
+    grads = [torch.autograd.grad((encode(prompts, c) * own).sum(), c)[0]
+             for encode in (text_features, plain_text_features) for c in [contexts.clone().requires_grad_()]]
     assert (grads[0] - grads[1]).norm() < 1e-9 * grads[1].norm()
 
 
@@ -95,7 +100,8 @@ def test_class_specific_contexts_and_other_positions_equal_encode_text_for_every
         for memory_gb in (math.inf, 1e-3):
             parts = prompts.parts(2, memory_gb)
             contexts = prompts.start + 0.1 * torch.randn(2, *prompts.start.shape, dtype=torch.float64)
-            ours = torch.cat([text_features(part, contexts if contexts.ndim == 3 else contexts[:, rows]) for rows, part in parts], 1)
+            ours = torch.cat([text_features(part, contexts if contexts.ndim == 3 else contexts[:, rows])
+                              for rows, part in parts], 1)
             assert (ours - plain_text_features(prompts, contexts)).abs().max() < 1e-10
 
 

@@ -3,6 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 from prograd_viz.data import Split, Task
 from prograd_viz.evaluate import Evaluator
 from prograd_viz.prompts import make_prompts, teacher_features

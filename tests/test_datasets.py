@@ -1,4 +1,5 @@
-"Data sets: read from their real layout, drawn as the published code draws, and whatever is missing or damaged is named."
+"""Data sets: read from their real layout, drawn as the published code draws, and whatever is missing or damaged is
+named."""
 import json
 import math
 import pickle
@@ -15,13 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fakes import ANNOTATIONS, COUNTS, FAKES, NEEDED, SIZE, WNIDS, object_mask, picture, put
 from PIL import Image
 
+from fakes import ANNOTATIONS, COUNTS, FAKES, NEEDED, SIZE, object_mask, picture, put
 from prograd_viz.data import Split, augmentation
 from prograd_viz.datasets import COOP_BENCHMARK, DATASETS, IMAGENET_VARIANTS, base_and_new, dataset_split, group_table
 from prograd_viz.images import open_image
-from prograd_viz.masks import box_mask, grabcut_mask, with_masks
+from prograd_viz.masks import grabcut_mask, with_masks
 from prograd_viz.prompts import make_prompts
 from prograd_viz.tasks import TORCHVISION, few_shot, toy_pets
 from prograd_viz.torchvision_ops import torchvision
@@ -47,7 +48,8 @@ def fake(tmp_path_factory):
 
 # -- reading ------------------------------------------------------------------
 
-def test_the_fakes_cover_every_data_set(): assert set(FAKES) | {"flowers102"} == set(DATASETS) and set(COOP_BENCHMARK) | set(IMAGENET_VARIANTS) < set(DATASETS)
+def test_the_fakes_cover_every_data_set():
+    assert set(FAKES) | {"flowers102"} == set(DATASETS) and set(COOP_BENCHMARK) | set(IMAGENET_VARIANTS) < set(DATASETS)
 
 
 def plain(name): return " ".join(name.replace("_", " ").split())
@@ -59,7 +61,8 @@ def test_every_image_of_the_layout_is_read_with_its_class(fake, name):
     for part, items in truth.items():
         if not items: continue
         split = dataset_split(name, root, part=part)
-        assert [(p, split.classes[y].strip("_")) for p, y in zip(split.images, split.labels)] == [(p, plain(k)) for p, _, k in items]
+        assert [(p, split.classes[y].strip("_")) for p, y in zip(split.images, split.labels)] == [(p, plain(k))
+                for p, _, k in items]
         assert split.labels.tolist() == [y for _, y, _ in items] and split.image(0).size == SIZE
 
 
@@ -89,16 +92,23 @@ def test_a_missing_training_image_is_named_before_training(tmp_path, name):
     truth = FAKES[name](tmp_path)
     for path, label, _ in truth["train"]:
         if label == 0: path.unlink()
-    if name == "imagenet": put(truth["train"][0][0].parent / "other.JPEG", picture(0, "JPEG"))  # a listing knows no missing files; the class must not be empty
+    # a listing knows no missing files; the class must not be empty
+    if name == "imagenet": put(truth["train"][0][0].parent / "other.JPEG", picture(0, "JPEG"))
     if name == "imagenet": assert any(p.name == "other.JPEG" for p in quiet_few_shot(name, 1, 1, tmp_path).train.images)
     else:
         with pytest.raises(FileNotFoundError, match="which does not exist"): quiet_few_shot(name, 1, 1, tmp_path)
 
 
-@pytest.mark.parametrize("content, says", [("not json", "cannot read"), (json.dumps({"train": []}), "KeyError: 'val'"), (json.dumps({"train": [["a.jpg", 0, "cat"], ["b.jpg", 0, "dog"]], "val": [], "test": []}), "both 'cat' and 'dog'"),
-                                           (json.dumps({"train": [["a.jpg", 0, "cat"], ["b.jpg", 2, "dog"]], "val": [], "test": []}), "none with label 1"), (json.dumps({"train": [["a.jpg"]], "val": [], "test": []}), "cannot read")])
+@pytest.mark.parametrize("content, says", [("not json", "cannot read"), (json.dumps({"train": []}), "KeyError: 'val'"),
+                                           (json.dumps({"train": [["a.jpg", 0, "cat"], ["b.jpg", 0, "dog"]], "val": [],
+                                                        "test": []}), "both 'cat' and 'dog'"),
+                                           (json.dumps({"train": [["a.jpg", 0, "cat"], ["b.jpg", 2, "dog"]], "val": [],
+                                                        "test": []}), "none with label 1"),
+                                                        (json.dumps({"train": [["a.jpg"]], "val": [], "test": []}),
+                                                         "cannot read")])
 def test_a_damaged_split_file_is_named(tmp_path, content, says):
-    put(tmp_path / "oxford_pets" / "images" / "a.jpg", picture(0, "jpg")), put(tmp_path / "oxford_pets" / "split_zhou_OxfordPets.json", content)
+    put(tmp_path / "oxford_pets" / "images" / "a.jpg",
+        picture(0, "jpg")), put(tmp_path / "oxford_pets" / "split_zhou_OxfordPets.json", content)
     with pytest.raises(ValueError, match=says): few_shot("oxford_pets", 1, root=tmp_path)
 
 
@@ -135,22 +145,26 @@ def test_of_several_names_the_first_is_taken_and_it_is_said(tmp_path):
         assert dataset_split("imagenetv2", tmp_path).classes == ("tench", "goldfish", "great white shark", "hen")
 
 
-@pytest.mark.parametrize("lines, says", [("n0 tench\nn1\n", "line 2 of .*classnames.txt is 'n1'"), ("n0 a\nn1 b\nn0 c\n", "line 3 of .*classnames.txt repeats n0")])
+@pytest.mark.parametrize("lines, says", [("n0 tench\nn1\n", "line 2 of .*classnames.txt is 'n1'"),
+                                         ("n0 a\nn1 b\nn0 c\n", "line 3 of .*classnames.txt repeats n0")])
 def test_a_line_without_a_name_or_with_a_known_folder_is_named(tmp_path, lines, says):
     put_names(tmp_path, lines)
     with pytest.raises(ValueError, match=says): dataset_split("imagenetv2", tmp_path)
 
 
-@pytest.mark.parametrize("name, file", [("fgvc_aircraft", "fgvc_aircraft/images_variant_train.txt"), ("cub200", "CUB_200_2011/image_class_labels.txt")])
+@pytest.mark.parametrize("name, file", [("fgvc_aircraft", "fgvc_aircraft/images_variant_train.txt"),
+                                        ("cub200", "CUB_200_2011/image_class_labels.txt")])
 def test_other_lists_with_half_a_line_are_named_too(tmp_path, name, file):
     FAKES[name](tmp_path)
     put(tmp_path / file, (tmp_path / file).read_text() + "0099\n")
-    with pytest.raises(ValueError, match=f"line [0-9]+ of .*{file.split('/')[1]} is '0099'"): dataset_split(name, tmp_path)
+    with pytest.raises(ValueError, match=f"line [0-9]+ of .*{file.split('/')[1]} is '0099'"):
+        dataset_split(name, tmp_path)
 
 
 def test_folders_that_a_machine_left_are_no_classes_of_imagenet(tmp_path):
     FAKES["imagenet"](tmp_path)
-    for junk in ("__MACOSX", ".ipynb_checkpoints"): put(tmp_path / "imagenet" / "images" / "train" / junk / "a.JPEG", b"")
+    for junk in ("__MACOSX", ".ipynb_checkpoints"):
+        put(tmp_path / "imagenet" / "images" / "train" / junk / "a.JPEG", b"")
     folder = next((tmp_path / "imagenet" / "images" / "train").glob("n*"))
     for junk in ("._a.JPEG", "Thumbs.db"): put(folder / junk, b"")
     split = dataset_split("imagenet", tmp_path, part="train")
@@ -159,9 +173,11 @@ def test_folders_that_a_machine_left_are_no_classes_of_imagenet(tmp_path):
 
 def test_folders_that_are_numbers_are_counted_not_spelled(tmp_path):
     put(tmp_path / "imagenetv2" / "classnames.txt", "".join(f"n{i:08d} class {i}\n" for i in range(12)))
-    for i in range(12): put(tmp_path / "imagenetv2" / "imagenetv2-matched-frequency-format-val" / str(i) / "a.jpeg", picture(i, "JPEG"))
+    for i in range(12):
+        put(tmp_path / "imagenetv2" / "imagenetv2-matched-frequency-format-val" / str(i) / "a.jpeg", picture(i, "JPEG"))
     split = dataset_split("imagenetv2", tmp_path)
-    assert [(p.parent.name, split.classes[y]) for p, y in zip(split.images, split.labels)] == [(str(i), f"class {i}") for i in range(12)]
+    assert [(p.parent.name, split.classes[y]) for p, y in zip(split.images, split.labels)] == [(str(i), f"class {i}")
+            for i in range(12)]
 
 
 def test_the_root_may_come_from_the_environment(fake, monkeypatch):
@@ -174,7 +190,8 @@ def test_the_root_may_come_from_the_environment(fake, monkeypatch):
 # -- the published draw, restated ---------------------------------------------
 
 def published(truth, shots, seed, subset):
-    "The published few-shot data, from the description of the algorithm: one random stream, all classes, then the subset"
+    """The published few-shot data, from the description of the algorithm: one random stream, all classes, then the
+    subset"""
     random.seed(seed)
 
     def draw(items, n):
@@ -237,12 +254,15 @@ def test_a_pickled_draw_is_named_and_never_opened(fake, tmp_path):
     Bomb.target = tmp_path / "opened"
     put(tmp_path / "dtd" / "split_fewshot" / "shot_2-seed_1.pkl", pickle.dumps(Bomb()))
     with pytest.warns(UserWarning, match="shot_2-seed_1.pkl"): task = few_shot("dtd", 2, 1, root=tmp_path)
-    assert not Bomb.target.exists() and [p.name for p in task.train.images] == [p.name for p in few_shot("dtd", 2, 1, root=fake("dtd")[0]).train.images]
+    assert not Bomb.target.exists()
+    assert [p.name for p in task.train.images] == [p.name
+                                                   for p in few_shot("dtd", 2, 1, root=fake("dtd")[0]).train.images]
 
 
 def test_seed_0_and_imagenet_say_what_cannot_be_had_again(fake):
     with pytest.warns(UserWarning, match="never applies seed 0"): few_shot("dtd", 1, 0, root=fake("dtd")[0])
-    with pytest.warns(UserWarning, match="unsorted directory listing"): few_shot("imagenet", 1, 1, root=fake("imagenet")[0])
+    with pytest.warns(UserWarning, match="unsorted directory listing"):
+        few_shot("imagenet", 1, 1, root=fake("imagenet")[0])
 
 
 def test_an_explicit_list_decides_what_imagenet_draws_from(fake):
@@ -269,7 +289,8 @@ def test_an_explicit_list_names_each_image_once(fake):
     root, truth = fake("imagenet")
     path = truth["train"][0][0]
     listed = [f"{path.parent.name}/{path.name}"] * 2
-    with pytest.raises(ValueError, match=f"{path.name}' more than once"): quiet_few_shot("imagenet", 1, 1, root, files=listed)
+    with pytest.raises(ValueError, match=f"{path.name}' more than once"):
+        quiet_few_shot("imagenet", 1, 1, root, files=listed)
 
 
 @pytest.mark.parametrize("name", IMAGENET_VARIANTS)
@@ -279,8 +300,10 @@ def test_a_test_set_is_no_task(fake, name):
 
 def test_templates_are_the_published_ones():
     assert {k: DATASETS[k].template for k in COOP_BENCHMARK if DATASETS[k].template != "a photo of a {}."} == {
-        "oxford_pets": "a type of pet, a photo of a {}.", "oxford_flowers": "a type of flower, a photo of a {}.", "fgvc_aircraft": "a type of aircraft, a photo of a {}.", "dtd": "a texture of {}.",
-        "eurosat": "a centered satellite photo of {}.", "food101": "a type of food, a photo of {}.", "ucf101": "a photo of a person doing {}."}
+        "oxford_pets": "a type of pet, a photo of a {}.", "oxford_flowers": "a type of flower, a photo of a {}.",
+        "fgvc_aircraft": "a type of aircraft, a photo of a {}.", "dtd": "a texture of {}.",
+        "eurosat": "a centered satellite photo of {}.", "food101": "a type of food, a photo of {}.",
+        "ucf101": "a photo of a person doing {}."}
 
 
 # -- masks --------------------------------------------------------------------
@@ -288,12 +311,14 @@ def test_templates_are_the_published_ones():
 @pytest.mark.parametrize("name", sorted(ANNOTATIONS))
 def test_annotations_become_the_masks_they_were_drawn_from(fake, name):
     root, truth = fake(name)
-    split, every = dataset_split(name, root, part="train", masks="own"), [item for part in truth.values() for item in part]
+    split, every = dataset_split(name, root, part="train",
+                                 masks="own"), [item for part in truth.values() for item in part]
     for i in (0, 1, 2, 40):
         expected = object_mask(every.index(truth["train"][i]))
         if name == "oxford_pets": expected[:, 20] = True  # the border counts as animal
         wrong = (split.mask(i) != expected).sum()
-        assert wrong == 0 if name != "oxford_flowers" else wrong < 0.15 * expected.sum(), "a JPEG blurs the edge of a flower"
+        assert wrong == 0 if name != "oxford_flowers" else wrong < 0.15 * expected.sum(), ("a JPEG blurs the edge of a "
+                                                                                           "flower")
     assert split.masks_from == DATASETS[name].masks_from
 
 
@@ -301,10 +326,12 @@ def test_birds_are_where_most_annotators_say(fake):
     for name in ("cub200", "waterbirds"):
         split = dataset_split(name, fake(name)[0], part="train")
         numbers = [int(p.stem.split("_")[-2]) for p in split.images]
-        assert all(np.array_equal(split.mask(i), object_mask(n)) for i, n in enumerate(numbers)) and "segmentations" in split.masks_from
+        assert all(np.array_equal(split.mask(i), object_mask(n)) for i, n in enumerate(numbers))
+        assert "segmentations" in split.masks_from
 
 
-@pytest.mark.parametrize("name, folder", [("oxford_pets", "annotations"), ("oxford_flowers", "segmim"), ("caltech101", "Annotations")])
+@pytest.mark.parametrize("name, folder", [("oxford_pets", "annotations"), ("oxford_flowers", "segmim"),
+                                          ("caltech101", "Annotations")])
 def test_without_annotations_there_are_no_masks_and_asking_for_them_names_the_path(fake, tmp_path, name, folder):
     shutil.copytree(fake(name)[0], tmp_path, dirs_exist_ok=True)
     gone = tmp_path / DATASETS[name].folder / folder
@@ -326,9 +353,13 @@ def test_masks_from_a_box_a_folder_and_grabcut_say_where_they_come_from(fake, tm
     split = dataset_split("dtd", fake("dtd")[0])
     boxes = with_masks(split, [(2, 3, 10, 12)] * len(split))
     assert boxes.mask(0).sum() == 8 * 9 and boxes.mask(0)[3:12, 2:10].all() and boxes.masks_from == "boxes"
-    for image in split.images: put(tmp_path / image.parent.name / f"{image.stem}.png", (lambda out: (Image.fromarray(object_mask(1)).save(out, "PNG"), out.getvalue())[1])(BytesIO()))
-    assert np.array_equal(with_masks(split, tmp_path).mask(1), object_mask(1)) and with_masks(split, tmp_path).masks_from == f"files in {tmp_path.name}"
-    assert "guessed" in with_masks(split, "grabcut").masks_from == dataset_split("dtd", fake("dtd")[0], masks="grabcut").masks_from
+    for image in split.images:
+        put(tmp_path / image.parent.name / f"{image.stem}.png",
+            (lambda out: (Image.fromarray(object_mask(1)).save(out, "PNG"), out.getvalue())[1])(BytesIO()))
+    assert np.array_equal(with_masks(split, tmp_path).mask(1), object_mask(1))
+    assert with_masks(split, tmp_path).masks_from == f"files in {tmp_path.name}"
+    assert "guessed" in with_masks(split, "grabcut").masks_from == dataset_split("dtd", fake("dtd")[0],
+            masks="grabcut").masks_from
     next(tmp_path.rglob("*.png")).unlink()
     with pytest.raises(FileNotFoundError, match="no mask for"): with_masks(split, tmp_path)
 
@@ -336,17 +367,22 @@ def test_masks_from_a_box_a_folder_and_grabcut_say_where_they_come_from(fake, tm
 def test_all_splits_of_a_task_take_masks_at_once(fake):
     task = quiet_few_shot("dtd", 1, 1, fake("dtd")[0], subset="base")
     guessed = with_masks(task, "grabcut")
-    assert {s.masks_from for s in (guessed.train, *guessed.tests.values())} == {"GrabCut from a centred box: guessed, not annotated"} and guessed.train.images is task.train.images
+    assert {s.masks_from for s in (guessed.train,
+                                   *guessed.tests.values())} == {"GrabCut from a centred box: guessed, not annotated"}
+    assert guessed.train.images is task.train.images
 
 
 def test_a_folder_with_some_masks_missing_says_so(tmp_path):
     for c in ("a", "b"):
-        for i in range(3): put(tmp_path / c / f"{i}.png", picture(i, "png")), put(tmp_path / "masks" / c / f"{i}.png", picture(i, "png"))
+        for i in range(3):
+            put(tmp_path / c / f"{i}.png", picture(i, "png")), put(tmp_path / "masks" / c / f"{i}.png",
+                                                                   picture(i, "png"))
     assert few_shot(tmp_path, 1).train.masks_from == f"files in {tmp_path.name}/masks"  # no machine's path in a picture
     (tmp_path / "masks" / "b" / "1.png").unlink()
     with pytest.warns(UserWarning, match="no mask for .*1.png and 0 more of 6 images"): task = few_shot(tmp_path, 1)
     splits = (task.train, task.tests["same"])
-    assert sum(len(s.masked) for s in splits) == 5 and all(s.masks_from for s in splits), "one mask is missing, five are there"
+    assert sum(len(s.masked) for s in splits) == 5 and all(s.masks_from
+                                                           for s in splits), "one mask is missing, five are there"
     bare = next(s for s in splits if len(s.masked) < len(s))
     with pytest.raises(ValueError, match="1.png\\) has no mask"): bare.mask(bare.masks.index(None))
 
@@ -356,7 +392,8 @@ def test_grabcut_finds_an_object_on_a_plain_ground():
     pixels[20:40, 30:55] += 150
     expected = np.zeros((60, 80), bool)
     expected[20:40, 30:55] = True
-    assert np.array_equal(grabcut_mask(pixels), expected) and np.array_equal(grabcut_mask(pixels, (25, 15, 60, 45)), expected)
+    assert np.array_equal(grabcut_mask(pixels), expected)
+    assert np.array_equal(grabcut_mask(pixels, (25, 15, 60, 45)), expected)
 
 
 def test_grabcut_is_the_same_whatever_was_drawn_before():
@@ -368,7 +405,8 @@ def test_grabcut_is_the_same_whatever_was_drawn_before():
         cv2.setRNGSeed(seed)
         masks.append(grabcut_mask(pixels))
     assert all(np.array_equal(masks[0], m) for m in masks)
-    assert len({_unseeded(cv2, pixels, seed).tobytes() for seed in range(1, 7)}) > 1, "the seed decides here, or this compares nothing"
+    assert len({_unseeded(cv2, pixels, seed).tobytes()
+                for seed in range(1, 7)}) > 1, "the seed decides here, or this compares nothing"
 
 
 def _unseeded(cv2, pixels, seed):
@@ -376,17 +414,20 @@ def _unseeded(cv2, pixels, seed):
     marks, (height, width) = np.zeros(pixels.shape[:2], np.uint8), pixels.shape[:2]
     box = [int(round(x)) for x in (width / 10, height / 10, width * 9 / 10, height * 9 / 10)]
     cv2.setRNGSeed(seed)
-    cv2.grabCut(pixels, marks, (box[0], box[1], box[2] - box[0], box[3] - box[1]), np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_RECT)
+    cv2.grabCut(pixels, marks, (box[0], box[1], box[2] - box[0], box[3] - box[1]), np.zeros((1, 65)), np.zeros((1, 65)),
+                5, cv2.GC_INIT_WITH_RECT)
     return (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
 
 
 def test_waterbirds_carry_their_groups(fake):
     root, _ = fake("waterbirds")
     task = quiet_few_shot("waterbirds", 2, 1, root)
-    assert set(task.tests["same"].groups) == {"landbird on land", "waterbird on water"} and set(task.tests["shifted"].groups) == {"landbird on water", "waterbird on land"}
+    assert set(task.tests["same"].groups) == {"landbird on land", "waterbird on water"}
+    assert set(task.tests["shifted"].groups) == {"landbird on water", "waterbird on land"}
     table = pd.read_csv(root / "waterbird_complete95_forest2water2" / "metadata.csv")
     test = table[table["split"] == 2]
-    assert group_table(task)["shifted"].sum() == (test["y"] != test["place"]).sum() and group_table(task)["same"].sum() == (test["y"] == test["place"]).sum()
+    assert group_table(task)["shifted"].sum() == (test["y"] != test["place"]).sum()
+    assert group_table(task)["same"].sum() == (test["y"] == test["place"]).sum()
     assert group_table(task).loc["waterbird on land", "shifted"] == ((test["y"] == 1) & (test["place"] == 0)).sum()
 
 
@@ -396,13 +437,16 @@ GREY = np.linspace(0, 255, 20 * 30).reshape(20, 30).astype(np.uint8)
 COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], -1)
 KINDS = {  # name -> (how to make it, suffix, what its RGB must be, tolerance)
     "grey": (lambda: Image.fromarray(GREY), "png", np.repeat(GREY[..., None], 3, -1), 0),
-    "one bit": (lambda: Image.fromarray(GREY > 127), "png", np.repeat((GREY[..., None] > 127) * np.uint8(255), 3, -1), 0),
+    "one bit": (lambda: Image.fromarray(GREY > 127), "png", np.repeat((GREY[..., None] > 127) * np.uint8(255), 3, -1),
+                0),
     "palette": (lambda: Image.fromarray(COLOUR).quantize(256), "png", COLOUR, 60),
     "palette with transparency": (lambda: Image.fromarray(COLOUR).quantize(256), "gif", COLOUR, 60),
     "alpha": (lambda: Image.fromarray(np.dstack([COLOUR, GREY])), "png", COLOUR, 0),
-    "grey with alpha": (lambda: Image.fromarray(np.dstack([GREY, GREY[::-1]]), "LA"), "png", np.repeat(GREY[..., None], 3, -1), 0),
+    "grey with alpha": (lambda: Image.fromarray(np.dstack([GREY, GREY[::-1]]), "LA"), "png",
+                        np.repeat(GREY[..., None], 3, -1), 0),
     "print": (lambda: Image.fromarray(COLOUR).convert("CMYK"), "tif", COLOUR, 2),
-    "print as JPEG": (lambda: Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).convert("CMYK"), "jpg", np.full((20, 30, 3), 90, np.uint8), 4),
+    "print as JPEG": (lambda: Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).convert("CMYK"), "jpg",
+                      np.full((20, 30, 3), 90, np.uint8), 4),
     "16 bit": (lambda: Image.fromarray(GREY.astype(np.uint16) * 257), "png", np.repeat(GREY[..., None], 3, -1), 0),
     "16 bit TIFF": (lambda: Image.fromarray(GREY.astype(np.uint16) * 257), "tif", np.repeat(GREY[..., None], 3, -1), 0),
     "webp": (lambda: Image.fromarray(COLOUR), "webp", COLOUR, 60),
@@ -420,13 +464,16 @@ def test_images_of_every_kind_become_rgb(tmp_path, kind):
     assert opened.mode == "RGB" and np.abs(np.asarray(opened).astype(int) - expected).max() <= tolerance
 
 
-@pytest.mark.parametrize("orientation, turned", [(2, lambda x: x[:, ::-1]), (3, lambda x: x[::-1, ::-1]), (4, lambda x: x[::-1]), (6, lambda x: np.rot90(x, -1)), (8, lambda x: np.rot90(x, 1))])
+@pytest.mark.parametrize("orientation, turned",
+                         [(2, lambda x: x[:, ::-1]), (3, lambda x: x[::-1, ::-1]), (4, lambda x: x[::-1]),
+                          (6, lambda x: np.rot90(x, -1)), (8, lambda x: np.rot90(x, 1))])
 def test_an_image_turned_by_its_exif_data_stands_upright(tmp_path, orientation, turned):
     exif = Image.Exif()
     exif[274] = orientation
     Image.fromarray(COLOUR).save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(np.asarray(open_image(tmp_path / "turned.png")), turned(COLOUR))
-    with Image.open(tmp_path / "turned.png") as lazy: assert np.array_equal(np.asarray(open_image(lazy)), turned(COLOUR))
+    with Image.open(tmp_path / "turned.png") as lazy:
+        assert np.array_equal(np.asarray(open_image(lazy)), turned(COLOUR))
 
 
 def make_refused(kind, path):
@@ -447,7 +494,9 @@ def resized_header(png, width, height):
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("kind, says", [("truncated PNG", "cannot read"), ("truncated JPEG", "(?i)truncated"), ("empty", "cannot identify"), ("32 bit", "32 bits a pixel"), ("float", "32 bits a pixel"),
+@pytest.mark.parametrize("kind, says", [("truncated PNG", "cannot read"), ("truncated JPEG", "(?i)truncated"),
+                                        ("empty", "cannot identify"), ("32 bit", "32 bits a pixel"),
+                                        ("float", "32 bits a pixel"),
                                         ("enormous", "10000 x 9000"), ("a bomb", "decompression bomb")])
 def test_what_cannot_be_trusted_is_refused_by_name(tmp_path, kind, says):
     make_refused(kind, tmp_path)
@@ -478,17 +527,23 @@ def test_features_in_batches_are_those_of_all_images_at_once(clip):
     assert torch.equal(split.features(clip), clip.encode_image(split.tensor(clip)))
     torch.manual_seed(5)
     transform = augmentation(clip)
-    assert torch.equal(split.view_features(clip, 1, 5)[0], clip.encode_image(torch.stack([transform(split.image(i)) for i in range(150)])))
+    assert torch.equal(split.view_features(clip, 1, 5)[0],
+                       clip.encode_image(torch.stack([transform(split.image(i)) for i in range(150)])))
 
 
 # -- tables, folders, torchvision ---------------------------------------------
 
 def test_a_table_makes_a_task(fake, tmp_path):
     root, truth = fake("dtd")
-    frame = pd.DataFrame([{"path": p.relative_to(root), "label": k, "group": f"g{y % 2}"} for p, y, k in truth["train"]])
+    frame = pd.DataFrame([{"path": p.relative_to(root), "label": k, "group": f"g{y % 2}"}
+                          for p, y, k in truth["train"]])
     task = few_shot(frame, 2, 1, root=root)
-    assert len(task.train) == 10 and len(task.tests["same"]) == sum(COUNTS["train"]) - 10 and task.classes == tuple(sorted({k for _, _, k in truth["train"]}))
-    assert set(task.train.images).isdisjoint(task.tests["same"].images) and set(task.train.groups) == {"g0", "g1"} and task.train.masks is None
+    assert len(task.train) == 10
+    assert len(task.tests["same"]) == sum(COUNTS["train"]) - 10
+    assert task.classes == tuple(sorted({k for _, _, k in truth["train"]}))
+    assert set(task.train.images).isdisjoint(task.tests["same"].images)
+    assert set(task.train.groups) == {"g0", "g1"}
+    assert task.train.masks is None
     split = few_shot(frame.assign(split=["train", "test"] * (len(frame) // 2), mask=frame["path"]), 1, 1, root=root)
     assert len(split.tests["same"]) == len(frame) // 2 and split.train.masks_from and len(split.train) == 5
     ours = quiet_few_shot(frame, 4, 2, root).train
@@ -504,7 +559,9 @@ def test_a_table_with_each_path_twice_counts_each_file_once(fake):
     once = quiet_few_shot(frame, 2, 1, root)
     spelled = frame.assign(path=["./" + str(p) for p in frame["path"]])
     for twice in (pd.concat([frame, frame]), pd.concat([frame, spelled], ignore_index=True)):
-        with pytest.warns(UserWarning, match=f"{len(frame)} of {2 * len(frame)} rows repeat the file of an earlier row"): task = few_shot(twice, 2, 1, root=root)
+        with pytest.warns(UserWarning,
+                          match=f"{len(frame)} of {2 * len(frame)} rows repeat the file of an earlier row"):
+            task = few_shot(twice, 2, 1, root=root)
         assert task.train.images == once.train.images and task.tests["same"].images == once.tests["same"].images
         assert set(task.train.images).isdisjoint(task.tests["same"].images)
 
@@ -513,57 +570,79 @@ def test_a_copy_of_a_training_image_in_the_test_set_is_warned_of(tmp_path):
     for c in ("a", "b"):
         for i in range(3): put(tmp_path / c / f"{i}.png", picture(i + 3 * (c == "b"), "png"))
     for i in range(3): shutil.copy(tmp_path / "b" / f"{i}.png", tmp_path / "b" / f"{i} copy.png")
-    with pytest.warns(UserWarning, match="is a copy of the training image .*, and [0-9] more test images"): few_shot(tmp_path, 1)
-    frame = pd.DataFrame([{"path": p, "label": p.parent.name, "split": "test" if "copy" in p.stem else "train"} for p in sorted(tmp_path.glob("*/*.png"))])
+    with pytest.warns(UserWarning, match="is a copy of the training image .*, and [0-9] more test images"):
+        few_shot(tmp_path, 1)
+    frame = pd.DataFrame([{"path": p, "label": p.parent.name, "split": "test" if "copy" in p.stem else "train"}
+                          for p in sorted(tmp_path.glob("*/*.png"))])
     with pytest.warns(UserWarning, match="0 copy.png is a copy of .*b/0.png, and 2 more"): few_shot(frame, 4)
 
 
 def test_a_row_without_a_mask_takes_no_others_mask(fake):
     root, truth = fake("dtd")
-    frame = pd.DataFrame([{"path": p.relative_to(root), "label": k, "mask": p.relative_to(root)} for p, _, k in truth["train"]])
+    frame = pd.DataFrame([{"path": p.relative_to(root), "label": k, "mask": p.relative_to(root)}
+                          for p, _, k in truth["train"]])
     frame.loc[[0, 3], "mask"] = [None, " "]
-    with pytest.warns(UserWarning, match=f"2 of {len(frame)} rows have no mask"): task = few_shot(frame, 2, 1, root=root)
+    with pytest.warns(UserWarning, match=f"2 of {len(frame)} rows have no mask"):
+        task = few_shot(frame, 2, 1, root=root)
     assert len(task.train.masked) + len(task.tests["same"].masked) == len(frame) - 2
     assert {s.masks_from for s in (task.train, task.tests["same"])} == {"files named in the table"}
 
 
 def test_rows_that_nobody_uses_are_said(fake):
     root, truth = fake("dtd")
-    frame = pd.DataFrame([{"path": p.relative_to(root), "label": k, "split": s} for (p, _, k), s in zip(truth["train"], ["train", "test", "val"] * 99)])
+    frame = pd.DataFrame([{"path": p.relative_to(root), "label": k, "split": s}
+                          for (p, _, k), s in zip(truth["train"], ["train", "test", "val"] * 99)])
     with pytest.warns(UserWarning, match="rows with split 'val' are ignored"): few_shot(frame, 1, 1, root=root)
     lost = frame.assign(split=["test" if k == frame["label"].iloc[0] else "train" for k in frame["label"]])
-    with pytest.warns(UserWarning, match=f"no training rows for {frame['label'].iloc[0]}: "): few_shot(lost, 1, 1, root=root)
+    with pytest.warns(UserWarning, match=f"no training rows for {frame['label'].iloc[0]}: "):
+        few_shot(lost, 1, 1, root=root)
 
 
 def torchvision_fake(kind, root):
     "Three images of each of two classes in torchvision's layout"
-    names = {"OxfordIIITPet": ("Abyssinian", "american_bulldog"), "RenderedSST2": ("negative", "positive"), "Imagenette": ("n01440764", "n02102040"), "FGVCAircraft": ("707-320", "A310"), "EuroSAT": ("AnnualCrop", "Forest")}.get(kind, ("apple_pie", "waffles"))
-    places = {"OxfordIIITPet": "oxford-iiit-pet/images/{c}_{i}.jpg", "Flowers102": "flowers-102/jpg/image_{n:05d}.jpg", "Food101": "food-101/images/{c}/{i}.jpg", "DTD": "dtd/dtd/images/{c}/{c}_{i}.jpg",
-              "FGVCAircraft": "fgvc-aircraft-2013b/data/images/{n}.jpg", "Country211": "country211/{part}/{c}/{i}.jpg", "RenderedSST2": "rendered-sst2/{part}/{c}/{i}.png", "Imagenette": "imagenette2/{part}/{c}/{i}.JPEG", "EuroSAT": "eurosat/2750/{c}/{i}.jpg"}
-    items = [(part, c, i, 100 * (part == "test") + 10 * k + i) for part in ("train", "test") for k, c in enumerate(names) for i in range(1, 4) if kind != "EuroSAT" or part == "train"]
+    names = {"OxfordIIITPet": ("Abyssinian", "american_bulldog"), "RenderedSST2": ("negative", "positive"),
+             "Imagenette": ("n01440764", "n02102040"), "FGVCAircraft": ("707-320", "A310"),
+             "EuroSAT": ("AnnualCrop", "Forest")}.get(kind, ("apple_pie", "waffles"))
+    places = {"OxfordIIITPet": "oxford-iiit-pet/images/{c}_{i}.jpg", "Flowers102": "flowers-102/jpg/image_{n:05d}.jpg",
+              "Food101": "food-101/images/{c}/{i}.jpg", "DTD": "dtd/dtd/images/{c}/{c}_{i}.jpg",
+              "FGVCAircraft": "fgvc-aircraft-2013b/data/images/{n}.jpg", "Country211": "country211/{part}/{c}/{i}.jpg",
+              "RenderedSST2": "rendered-sst2/{part}/{c}/{i}.png", "Imagenette": "imagenette2/{part}/{c}/{i}.JPEG",
+              "EuroSAT": "eurosat/2750/{c}/{i}.jpg"}
+    items = [(part, c, i, 100 * (part == "test") + 10 * k + i) for part in ("train", "test")
+             for k, c in enumerate(names) for i in range(1, 4) if kind != "EuroSAT" or part == "train"]
     for part, c, i, n in items:
         i = i if part == "train" else i + 50
-        put(root / places[kind].format(c=c, i=i, n=n, part={"Imagenette": {"train": "train", "test": "val"}}.get(kind, {}).get(part, part)), picture(n, places[kind].split(".")[-1]))
-    lists = {"OxfordIIITPet": ("oxford-iiit-pet/annotations/{part}.txt", lambda c, i, n: f"{c}_{i} {names.index(c) + 1} 1 1"), "DTD": ("dtd/dtd/labels/{part}1.txt", lambda c, i, n: f"{c}/{c}_{i}.jpg"),
+        put(root / places[kind].format(c=c, i=i, n=n,
+                                       part={"Imagenette": {"train": "train", "test": "val"}}.get(kind, {}).get(part,
+                                               part)), picture(n, places[kind].split(".")[-1]))
+    lists = {"OxfordIIITPet": ("oxford-iiit-pet/annotations/{part}.txt", lambda c, i,
+                               n: f"{c}_{i} {names.index(c) + 1} 1 1"),
+                               "DTD": ("dtd/dtd/labels/{part}1.txt", lambda c, i, n: f"{c}/{c}_{i}.jpg"),
              "FGVCAircraft": ("fgvc-aircraft-2013b/data/images_variant_{part}.txt", lambda c, i, n: f"{n} {c}")}
     if kind in lists:
         file, line = lists[kind]
         for part in ("train", "test"):
             mine = [line(c, i if part == "train" else i + 50, n) for p, c, i, n in items if p == part]
-            for alias in (part, "trainval") if part == "train" else (part,): put(root / file.format(part=alias), "\n".join(mine) + "\n")
+            for alias in (part, "trainval") if part == "train" else (part,):
+                put(root / file.format(part=alias), "\n".join(mine) + "\n")
     if kind == "FGVCAircraft": put(root / "fgvc-aircraft-2013b/data/variants.txt", "\n".join(names) + "\n")
     if kind == "Food101":
-        for part, extra in (("train", 0), ("test", 50)): put(root / f"food-101/meta/{part}.json", json.dumps({c: [f"{c}/{i + extra}" for i in range(1, 4)] for c in names}))
+        for part, extra in (("train", 0), ("test", 50)):
+            put(root / f"food-101/meta/{part}.json",
+                json.dumps({c: [f"{c}/{i + extra}" for i in range(1, 4)] for c in names}))
     return items
 
 
 @pytest.mark.parametrize("kind", sorted(set(TORCHVISION) - {"Flowers102"}))
 def test_what_torchvision_loads_makes_a_task(tmp_path, kind):
-    items = torchvision_fake(kind, tmp_path)
+    torchvision_fake(kind, tmp_path)
     task = few_shot(f"torchvision:{kind}", 2, 1, root=tmp_path)
-    assert len(task.classes) == 2 and len(task.train) == 4 and len(task.tests["same"]) == (2 if kind == "EuroSAT" else 6)
+    assert len(task.classes) == 2
+    assert len(task.train) == 4
+    assert len(task.tests["same"]) == (2 if kind == "EuroSAT" else 6)
     assert all(s.image(i).size == SIZE for s in (task.train, *task.tests.values()) for i in range(len(s)))
-    if kind == "EuroSAT": assert task.classes[0] == "Annual Crop Land" and task.template == "a centered satellite photo of {}."
+    if kind == "EuroSAT":
+        assert task.classes[0] == "Annual Crop Land" and task.template == "a centered satellite photo of {}."
     next(p for p in tmp_path.rglob("*") if p.is_file() and p == task.train.images[0]).write_bytes(b"no image")
     with pytest.raises(ValueError, match="cannot read image"): task.train.image(0)
 
@@ -576,21 +655,25 @@ def test_torchvisions_flowers_make_a_task_once_their_hashes_are_right(tmp_path, 
     labels = np.ones((1, max(images)), np.uint8)
     labels[0, [n - 1 for n in images if n // 10 % 10 == 1]] = 2
     savemat(folder / "imagelabels.mat", {"labels": labels})
-    savemat(folder / "setid.mat", {"trnid": [[n for n in images if n < 100]], "valid": [[]], "tstid": [[n for n in images if n >= 100]]})
-    with pytest.raises(OSError, match="Dataset not found or corrupted"): few_shot("torchvision:Flowers102", 2, root=tmp_path)
+    savemat(folder / "setid.mat", {"trnid": [[n for n in images if n < 100]], "valid": [[]],
+                                   "tstid": [[n for n in images if n >= 100]]})
+    with pytest.raises(OSError, match="Dataset not found or corrupted"):
+        few_shot("torchvision:Flowers102", 2, root=tmp_path)
     monkeypatch.setattr(torchvision.datasets.Flowers102, "_check_integrity", lambda self: True)
     with monkeypatch.context() as m:  # torchvision 0.21 knows no names
         m.delattr(torchvision.datasets.Flowers102, "classes", raising=False)
         with pytest.raises(ValueError, match="has no class names for Flowers102; install torchvision 0.22 or newer"):
             few_shot("torchvision:Flowers102", 2, root=tmp_path)
-        m.setattr(torchvision.datasets.Flowers102, "classes", ["pink primrose", "hard-leaved pocket orchid"], raising=False)
+        m.setattr(torchvision.datasets.Flowers102, "classes", ["pink primrose", "hard-leaved pocket orchid"],
+                  raising=False)
         task = few_shot("torchvision:Flowers102", 2, 1, root=tmp_path)
     assert task.classes == ("hard-leaved pocket orchid", "pink primrose") and len(task.tests["same"]) == 6
 
 
 @pytest.mark.parametrize("kind", sorted(TORCHVISION))
 def test_what_torchvision_cannot_find_is_named(tmp_path, kind):
-    with pytest.raises(OSError, match=f"cannot load {kind} from {tmp_path}"): few_shot(f"torchvision:{kind}", 1, root=tmp_path)
+    with pytest.raises(OSError, match=f"cannot load {kind} from {tmp_path}"):
+        few_shot(f"torchvision:{kind}", 1, root=tmp_path)
 
 
 def test_the_toy_has_the_layout_of_oxford_pets(tmp_path, fake):

@@ -1,6 +1,6 @@
 """Thirty steps of the published trainer and of the library agree in float32: tests/published.py is the other side.
 
-Here the models keep the layout of RN50 and ViT-B-32 but are small; `python tools/published.py` does the same with whole ones.
+Here the models keep the layout of RN50 and ViT-B-32 but are small; `python tools/published.py` takes whole ones.
 """
 import json
 import math
@@ -15,10 +15,14 @@ from prograd_viz.training import epoch_batches, train
 from published import apart, train_published
 
 LAMBDAS, SCALES = (1.0, 0.8, 0.0), (14.3, 100.0)
-STARTS = {"template": {"n_ctx": 16}, "random": {"init": "random", "n_ctx": 4}, "class-specific": {"init": "random", "n_ctx": 4, "class_specific": True}}
+STARTS = {"template": {"n_ctx": 16}, "random": {"init": "random", "n_ctx": 4},
+          "class-specific": {"init": "random", "n_ctx": 4, "class_specific": True}}
 RECIPE = {"epochs": 6, "batch_size": 4}  # 20 images: five steps an epoch, thirty in all
-SEEDS = {"RN50": (2, 4), "ViT-B-32": (6, 3)}  # of weights and of batches: both branches of the rule are taken often, and the first steps are long beside the last digit of a context
-SMALL = {"RN50": {"layers": [1, 1, 1, 1], "width": 32, "image_size": 64}, "ViT-B-32": {"layers": 2, "width": 128, "image_size": 64}}
+# of weights and of batches: both branches of the rule are taken often, and the first steps are long beside the last
+# digit of a context
+SEEDS = {"RN50": (2, 4), "ViT-B-32": (6, 3)}
+SMALL = {"RN50": {"layers": [1, 1, 1, 1], "width": 32, "image_size": 64},
+         "ViT-B-32": {"layers": 2, "width": 128, "image_size": 64}}
 
 
 def few_images(px):
@@ -27,14 +31,18 @@ def few_images(px):
     colours = rng.integers(0, 256, (5, 1, 1, 3))
     coarse = [(colours[i] + rng.integers(0, 256, (8, 8, 3))) // 2 for i in labels]
     images = [c.astype(np.uint8).repeat(px // 8, 0).repeat(px // 8, 1) for c in coarse]
-    return Task("images of five classes", Split(images, labels, ("tabby cat", "golden retriever", "sunflower", "steam locomotive", "kite")), {}, "a type of thing, a photo of a {}.")
+    return Task("images of five classes", Split(images, labels,
+                                                ("tabby cat", "golden retriever", "sunflower", "steam locomotive",
+                                                 "kite")), {}, "a type of thing, a photo of a {}.")
 
 
 def sides(clip, task, scale, start, seed, epochs=RECIPE["epochs"]):
     "The library's runs with all lambdas, and a function that trains one lambda as published"
     clip.model.logit_scale.data.fill_(math.log(scale))
-    runs = train(clip, task, LAMBDAS, views=0, progress=False, eps_rel=0.0, seed=seed, **(RECIPE | {"epochs": epochs}), **STARTS.get(start, {}))
-    state, features, labels = {k: v.detach() for k, v in clip.model.state_dict().items()}, task.train.features(clip), torch.as_tensor(task.train.labels)
+    runs = train(clip, task, LAMBDAS, views=0, progress=False, eps_rel=0.0, seed=seed, **(RECIPE | {"epochs": epochs}),
+                 **STARTS.get(start, {}))
+    state = {k: v.detach() for k, v in clip.model.state_dict().items()}
+    features, labels = task.train.features(clip), torch.as_tensor(task.train.labels)
     batches = lambda epoch: epoch_batches(len(labels), RECIPE["batch_size"], seed, epoch)
     first = None if STARTS.get(start, {}).get("init") is None else torch.from_numpy(runs.contexts[0, 0])
     own = runs.config["n_ctx"], task.template, first, epochs
@@ -45,13 +53,17 @@ def sides(clip, task, scale, start, seed, epochs=RECIPE["epochs"]):
 def compared(runs, lam, path, record):
     """Both sides of one run in numbers: displacements apart, losses apart, steps in conflict and not
 
-    Losses are absolute below 1 and relative above; at a logit scale of 100 below 10, since a logit is 100 cosines of seven digits.
+    Losses are absolute below 1 and relative above; at a logit scale of 100 below 10, since a logit is 100 cosines
+    of seven digits.
     """
     r = runs.run(lam)
     steps = runs.steps[runs.steps["run"] == r]
     losses, theirs = steps[["loss_ce", "loss_kl"]].to_numpy(), record[:, :2].numpy()
-    return {"displacement": apart(torch.from_numpy(runs.contexts[:, r]), path).max().item(), "losses": (np.abs(losses - theirs) / np.maximum(max(1, runs.clip.logit_scale.item() / 10), theirs)).max(), "steps": len(steps), "epochs": steps["epoch"].max(),
-            "conflict": int(steps["conflict"].sum()), "no_conflict": int((~steps["conflict"]).sum()), "same_branch": bool((steps["conflict"].to_numpy() == (record[:, 2] < 0).numpy()).all())}
+    return {"displacement": apart(torch.from_numpy(runs.contexts[:, r]), path).max().item(),
+            "losses": (np.abs(losses - theirs) / np.maximum(max(1, runs.clip.logit_scale.item() / 10), theirs)).max(),
+            "steps": len(steps), "epochs": steps["epoch"].max(),
+            "conflict": int(steps["conflict"].sum()), "no_conflict": int((~steps["conflict"]).sum()),
+            "same_branch": bool((steps["conflict"].to_numpy() == (record[:, 2] < 0).numpy()).all())}
 
 
 def both_branches(runs):
@@ -86,11 +98,15 @@ def test_thirty_steps_are_the_published_trainers(model, task, scale, start):
     runs, published = sides(model[0], task, scale, start, model[1])
     for lam in LAMBDAS:
         row = compared(runs, lam, *published(lam))
-        assert row["steps"] == 30 and row["epochs"] >= 4 and both_branches(runs) and min(row["conflict"], row["no_conflict"]) >= 5
+        assert row["steps"] == 30
+        assert row["epochs"] >= 4
+        assert both_branches(runs)
+        assert min(row["conflict"], row["no_conflict"]) >= 5
         assert agrees(row), row
 
 
-BROKEN = {"nothing": {}, "wrong sign": {"sign": 1}, "no weight decay": {"weight_decay": 0}, "warm-up one epoch longer": {"warmup": 2}, "less momentum": {"momentum": 0.8}}
+BROKEN = {"nothing": {}, "wrong sign": {"sign": 1}, "no weight decay": {"weight_decay": 0},
+          "warm-up one epoch longer": {"warmup": 2}, "less momentum": {"momentum": 0.8}}
 
 
 @pytest.mark.parametrize("model", ["ViT-B-32"], indirect=True)
@@ -102,7 +118,8 @@ def test_a_published_trainer_broken_in_one_place_fails_the_comparison(model, tas
 
 @pytest.mark.parametrize("model", ["ViT-B-32"], indirect=True)
 def test_with_the_templates_own_words_both_trainers_follow_noise(model, task):
-    "No equality is claimed there: last digits of the weights move the published trainer as far as the library is from it"
+    """No equality is claimed there: last digits of the weights move the published trainer as far as the library is from
+    it"""
     near = {k: v * (1 + 1e-7) if v.is_floating_point() else v for k, v in model[0].model.state_dict().items()}
     apart_by = {"itself": [], "the library": []}
     for seed in (1, 3):

@@ -17,15 +17,18 @@ QUICK = {"epochs": 3, "batch_size": 8, "views": 0, "progress": False}
 @pytest.fixture(scope="module")
 def problem(exact, bare):
     "(prompts, features, labels, teacher's text features) of the library's own objects"
-    return lambda **options: (make_prompts(exact, bare.classes, **options), bare.train.features(exact), torch.as_tensor(bare.train.labels), teacher_features(exact, bare.classes))
+    return lambda **options: (make_prompts(exact, bare.classes, **options), bare.train.features(exact),
+                              torch.as_tensor(bare.train.labels), teacher_features(exact, bare.classes))
 
 
 def walk(prompts, features, labels, teacher, direction, start):
-    "SGD by hand along direction(grads, context), one tensor operation after the other, as torch's SGD does them; the contexts, [S + 1, R, ...]"
+    """SGD by hand along direction(grads, context), one tensor operation after the other, as torch's SGD does them; the
+    contexts, [S + 1, R, ...]"""
     context, momentum, path = start.clone(), None, [start]
     for epoch in range(1, QUICK["epochs"] + 1):
         for batch in epoch_batches(len(labels), QUICK["batch_size"], 1, epoch):
-            grads = prompt_gradients(prompts, context, features[batch], labels[batch], prompts.clip.logit_scale * features[batch] @ teacher.T)
+            grads = prompt_gradients(prompts, context, features[batch], labels[batch],
+                                     prompts.clip.logit_scale * features[batch] @ teacher.T)
             g = direction(grads, context).add(context, alpha=5e-4)
             momentum = g.clone() if momentum is None else momentum.mul(0.9).add(g)
             context = context.add(momentum, alpha=-learning_rate(epoch, QUICK["epochs"]))
@@ -33,13 +36,16 @@ def walk(prompts, features, labels, teacher, direction, start):
     return torch.stack(path).numpy()
 
 
-@pytest.mark.parametrize("options", ({}, {"init": "random", "n_ctx": 3, "class_specific": True}), ids=("unified", "class-specific"))
+@pytest.mark.parametrize("options", ({}, {"init": "random", "n_ctx": 3, "class_specific": True}),
+                         ids=("unified", "class-specific"))
 def test_prograd_is_bit_for_bit_two_gradients_one_projection_and_sgd(exact, bare, problem, options):
     lambdas = [0.0, 0.5, 1.0]
     prompts, features, labels, teacher = problem(**options)
     start = prompts.start[None].repeat(3, *[1] * prompts.start.ndim)
-    path = walk(prompts, features, labels, teacher, lambda grads, _: project(grads.g_d, grads.g_g, torch.tensor(lambdas, dtype=torch.float64)).g, start)
-    for runs in (train(exact, bare, lambdas, **QUICK, **options), train(exact, bare, lambdas, rule="prograd", **QUICK, **options)):
+    path = walk(prompts, features, labels, teacher, lambda grads,
+                _: project(grads.g_d, grads.g_g, torch.tensor(lambdas, dtype=torch.float64)).g, start)
+    for runs in (train(exact, bare, lambdas, **QUICK, **options),
+                 train(exact, bare, lambdas, rule="prograd", **QUICK, **options)):
         assert np.array_equal(runs.contexts, path)
         assert list(map(runs.rule, runs.keys)) == ["coop", "prograd", "prograd"] and runs.config["rule"] == "prograd"
 
@@ -67,23 +73,26 @@ def plain(name, s, d, g, away, far):
     if name == "kgcoop": return d + s * far
 
 
-STRENGTHS = {"coop": [0], "prograd": [0.5, 1], "sum": [0.5, 3], "distil": [1, 2], "pcgrad": [1, 0.5], "agem": [0, 0.3], "gated": [1, 0.5], "l2": [0.5, 5], "kgcoop": [8, 1]}
+STRENGTHS = {"coop": [0], "prograd": [0.5, 1], "sum": [0.5, 3], "distil": [1, 2], "pcgrad": [1, 0.5], "agem": [0, 0.3],
+             "gated": [1, 0.5], "l2": [0.5, 5], "kgcoop": [8, 1]}
 
 
 UNIFIED, OWN = {"init": "random", "n_ctx": 4}, {"init": "random", "n_ctx": 3, "class_specific": True}
 
 
-@pytest.mark.parametrize("name, options", [*((name, UNIFIED) for name in RULES), ("pcgrad", OWN), ("kgcoop", OWN)], ids=lambda x: x if isinstance(x, str) else "class-specific" if x is OWN else "unified")
+@pytest.mark.parametrize("name, options", [*((name, UNIFIED) for name in RULES), ("pcgrad", OWN), ("kgcoop", OWN)],
+                         ids=lambda x: x if isinstance(x, str) else "class-specific" if x is OWN else "unified")
 def test_a_training_follows_the_equation_of_its_rule(exact, bare, problem, name, options):
     prompts, features, labels, teacher = problem(**options)
     runs = train(exact, bare, STRENGTHS[name], rule=name, **QUICK, **options)
     assert set(STRENGTHS) == set(RULES) and set(map(runs.rule, runs.keys)) == {name} and runs.config["rule"] == name
     for r, s in enumerate(STRENGTHS[name]):
-        def direction(grads, context):
+        def direction(grads, context, s=s):
             c = context.detach().requires_grad_()
             text = plain_text_features(prompts, c)[0]
             (far,) = torch.autograd.grad(1 - torch.nn.functional.cosine_similarity(text, teacher).mean(), c)
-            return torch.from_numpy(plain(name, s, *(x.numpy() for x in (grads.g_d, grads.g_g, context - prompts.start, far))))
+            return torch.from_numpy(plain(name, s,
+                                          *(x.numpy() for x in (grads.g_d, grads.g_g, context - prompts.start, far))))
         path = walk(prompts, features, labels, teacher, direction, prompts.start[None])[:, 0]
         moved = np.linalg.norm((path - path[0]).reshape(len(path), -1), axis=1)[1:]
         apart = np.linalg.norm((runs.contexts[:, r] - path).reshape(len(path), -1), axis=1)[1:]
@@ -100,15 +109,20 @@ def test_rules_differ(exact, bare):
 
 
 def test_a_sweep_over_rules_has_a_row_per_rule_and_strength_beside_zero_shot(clip, task, tmp_path):
-    "Each is trained as `train` does alone, so A-GEM at the strength of its source ends where ProGrad does: it is ProGrad"
-    data = {"shots": 4, "seed": 3, "classes": 6, "test_per_class": 4, "noise": 0.25, "epochs": 2, "batch_size": 8, "views": 0}
-    cells = pd.DataFrame([{"rule": rule, "lam": RULES[rule].usual} | data for rule in ("coop", "prograd", "agem", "l2")])
+    """Each is trained as `train` does alone, so A-GEM at the strength of its source ends where ProGrad does: it is
+    ProGrad"""
+    data = {"shots": 4, "seed": 3, "classes": 6, "test_per_class": 4, "noise": 0.25, "epochs": 2, "batch_size": 8,
+            "views": 0}
+    cells = pd.DataFrame([{"rule": rule, "lam": RULES[rule].usual} | data
+                          for rule in ("coop", "prograd", "agem", "l2")])
     result = sweep(cells, tmp_path, workers=1, progress=False, clip=clip)
     table = result.results().drop_duplicates("method").set_index("method")
-    assert list(table.index) == ["zero-shot CLIP", "CoOp", "ProGrad 1", "agem 0", "l2 0.1"] and table["lam"].tolist()[1:] == [0, 1, 0, 0.1]
+    assert list(table.index) == ["zero-shot CLIP", "CoOp", "ProGrad 1", "agem 0", "l2 0.1"]
+    assert table["lam"].tolist()[1:] == [0, 1, 0, 0.1]
     for rule, lam, method in (("prograd", 1, "ProGrad 1"), ("l2", 0.1, "l2 0.1")):
         runs = train(clip, task, [lam], rule=rule, seed=3, epochs=2, batch_size=8, views=0, progress=False)
-        for column in ("acc_same", "acc_new", "loss_ce", "loss_kl"): assert table.loc[method, column] == pytest.approx(runs.final()[column].item()), column
+        for column in ("acc_same", "acc_new", "loss_ce", "loss_kl"):
+            assert table.loc[method, column] == pytest.approx(runs.final()[column].item()), column
     assert table.loc["zero-shot CLIP", "acc_same"] == runs.zero_shot_accuracy["same"]
     (prograd,), (agem,) = (result.runs(rule=rule) for rule in ("prograd", "agem"))
     moved = np.linalg.norm(prograd.contexts[-1] - prograd.contexts[0])
@@ -125,20 +139,30 @@ def test_a_rule_of_ones_own_goes_on_if_it_is_handed_in_again(clip, bare, tmp_pat
     def mine(x): return x.g_d + x.strength * x.g_g
     runs, together = train(clip, bare, [1], rule=mine, **QUICK), train(clip, bare, [1, 3], rule=mine, **QUICK)
     more = train_more(runs, [3], progress=False, rule=mine)
-    assert more.lambdas == (1.0, 3.0) and set(map(more.rule, more.keys)) == {"mine"} and np.array_equal(more.contexts[:, :1], runs.contexts)
+    assert more.lambdas == (1.0, 3.0)
+    assert set(map(more.rule, more.keys)) == {"mine"}
+    assert np.array_equal(more.contexts[:, :1], runs.contexts)
     np.testing.assert_allclose(more.contexts[:, 1], together.contexts[:, 1], rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match=r"followed a function of yours, 'mine'.*train_more\(runs, lambdas, rule=mine\)"): train_more(runs, [3], progress=False)
-    with pytest.raises(ValueError, match="followed the rule 'mine', got rule 'sum'"): train_more(runs, [3], progress=False, rule="sum")
-    with pytest.raises(ValueError, match="followed the rule 'sum', got rule 'mine'"): train_more(train(clip, bare, [1], rule="sum", **QUICK), [3], progress=False, rule=mine)
-    for strengths in ([1], [1, 3]): kept = train(clip, bare, strengths, rule=mine, out=tmp_path / "runs", resume=True, **QUICK)
-    assert kept.lambdas == (1.0, 3.0) and np.array_equal(kept.contexts, more.contexts), "a folder takes further strengths of it too"
+    with pytest.raises(ValueError,
+                       match=r"followed a function of yours, 'mine'.*train_more\(runs, lambdas, rule=mine\)"):
+        train_more(runs, [3], progress=False)
+    with pytest.raises(ValueError, match="followed the rule 'mine', got rule 'sum'"):
+        train_more(runs, [3], progress=False, rule="sum")
+    with pytest.raises(ValueError, match="followed the rule 'sum', got rule 'mine'"):
+        train_more(train(clip, bare, [1], rule="sum", **QUICK), [3], progress=False, rule=mine)
+    for strengths in ([1], [1, 3]):
+        kept = train(clip, bare, strengths, rule=mine, out=tmp_path / "runs", resume=True, **QUICK)
+    assert kept.lambdas == (1.0, 3.0) and np.array_equal(kept.contexts,
+                                                         more.contexts), "a folder takes further strengths of it too"
 
 
-@pytest.mark.parametrize("name, s", [("prograd", 1), ("prograd", 0.5), ("coop", 0), ("sum", 2), ("distil", 1), ("pcgrad", 1), ("agem", 0.5), ("gated", 0.5), ("l2", 1), ("kgcoop", 8)])
+@pytest.mark.parametrize("name, s", [("prograd", 1), ("prograd", 0.5), ("coop", 0), ("sum", 2), ("distil", 1),
+                                     ("pcgrad", 1), ("agem", 0.5), ("gated", 0.5), ("l2", 1), ("kgcoop", 8)])
 def test_the_gradient_plane_shows_what_the_rule_made_of_the_two_gradients(exact, bare, name, s):
     "Without weight decay the first step is the learning rate times G"
     for seed in (1, 2, 3):
-        runs = train(exact, bare, [s], rule=name, init="random", n_ctx=4, seed=seed, weight_decay=0, **QUICK | {"epochs": 1})
+        runs = train(exact, bare, [s], rule=name, init="random", n_ctx=4, seed=seed, weight_decay=0,
+                     **QUICK | {"epochs": 1})
         row = runs.steps.iloc[0]
         ((_, _, _), (g_d, _, _), (g, _, says), (real, _, _)), _, _ = gradient_arrows(runs, s, 1)
         if name in ("l2", "kgcoop"): assert not g.any() and "leaves" in says

@@ -11,6 +11,7 @@ from statistics import median
 
 import numpy as np
 import pandas as pd
+
 from bench import ROOT, machine
 from lab import chromium, jupyterlab, notebook, open_notebook, watched
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
 from evidence import (
     LEANS,
     MEASURES,
@@ -32,7 +33,6 @@ from evidence import (
     settings,
     unpack,
 )
-
 from prograd_viz.sweep import Sweep, cells_of
 
 KEY = ["seed", "context", "rho", "shots", "method"]

@@ -12,15 +12,16 @@ import tempfile
 from configparser import ConfigParser
 from pathlib import Path
 
-import api
 import nbformat
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
-from readme import directives
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.console import nocolor
 from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+import api
+from readme import directives
 
 root = Path(__file__).resolve().parent.parent
 

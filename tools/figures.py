@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from headline import KEPT, OUT, SHARES, main_sweep, shares
 
+from headline import KEPT, OUT, SHARES, main_sweep, shares
 from prograd_viz.clip import load_clip
 from prograd_viz.plots import (
     clearest_conflict,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+
 from readme import directives
 
 root = Path(__file__).resolve().parent.parent

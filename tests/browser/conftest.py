@@ -14,7 +14,9 @@ import lab
 def pytest_collection_modifyitems(items):
     if lab.CHROMIUM or os.environ.get("CI"): return
     for item in items:
-        if HERE in Path(item.fspath).parents: item.add_marker(pytest.mark.skip(reason="NO BROWSER: install chromium to test the explorer in JupyterLab, in Voila and as a report"))
+        if HERE in Path(item.fspath).parents:
+            item.add_marker(pytest.mark.skip(reason="NO BROWSER: install chromium to test the explorer in JupyterLab, "
+                                                    "in Voila and as a report"))
 
 
 @pytest.fixture(scope="session")

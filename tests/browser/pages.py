@@ -11,8 +11,14 @@ SCREENSHOTS = os.environ.get("SCREENSHOTS")  # a folder for pictures of the page
 
 READ = """async root => {
   const seen = [...root.querySelectorAll("img.widget-image")].filter(i => i.offsetParent !== null && i.src), all = []
-  for (const img of seen) { const b = new Uint8Array(await (await fetch(img.src)).arrayBuffer()); let s = ""; for (const x of b) s += String.fromCharCode(x); all.push(btoa(s)) }
-  return [all, [...root.querySelectorAll(".pv-panel [role=status]")].filter(e => e.offsetParent !== null).map(e => e.innerHTML)]
+  for (const img of seen) {
+    const bytes = new Uint8Array(await (await fetch(img.src)).arrayBuffer())
+    let text = ""
+    for (const byte of bytes) text += String.fromCharCode(byte)
+    all.push(btoa(text))
+  }
+  const shown = [...root.querySelectorAll(".pv-panel [role=status]")].filter(e => e.offsetParent !== null)
+  return [all, shown.map(e => e.innerHTML)]
 }"""
 
 
@@ -41,9 +47,11 @@ def assert_shows(root, panels, seconds=15):
 
 def panels_of(explorer):
     "Panels of an explorer in the order of its page"
-    return lambda: [explorer.panels["plane"], *explorer.gallery.panels, *(explorer.panels[n] for n in ("cosine", "tokens", "accuracy") if n in explorer.panels)]
+    return lambda: [explorer.panels["plane"], *explorer.gallery.panels,
+                    *(explorer.panels[n] for n in ("cosine", "tokens", "accuracy") if n in explorer.panels)]
 
 
 def press(slider, key):
     "What a key does to a slider of this process"
-    slider.index = {"ArrowLeft": slider.index - 1, "ArrowRight": slider.index + 1, "Home": 0, "End": len(slider.options) - 1}[key]
+    slider.index = {"ArrowLeft": slider.index - 1, "ArrowRight": slider.index + 1, "Home": 0,
+                    "End": len(slider.options) - 1}[key]
