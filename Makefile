@@ -46,9 +46,11 @@ $(VENV)/.ready: settings.ini setup.py pyproject.toml constraints.txt
 demo: env ## train CoOp and ProGrad on the pocket world; table, figures and records go to demo/
 	@$(RUN) $(BIN)/prograd_demo --out demo --resume $(ARGS)
 
-check: env ## drift between notebooks and modules, clean notebooks, the direction of imports (half a minute)
+check: env ## notebooks and modules agree, clean notebooks, direction of imports, style and types (half a minute)
 	@$(BIN)/python tools/check.py
 	@$(BIN)/python tools/arrows.py
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy --no-error-summary
 
 test: env ## all that guards the project: drift, clean notebooks, every notebook, then tests/
 	@sh tools/browser.sh
