@@ -7,7 +7,9 @@ __all__ = ['cross_entropy', 'kl_to_teacher', 'Gradients', 'prompt_gradients', 'U
 
 # %% ../nbs/21_gradients.ipynb #9bf81dff
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ from .prompts import Prompts, has_fast_path, text_features
 # %% ../nbs/21_gradients.ipynb #383c686a
 def cross_entropy(
     logits: torch.Tensor,  # [R, B, C]
-    labels: torch.Tensor,  # Class indices, [B], or of each run, [R, B]
+    labels: torch.Tensor,  # Class indices, [B], or per run, [R, B]
 ) -> torch.Tensor:  # Mean over the batch, [R]
     "L_ce of each run (ProGrad, eq. 2)"
     return -logits.log_softmax(-1).gather(-1, labels.expand(logits.shape[:2])[..., None]).mean((1, 2))
@@ -26,7 +28,7 @@ def cross_entropy(
 
 def kl_to_teacher(
     logits: torch.Tensor,  # [R, B, C]
-    teacher_logits: torch.Tensor,  # Zero-shot CLIP's, [B, C], or for each run, [R, B, C]
+    teacher_logits: torch.Tensor,  # Of zero-shot CLIP, [B, C], or per run, [R, B, C]
     temperature: float = 1.0,  # T
 ) -> torch.Tensor:  # Mean over the batch, [R]
     "L_kl of each run (ProGrad, eq. 3): T^2 KL(teacher || student)"
@@ -39,49 +41,51 @@ class Gradients:
     "Losses and gradients of R runs at their contexts"
     loss_ce: torch.Tensor  # [R]
     loss_kl: torch.Tensor  # [R]
-    g_d: torch.Tensor  # Gradient of loss_ce by the context, [R, M, D] or [R, C, M, D]
-    g_g: torch.Tensor  # Gradient of loss_kl by the context, same shape
+    g_d: torch.Tensor  # Gradient of loss_ce with respect to the context, [R, M, D] or [R, C, M, D]
+    g_g: torch.Tensor  # Gradient of loss_kl with respect to the context, same shape
     text: torch.Tensor  # Text features, [R, C, E]
 
 
 def prompt_gradients(
-    prompts: Prompts,  # The frozen frame
+    prompts: Prompts,  # The tokens around the context
     context: torch.Tensor,  # [R, M, D] or, class-specific, [R, C, M, D]
-    images: torch.Tensor,  # L2-normalised image features, [B, E], or of each run, [R, B, E]
+    images: torch.Tensor,  # L2-normalised image features, [B, E], or per run, [R, B, E]
     labels: torch.Tensor,  # [B] or [R, B]
     teacher_logits: torch.Tensor,  # Zero-shot CLIP's logits for the batch, [B, C] or [R, B, C]
     temperature: float = 1.0,  # T of the divergence
-    encode=text_features,  # The text encoder to use
-    memory_gb: float = math.inf,  # What the text encoder may keep for the backward pass; classes go in parts that fit
+    encode: Callable = text_features,  # The text encoder to use
+    memory_gb: float = math.inf,  # What the text encoder may keep for the backward pass, GB
 ) -> Gradients:
     "G_d and G_g of every run: one forward pass, one batched backward pass"
     parts, context = prompts.parts(len(context), memory_gb), context.detach().requires_grad_()
-    with torch.set_grad_enabled(len(parts) == 1): text = torch.cat([encode(part, _of(context, rows)) for rows, part in parts], 1)
+    encoded = lambda rows, part: encode(part, _of(context, rows))
+    with torch.set_grad_enabled(len(parts) == 1): text = torch.cat([encoded(*part) for part in parts], 1)
     with torch.enable_grad():
         leaf = text.detach().requires_grad_()
         logits = prompts.clip.logit_scale * images @ leaf.mT  # [R, B, C]
         losses = cross_entropy(logits, labels), kl_to_teacher(logits, teacher_logits, temperature)
         at_text = torch.stack([torch.autograd.grad(loss.sum(), leaf, retain_graph=True)[0] for loss in losses])
         batched = encode is text_features and has_fast_path(prompts.clip)
-        if len(parts) == 1: g_d, g_g = _backward(text, context, at_text, batched)
-        else: g_d, g_g = sum(_backward(encode(part, _of(context, rows)), context, at_text[:, :, rows], batched) for rows, part in parts)
-    return Gradients(*(loss.detach() for loss in losses), g_d, g_g, leaf.detach())
+        back = lambda text, at: _backward(text, context, at, batched)
+        if len(parts) == 1: g_d, g_g = back(text, at_text)
+        else: g_d, g_g = sum(back(encoded(rows, part), at_text[:, :, rows]) for rows, part in parts)
+    return Gradients(losses[0].detach(), losses[1].detach(), g_d, g_g, leaf.detach())
 
 
 def _of(context, rows):
-    "The contexts that some classes need"
+    "The contexts of some classes"
     return context if context.ndim == 3 else context[:, rows]
 
 
 def _backward(text, context, at_text, batched):
-    "Both gradients at the text features, sent back to the context, [2, *context.shape]"
+    "Both gradients at the text features propagated back to the context, [2, *context.shape]"
     if batched: return torch.autograd.grad(text, context, at_text, is_grads_batched=True)[0]
     return torch.stack([torch.autograd.grad(text, context, t, retain_graph=True)[0] for t in at_text])
 
 # %% ../nbs/21_gradients.ipynb #7c486996
 @dataclass
 class Update:
-    "What the rule made of two gradients, for each of R runs"
+    "The rule's direction and its diagnostics, for each of R runs"
     g: torch.Tensor  # Direction to follow, same shape as G_d
     cos: torch.Tensor  # Cosine of G_d and G_g, [R]; NaN where they agree or G_d is zero
     conflict: torch.Tensor  # cos < 0, [R] bool
@@ -93,7 +97,7 @@ class Update:
 def square_safe(
     x: torch.Tensor,  # [R, n], float32 or float64
 ) -> tuple:  # (x times a power of two per row, [R, n]; that power, [R])
-    "Rows whose squares neither overflow nor vanish in float32; a power of two changes no digit, and most rows need 1"
+    "Rows scaled so that their squares neither overflow nor vanish in float32; a power of two changes no digit"
     top, one = x.abs().amax(1), torch.ones_like(x[:, 0])
     by = torch.where(top > 2.0**40, one * 2.0**-90, torch.where(top < 2.0**-40, one * 2.0**80, one))
     return x * by[:, None], by
@@ -102,11 +106,11 @@ def square_safe(
 def project(
     g_d: torch.Tensor,  # Gradient of the cross-entropy, [R, ...]
     g_g: torch.Tensor,  # Gradient of the divergence to the teacher, [R, ...]
-    lam: torch.Tensor | None,  # lambda of each run, [R], or one for all, in [0, 1]; None: compare alone, g is G_d
+    lam: torch.Tensor | Sequence[float] | float | None,  # lambda per run, or one for all, in [0, 1]; None: g is G_d
     eps_rel: float | None = None,  # Agreement threshold on |G_g| / |G_d|; None: 100 machine epsilons of the gradients
 ) -> Update:
     "ProGrad's rule (eq. 4, with lambda as in the published code)"
-    if lam is not None and not (torch.is_tensor(lam) and lam.is_cuda):  # to read a GPU's would be to wait for it
+    if lam is not None and not (torch.is_tensor(lam) and lam.is_cuda):  # reading a GPU tensor would wait for it
         lam = check_lambdas(lam, len(g_d))
     eps_rel = 100 * torch.finfo(g_d.dtype).eps if eps_rel is None else check_in_range("eps_rel", eps_rel, 0)
     d, g = g_d.flatten(1), g_g.flatten(1)
@@ -125,16 +129,18 @@ def project(
 
 
 def check_lambdas(
-    lam,  # A number or a sequence of numbers
-    n: int | None = None,  # How many are needed; one number serves all
+    lam: torch.Tensor | Sequence[float] | float,  # A number or a sequence of numbers
+    n: int | None = None,  # How many are required; a single number is repeated
     low: float = 0,  # Smallest value allowed
     high: float = 1,  # Largest value allowed
     what: str = "lambda",  # Its name, for the message
-    fix: str = "0 is CoOp, 1 projects fully",  # What the values mean, for the message
+    fix: str = "0 is CoOp, 1 projects fully",  # The meaning of the values, for the message
 ) -> torch.Tensor:  # [n], float64
-    "Lambdas in [0, 1] as a tensor, or strengths of another rule in its range; ValueError names the one that is not"
-    values = lam.tolist() if isinstance(lam, torch.Tensor) else lam
+    "Lambdas, or strengths of another rule, as a tensor; a value outside the range is an error"
+    values: Any = lam.tolist() if isinstance(lam, torch.Tensor) else lam
     values = list(values) if isinstance(values, (list, tuple)) or hasattr(values, "__len__") else [values] * (n or 1)
-    if not values: raise ValueError(f"no {what} given" + ("; [0, 1] compares CoOp with ProGrad" if what == "lambda" else "; give one per run"))
+    if not values:
+        hint = "[0, 1] compares CoOp with ProGrad" if what == "lambda" else "give one per run"
+        raise ValueError(f"no {what} given; {hint}")
     if n is not None and len(values) != n: raise ValueError(f"{len(values)} lambdas for {n} runs; give one per run")
     return torch.tensor([check_in_range(what, v, low, high, fix) for v in values], dtype=torch.float64)

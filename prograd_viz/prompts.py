@@ -9,6 +9,7 @@ __all__ = ['POSITIONS', 'DENSE_TO', 'Prompts', 'make_prompts', 'plain_text_featu
 # %% ../nbs/20_prompts.ipynb #152e48ea
 import math
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,13 +21,13 @@ from .clip import Clip, in_this_thread
 from .data import check_classes
 
 # %% ../nbs/20_prompts.ipynb #b555ccf8
-POSITIONS = ("end", "middle", "front")  # Where the class name may stand among the context vectors
-_TORN = {f"{p}, name torn": p for p in POSITIONS[1:]}  # As in CoOp's code, for its checkpoints: a comma moves the cut
+POSITIONS = ("end", "middle", "front")  # Positions of the class name among the context vectors
+_TORN = {f"{p}, name torn": p for p in POSITIONS[1:]}  # For CoOp's checkpoints: after a comma, its code splits the name
 
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    "The frozen frame of prompts with M context vectors, and where the context starts"
+    "The tokens of prompts with M context vectors, and the initial context"
     clip: Clip  # The frozen model
     classes: tuple  # C class names
     tokens: torch.Tensor  # Token ids with placeholders where the context goes, [C, L]
@@ -41,22 +42,24 @@ class Prompts:
     @property
     def class_specific(self) -> bool: return self.start.ndim == 3
     @cached_property
-    def packing(self):
-        "How the fast encoder cuts these prompts up, decided once"
+    def packing(self) -> "_Packing":
+        "The arrangement of these prompts for the fast encoder, computed once"
         return _pack(self)
 
     def parts(
         self,
         runs: int = 1,  # Contexts encoded together
         memory_gb: float = math.inf,  # What the text encoder may keep for a backward pass, GB
-    ) -> tuple:  # Of (classes as a slice, their prompts)
-        "All classes at once if they fit in the memory, else in parts that do"
+    ) -> tuple:  # Pairs of (slice of the classes, their prompts)
+        "All classes at once if they fit in memory, else in parts that do"
         if (runs, memory_gb) in self._parts: return self._parts[runs, memory_gb]
         check_in_range("memory_gb", min(memory_gb, 1e9), 1e-3)
+        n: int = 1
+        parts: tuple[tuple[slice, Prompts], ...] = ((slice(None), self),)
         fits = lambda part: _kept_bytes(part, runs) <= 1e9 * memory_gb or len(part.classes) == 1
-        n, parts = 1, ((slice(None), self),)
         while not all(fits(part) for _, part in parts):
-            n = min(len(self.classes), max(n + 1, math.ceil(n * max(_kept_bytes(part, runs) for _, part in parts) / (1e9 * memory_gb))))
+            largest = max(_kept_bytes(part, runs) for _, part in parts)
+            n = min(len(self.classes), max(n + 1, math.ceil(n * largest / (1e9 * memory_gb))))
             cuts = [len(self.classes) * i // n for i in range(n + 1)]
             parts = tuple((slice(a, b), self._part(slice(a, b))) for a, b in zip(cuts, cuts[1:]))
         self._parts[runs, memory_gb] = parts
@@ -65,68 +68,84 @@ class Prompts:
     def _part(self, rows):
         "The prompts of some classes"
         start = self.start[rows] if self.class_specific else self.start
-        return replace(self, classes=self.classes[rows], tokens=self.tokens[rows], where=self.where[rows], start=start, _parts={})
+        tokens, where = self.tokens[rows], self.where[rows]
+        return replace(self, classes=self.classes[rows], tokens=tokens, where=where, start=start, _parts={})
 
 
 def make_prompts(
     clip: Clip,  # The frozen model
-    classes: list,  # Class names
-    n_ctx: int | None = None,  # M, context vectors; None: as many as the starting text has words, 16 for a random start
+    classes: Iterable[str],  # Class names
+    n_ctx: int | None = None,  # M, number of context vectors; None: the start's number of words, 16 if random
     init: str = "template",  # "template", "random", or any text to start from
     template: str = "a photo of a {}.",  # The data set's template, used by init="template"
     class_specific: bool = False,  # One context per class; needs a random start
     seed: int = 1,  # Of the random start, N(0, 0.02) as in CoOp
     position: str = "end",  # Of the class name: one of `POSITIONS`
 ) -> Prompts:
-    "Tokenise the frame and initialise the context, as in the published trainers (CoOp, ProGrad `PromptLearner`)"
-    classes = check_classes(classes)
+    "Tokenise the prompts and initialise the context, as in the published trainers (CoOp, ProGrad `PromptLearner`)"
+    checked = check_classes(classes)
     if position not in _TORN: check_known("position of the class name", position, POSITIONS)
-    words, gap, tail = _split(template if init == "template" else init) if init != "random" else ("", " ", ".")
-    if init != "random" and not words: raise ValueError(f"no words to start from in {init if init != 'template' else template!r}; use init='random'")
+    words, gap, tail = _starting_words(init, template)
+    if class_specific and words:
+        raise ValueError(f"class-specific contexts need init='random', got init={init!r}; "
+                         "a text would give all classes the same start")
     n_words = len(words.split())
-    n_ctx = check_whole("n_ctx", n_ctx, max(1, n_words), fix=f"{words!r} alone has {n_words} words") if n_ctx is not None else n_words or 16
-    if class_specific and words: raise ValueError(f"class-specific contexts need init='random', got init={init!r}; a text would start all classes alike")
-    frame = " ".join(["X"] * (n_ctx - n_words) + [words]).strip()
-    names = [c.replace("_", " ") for c in classes]
-    _check_fits(clip, frame, names, n_ctx, tail)
-    _say_what_is_slow(clip, class_specific, position)
+    if n_ctx is None: n_ctx = n_words or 16
+    else: n_ctx = check_whole("n_ctx", n_ctx, max(1, n_words), fix=f"{words!r} alone has {n_words} words")
+    before = " ".join(["X"] * (n_ctx - n_words) + [words]).strip()
+    names = [c.replace("_", " ") for c in checked]
+    _check_fits(clip, before, names, n_ctx, tail)
+    _warn_of_slow_path(clip, class_specific, position)
     first = _first_position(clip)
-    texts = clip.tokenize([f"{frame}{gap}{name}{tail}" for name in names])
-    written = [name + tail.split(" ")[0].rstrip(".,;:!?") for name in names]  # "{}s" ends in the name's own token
-    tokens, where = _placed(clip, texts, written, frame, n_ctx, position, first)
-    _say_what_is_one_prompt(classes, tokens)
-    return Prompts(clip, classes, tokens, where, _start(clip, words, n_ctx, len(classes) if class_specific else 0, seed, first), init, first)
+    texts = clip.tokenize([f"{before}{gap}{name}{tail}" for name in names])
+    written = [name + tail.split(" ")[0].rstrip(".,;:!?") for name in names]  # the "s" of "{}s" is in the name's token
+    tokens, where = _placed(clip, texts, written, before, n_ctx, position, first)
+    _warn_of_equal_prompts(checked, tokens)
+    start = _start(clip, words, n_ctx, len(checked) if class_specific else 0, seed, first)
+    return Prompts(clip, checked, tokens, where, start, init, first)
+
+
+def _starting_words(init, template):
+    "Words before the class name, the gap to it, and the text after it; no words for a random start"
+    if init == "random": return "", " ", "."
+    text = template if init == "template" else init
+    words, gap, tail = _split(text)
+    if words: return words, gap, tail
+    raise ValueError(f"no words to start from in {text!r}; use init='random'")
 
 
 def _split(text):
-    "Words before the class name, what parts them from it, and what follows it; a text without a place ends as in CoOp"
+    "Words before the class name, the gap to it, and the text after it; without {}, the text ends as in CoOp"
     if text.count("{}") > 1: raise ValueError(f"the start of the context needs one {{}} at most, got {text!r}")
     before, place, after = text.partition("{}")
     words, tail = before.replace("_", " ").strip(), after if place else "."  # underscores are spaces, as in CoOp
     gap = before[len(before.rstrip("_ ")):].replace("_", " ") if place else " "
     if place and words and not gap and words[-1].isalnum():
-        raise ValueError(f"{text!r} joins its last word to the class name, so no context vector can take its place; put a space before {{}}")
+        raise ValueError(f"{text!r} joins its last word to the class name, so no context vector can replace it; "
+                         "put a space before {}")
     return words, gap, tail
 
 
 def _first_position(clip):
-    "1 behind a start token, which all texts share; 0 where there is none"
+    "1 if all texts begin with a start token, else 0"
     a, b = clip.tokenizer(["a", "of"])[:, 0].tolist()
     return int(a == b)
 
 
-def _placed(clip, tokens, names, frame, n_ctx, position, first):
-    "Tokens [C, L] with the context before, around or behind the class name, and the positions of its vectors, [C, M]"
+def _placed(clip, tokens, names, words, n_ctx, position, first):
+    "Tokens [C, L] with the class name at its position, and the positions of the context vectors, [C, M]"
     torn, position = position in _TORN, _TORN.get(position, position)
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     where = torch.arange(first, first + n_ctx, device=tokens.device).repeat(len(tokens), 1)
     if position == "end": return tokens, where
-    if not hasattr(clip.tokenizer, "encode"): raise ValueError(f"position={position!r} needs a tokenizer that can encode a name alone; {clip.name!r} has none, use 'end'")
+    if not hasattr(clip.tokenizer, "encode"):
+        raise ValueError(f"position={position!r} needs a tokenizer that can encode a single name, and that of "
+                         f"{clip.name!r} cannot; use 'end'")
     lengths = torch.tensor([len(clip.tokenizer.encode(n)) for n in names], device=tokens.device)[:, None]
     where[:, before:] += lengths
-    own = n_ctx if torn else len(clip.tokenizer.encode(frame))  # more than n_ctx where the words have a comma: what is frozen goes behind the context
+    own = n_ctx if torn else len(clip.tokenizer.encode(words))  # more than n_ctx after a comma: the rest stays frozen
     at = torch.arange(tokens.shape[1], device=tokens.device)
-    source = at.repeat(len(tokens), 1)  # the name moves forward by what now stands behind it
+    source = at.repeat(len(tokens), 1)  # the name moves forward, past the tokens that now follow it
     name = (at >= first + before) & (at < first + before + lengths)
     source = torch.where(name, at + own - before, source)
     moved = torch.arange(first + before, first + own, device=at.device).expand(len(tokens), -1)
@@ -134,39 +153,45 @@ def _placed(clip, tokens, names, frame, n_ctx, position, first):
     return tokens.gather(1, source), where
 
 
-def _say_what_is_slow(clip, class_specific, position):
-    "Warn where the encoder cannot save all that it usually saves; Python shows a warning once"
-    if not has_fast_path(clip): warnings.warn(f"the text tower of {clip.name!r} is not causal, or not open_clip's own: each step encodes all {clip.context_length} tokens of every class (exact, but slower)", stacklevel=3)
-    elif class_specific or position != "end": warnings.warn(f"{'class-specific contexts' if class_specific else f'the class name in the {position}'}: classes share less of their prompts, each step costs more (exact all the same)", stacklevel=3)
+def _warn_of_slow_path(clip, class_specific, position):
+    "Warn if the encoder cannot use all its speed-ups"
+    if not has_fast_path(clip):
+        warnings.warn(f"the text tower of {clip.name!r} is not causal, or not open_clip's own: each step encodes all "
+                      f"{clip.context_length} tokens of every class (exact, but slower)", stacklevel=3)
+    elif class_specific or position != "end":
+        cause = "class-specific contexts" if class_specific else f"the class name in the {position}"
+        warnings.warn(f"{cause}: classes share less of their prompts, so each step takes longer (exact, but slower)",
+                      stacklevel=3)
 
 
-def _say_what_is_one_prompt(classes, tokens):
-    "Warn of classes whose names differ but whose tokens do not: the model cannot tell them apart"
+def _warn_of_equal_prompts(classes, tokens):
+    "Warn of classes with different names but equal tokens, which the model cannot distinguish"
     first, pairs = {}, []
     for name, row in zip(classes, map(tuple, tokens.tolist())):
         if first.setdefault(row, name) != name: pairs.append(f"{first[row]!r} and {name!r}")
     if not pairs: return
     more = f" (and {len(pairs) - 3} more pairs)" if len(pairs) > 3 else ""
-    warnings.warn(f"{'; '.join(pairs[:3])}{more} have the same tokens, so they are one prompt and the second is never predicted; "
+    warnings.warn(f"{'; '.join(pairs[:3])}{more} have the same tokens, so the second is never predicted; "
                   "rename or merge them", stacklevel=3)
 
 
-def _check_fits(clip, frame, names, n_ctx, tail):
-    "Raise where the context leaves no room for the longest class name"
+def _check_fits(clip, words, names, n_ctx, tail):
+    "Raise if the context leaves no room for the longest class name"
     if not hasattr(clip.tokenizer, "encode"): return
     longest = max(names, key=lambda n: len(clip.tokenizer.encode(n)))
     room = clip.context_length - 2 - len(clip.tokenizer.encode(f"{longest}{tail}"))
-    if len(clip.tokenizer.encode(frame)) > room:
-        raise ValueError(f"n_ctx={n_ctx} does not fit: beside {longest!r} there is room for {room} of the {clip.context_length} tokens; use fewer context vectors")
+    if len(clip.tokenizer.encode(words)) > room:
+        raise ValueError(f"n_ctx={n_ctx} does not fit: beside {longest!r} there is room for {room} of the "
+                         f"{clip.context_length} tokens; use fewer context vectors")
 
 
 @torch.no_grad()
 def _start(clip, words, n_ctx, n_classes, seed, first):
-    "Initial context: word embeddings behind zeros, or a normal draw"
+    "Initial context: zeros, then word embeddings; or a normal draw"
     shape = (*([n_classes] if n_classes else []), n_ctx, clip.token_embedding.embedding_dim)
     if not words:
-        draw = torch.randn(shape, generator=torch.Generator().manual_seed(check_seed(seed)), dtype=torch.float32) * 0.02
-        return draw.to(clip.device, clip.wide)
+        generator = torch.Generator().manual_seed(check_seed(seed))
+        return (torch.randn(shape, generator=generator, dtype=torch.float32) * 0.02).to(clip.device, clip.wide)
     n = len(words.split())
     start = torch.zeros(shape, device=clip.device, dtype=clip.wide)
     start[n_ctx - n:] = clip.token_embedding(clip.tokenize([words])[0, first:first + n])
@@ -174,7 +199,7 @@ def _start(clip, words, n_ctx, n_classes, seed, first):
 
 # %% ../nbs/20_prompts.ipynb #ebf0979d
 def plain_text_features(
-    prompts: Prompts,  # The frozen frame
+    prompts: Prompts,  # The tokens around the context
     context: torch.Tensor,  # [R, M, D] or, class-specific, [R, C, M, D]
 ) -> torch.Tensor:  # L2-normalised text features, [R, C, E]
     "Text features of R contexts through the model's own `encode_text`, all tokens, padding included"
@@ -182,7 +207,8 @@ def plain_text_features(
     full = context if prompts.class_specific else context[:, None].expand(-1, classes, -1, -1)
     slots = prompts.where.repeat(runs, 1)[..., None]  # [R * C, M, 1]
 
-    def write_context(module, args, output): return output.scatter(1, slots.expand(-1, -1, output.shape[-1]), full.flatten(0, 1).to(output.dtype))
+    def write_context(module, args, output):
+        return output.scatter(1, slots.expand(-1, -1, output.shape[-1]), full.flatten(0, 1).to(output.dtype))
 
     hook = clip.token_embedding.register_forward_hook(in_this_thread(write_context))
     try:
@@ -197,8 +223,10 @@ def has_fast_path(
     "True for causal text towers of open_clip's standard blocks that pool at the end token"
     tower = clip.text_tower
     blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
-    if blocks is None or getattr(tower, "attn_mask", None) is None or getattr(tower, "cls_emb", None) is not None: return False
-    plain = all(type(b).__name__ == "ResidualAttentionBlock" and isinstance(b.attn, torch.nn.MultiheadAttention) for b in blocks)
+    if blocks is None or getattr(tower, "attn_mask", None) is None: return False
+    if getattr(tower, "cls_emb", None) is not None: return False
+    names = {type(b).__name__ for b in blocks}
+    plain = names == {"ResidualAttentionBlock"} and all(isinstance(b.attn, torch.nn.MultiheadAttention) for b in blocks)
     return plain and _pool_type(tower) in ("argmax", "eos")
 
 
@@ -206,30 +234,30 @@ def _pool_type(tower): return getattr(tower, "text_pool_type", getattr(tower, "p
 
 
 def _end_positions(prompts):
-    "Where each prompt ends, [C]: the position the tower pools at"
+    "Position of each prompt's end token, where the tower pools, [C]"
     tower = prompts.clip.text_tower
     if _pool_type(tower) == "argmax": return prompts.tokens.argmax(-1)
     return (prompts.tokens == getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))).int().argmax(-1)
 
 # %% ../nbs/20_prompts.ipynb #a5fc2e8b
-DENSE_TO = 5_000_000  # Tokens x tokens x width up to which one masked attention over all classes was measured to be faster than one for each
+DENSE_TO = 5_000_000  # Largest tokens x tokens x width at which one masked attention is faster than groups (measured)
 
 
 @dataclass(frozen=True, eq=False)
 class _Packing:
-    "Prompts as a prefix that all share and a row of own tokens; P positions of prefix, N own tokens, K of them context"
-    fixed: torch.Tensor  # Prefix, then own tokens, in one row: token and position embeddings, those of the context left out, [P + N, D]
+    "Prompts as one row: a shared prefix of P positions, then N own tokens of the classes; K of the P + N are context"
+    fixed: torch.Tensor  # Token (not of the context) plus position embeddings of the row, [P + N, D]
     prefix: int  # P
-    slots: torch.Tensor  # Where in the row context vectors stand, [K]
-    vectors: torch.Tensor  # Which vectors they are, counted through a run's context, [K]
-    groups: tuple  # (classes, own tokens of each), shortest first
-    sees: torch.Tensor | None  # Which token sees which, [P + N, P + N] bool; None where there are too many
+    slots: torch.Tensor  # Positions of the context vectors in the row, [K]
+    vectors: torch.Tensor  # Their indices in a run's context, flattened, [K]
+    groups: tuple  # (number of classes, own tokens of each), shortest first
+    sees: torch.Tensor | None  # Which token sees which, [P + N, P + N] bool; None if there are too many
     ends: torch.Tensor  # End tokens in the row, [C] in packed order
     back: torch.Tensor  # From packed order to the order of the classes, [C]
 
 
 def _prefix_length(prompts):
-    "Positions that all prompts share: the start token and the leading vectors of a unified context"
+    "Number of positions that all prompts share: the start token and the leading vectors of a unified context"
     if prompts.class_specific: return 1
     in_a_row = torch.arange(prompts.first, prompts.first + prompts.n_ctx, device=prompts.where.device)
     return prompts.first + (prompts.where == in_a_row).all(0).cumprod(0).sum().item()
@@ -237,31 +265,36 @@ def _prefix_length(prompts):
 
 @torch.no_grad()
 def _pack(prompts):
-    "Cut prompts into a prefix and the own tokens of each class, up to its end token"
+    "Divide prompts into a prefix and the own tokens of each class, up to its end token"
     clip, where, m, p = prompts.clip, prompts.where, prompts.n_ctx, _prefix_length(prompts)
     lengths = _end_positions(prompts) + 1 - p
     order = lengths.argsort(stable=True)
     lengths = lengths[order]
     rows, first = order.repeat_interleave(lengths), lengths.cumsum(0) - lengths
-    at = torch.arange(len(rows), device=where.device) - first.repeat_interleave(lengths) + p  # position of each own token, [N]
-    vector = torch.full_like(prompts.tokens, -1).scatter(1, where, torch.arange(m, device=where.device).expand_as(where))  # -1: none
-    owner, at = torch.cat([rows.new_full((p,), -1), rows]), torch.cat([torch.arange(p, device=at.device), at])  # the prefix stands first
+    at = torch.arange(len(rows), device=where.device) - first.repeat_interleave(lengths) + p  # of own tokens, [N]
+    numbers = torch.arange(m, device=where.device).expand_as(where)
+    vector = torch.full_like(prompts.tokens, -1).scatter(1, where, numbers)  # index of each context vector, else -1
+    owner = torch.cat([rows.new_full((p,), -1), rows])  # class of each token; the prefix, -1, comes first
+    at = torch.cat([torch.arange(p, device=at.device), at])
     rows = owner.clamp_min(0)
     vector = vector[rows, at]
     slots = (vector >= 0).nonzero()[:, 0]
-    fixed = clip.token_embedding(prompts.tokens[rows, at]).index_fill(0, slots, 0) + clip.text_tower.positional_embedding.to(clip.dtype)[at]
+    fixed = clip.token_embedding(prompts.tokens[rows, at]).index_fill(0, slots, 0)
+    fixed = fixed + clip.text_tower.positional_embedding.to(clip.dtype)[at]
     sizes, counts = (x.tolist() for x in lengths.unique_consecutive(return_counts=True))
     vectors = vector[slots] + (rows[slots] * m if prompts.class_specific else 0)
-    sees = ((owner == -1) | (owner == owner[:, None])) & (at <= at[:, None]) if len(at)**2 * fixed.shape[1] <= DENSE_TO else None
+    dense = len(at)**2 * fixed.shape[1] <= DENSE_TO
+    sees = ((owner == -1) | (owner == owner[:, None])) & (at <= at[:, None]) if dense else None
     return _Packing(fixed, p, slots, vectors, tuple(zip(counts, sizes)), sees, p + first + lengths - 1, order.argsort())
 
 # %% ../nbs/20_prompts.ipynb #938f9779
 def text_features(
-    prompts: Prompts,  # The frozen frame
+    prompts: Prompts,  # The tokens around the context
     context: torch.Tensor,  # [R, M, D] or, class-specific, [R, C, M, D]
 ) -> torch.Tensor:  # L2-normalised text features, [R, C, E]
-    "Text features of R contexts, by the fastest exact way this model has"
-    if not has_fast_path(prompts.clip) or (prompts.class_specific and not prompts.first): return plain_text_features(prompts, context)  # without a start token, classes of their own share nothing
+    "Text features of R contexts, by the fastest exact way for this model"
+    shares_nothing = prompts.class_specific and not prompts.first  # no start token either
+    if shares_nothing or not has_fast_path(prompts.clip): return plain_text_features(prompts, context)
     clip, tower, pack = prompts.clip, prompts.clip.text_tower, prompts.packing
     vectors = context.flatten(1, -2).to(clip.dtype).index_select(1, pack.vectors)  # [R, K, D]
     x = pack.fixed.expand(len(context), -1, -1).index_add(1, pack.slots, vectors)
@@ -273,11 +306,12 @@ def text_features(
 
 # %% ../nbs/20_prompts.ipynb #a69ce3a2
 def _run_blocks(blocks, x, pack):
-    "The transformer on a row of prefix and own tokens, [R, P + N, D]; returns the end tokens, [R, C, D] in packed order"
+    "The transformer on a row of prefix and own tokens, [R, P + N, D]: end tokens, [R, C, D] in packed order"
     for block in blocks[:-1]: x = _finish(block, x, _attend(*_heads(block, x), pack))
     q, k, v = _heads(blocks[-1], x)
     q = q.index_select(2, pack.ends)
-    attended = _attend_own(q, k, v, pack) if pack.sees is None else F.scaled_dot_product_attention(q, k, v, pack.sees[pack.ends])
+    if pack.sees is None: attended = _attend_own(q, k, v, pack)
+    else: attended = F.scaled_dot_product_attention(q, k, v, pack.sees[pack.ends])
     return _finish(blocks[-1], x.index_select(1, pack.ends), attended)
 
 
@@ -289,7 +323,7 @@ def _heads(block, x):
 
 
 def _attend(q, k, v, pack):
-    "Causal attention within the prefix, and of own tokens over the prefix and their class's own; q, k, v and the result [R, H, P + N, d]"
+    "Causal attention of the prefix, and of own tokens over the prefix and their class; all [R, H, P + N, d]"
     if pack.sees is not None: return F.scaled_dot_product_attention(q, k, v, pack.sees)
     p = pack.prefix
     prefix = F.scaled_dot_product_attention(q[:, :, :p], k[:, :, :p], v[:, :, :p], is_causal=True)
@@ -297,28 +331,31 @@ def _attend(q, k, v, pack):
 
 
 def _attend_own(q, k, v, pack):
-    "Attention of own tokens q [R, H, n, d], all or the end tokens alone, over the prefix and their class's own, group by group; [R, H, n, d]"
+    "Attention of own tokens q [R, H, n, d], or only end tokens, over the prefix and their class, group by group"
     counts, keys = [c for c, _ in pack.groups], [c * length for c, length in pack.groups]
     queries = keys if q.shape[2] == sum(keys) else counts
     q = q * q.shape[-1]**-0.5
-    (k, *k_own), (v, *v_own), over_prefix, attended = k.split([pack.prefix, *keys], 2), v.split([pack.prefix, *keys], 2), [], []
+    (k, *k_own), (v, *v_own) = k.split([pack.prefix, *keys], 2), v.split([pack.prefix, *keys], 2)
+    over_prefix, attended = [], []
     for c, *parts in zip(counts, (q @ k.mT).split(queries, 2), q.split(queries, 2), k_own, v_own):
         to_prefix, q_c, k_c, v_c = (x.unflatten(2, (c, -1)) for x in parts)
-        later = torch.full((q_c.shape[3], k_c.shape[3]), -torch.inf, dtype=q.dtype, device=q.device).triu(1 + k_c.shape[3] - q_c.shape[3])
-        w_prefix, w_own = torch.cat([to_prefix, q_c @ k_c.mT + later], -1).softmax(-1).split([pack.prefix, k_c.shape[3]], -1)
+        later = torch.full((q_c.shape[3], k_c.shape[3]), -torch.inf, dtype=q.dtype, device=q.device)
+        later = later.triu(1 + k_c.shape[3] - q_c.shape[3])
+        weights = torch.cat([to_prefix, q_c @ k_c.mT + later], -1).softmax(-1)
+        w_prefix, w_own = weights.split([pack.prefix, k_c.shape[3]], -1)
         over_prefix.append(w_prefix.flatten(2, 3))
         attended.append((w_own @ v_c).flatten(2, 3))
     return torch.cat(over_prefix, 2) @ v + torch.cat(attended, 2)
 
 
 def _finish(block, x, attended):
-    "What a residual block does after its attention"
+    "The rest of a residual block, after its attention"
     x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 # %% ../nbs/20_prompts.ipynb #41f031dc
 def _kept_bytes(prompts, runs, per_unit=13):
-    "Bytes that encoding R contexts leaves for a backward pass, estimated from above"
+    "Upper estimate of the bytes that encoding R contexts keeps for a backward pass"
     clip, table = prompts.clip, prompts.clip.token_embedding.weight
     tokens = len(prompts.packing.fixed) if has_fast_path(clip) else prompts.tokens.numel()
     layers = sum(type(m).__name__.endswith(("Block", "Layer")) for m in clip.text_tower.transformer.modules())
@@ -327,15 +364,16 @@ def _kept_bytes(prompts, runs, per_unit=13):
 # %% ../nbs/20_prompts.ipynb #62b9ff3b
 def teacher_features(
     clip: Clip,  # The frozen model
-    classes: list,  # Class names
-    templates: str | list = "a photo of a {}.",  # One template or an ensemble
+    classes: Iterable[str],  # Class names
+    templates: str | Sequence[str] = "a photo of a {}.",  # One template or an ensemble
 ) -> torch.Tensor:  # L2-normalised, [C, E]
     "Text features of hand-written prompts (zero-shot CLIP)"
     templates = [templates] if isinstance(templates, str) else list(templates)
-    if not templates or any(t.count("{}") != 1 for t in templates): raise ValueError(f"teacher templates need exactly one {{}} each, got {templates}")
+    if not templates or any(t.count("{}") != 1 for t in templates):
+        raise ValueError(f"teacher templates need exactly one {{}} each, got {templates}")
     names = [c.replace("_", " ") for c in check_classes(classes)]
     each = [_sentences(clip, names, t) for t in templates]
-    if len(each) == 1 and _narrow(clip): return each[0]  # to the last digit what the prompt gives that starts so
+    if len(each) == 1 and _narrow(clip): return each[0]  # to the last digit, the prompt that starts with these words
     return F.normalize(torch.stack(each).mean(0), dim=-1)
 
 
@@ -343,8 +381,9 @@ def _narrow(clip): return torch.finfo(clip.autocast or clip.dtype).bits < 32
 
 
 def _sentences(clip, names, template):
-    "Features of one template's sentences, [C, E]; from 16-bit towers as those of a prompt that starts with its words"
-    texts, n_ctx, first = [template.replace("{}", n) for n in names], len(template.partition("{}")[0].split()), _first_position(clip)
+    "Features of one template's sentences, [C, E]; 16-bit towers encode them like a prompt that starts with its words"
+    texts, first = [template.replace("{}", n) for n in names], _first_position(clip)
+    n_ctx = len(template.partition("{}")[0].split())
     tokens = clip.tokenize(texts)
     shared = (tokens[:, :first + n_ctx] == tokens[0, :first + n_ctx]).all()
     if not _narrow(clip) or not n_ctx or not shared: return clip.encode_text(texts)

@@ -44,7 +44,7 @@ scenes = st.builds(Scene, st.sampled_from(NOUNS), st.sampled_from(TEXTURES), st.
 @settings(max_examples=40)
 @given(scenes, st.sampled_from((64, 96, 112)), st.sampled_from((0.0, 0.1)), st.floats(0.3, 1.2))
 def test_a_rendering_is_a_pure_function_of_its_scene(scene, px, noise, size):
-    (a, mask), (b, again) = (render(scene, px, noise, size) for _ in range(2))
+    (a, mask), (b, again) = (render(scene, px, noise=noise, size=size) for _ in range(2))
     assert a.shape == (px, px, 3) and a.dtype == np.uint8 and mask.shape == (px, px) and mask.dtype == bool
     assert np.array_equal(a, b) and np.array_equal(mask, again)
 
