@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import save_file
 
@@ -20,7 +19,7 @@ from .clip import OPENAI_KEYS, Clip, is_archive, open_clip, openai_state, unusua
 from .data import Task
 from .evaluate import Evaluator, run_prompts
 from .prompts import make_prompts, text_features
-from .runs import STEP_COLUMNS, Runs, run_name
+from .runs import Recorder, Runs, run_name
 
 # %% ../nbs/43_published.ipynb #3f1f9279
 class _Inert:
@@ -37,7 +36,7 @@ def read_context(
     "The context of a published checkpoint; its objects are not loaded"
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        inert = [(_plain_dict if name == "collections.defaultdict" else _Inert, name) for name in named]
+        inert: list = [(_plain_dict if name == "collections.defaultdict" else _Inert, name) for name in named]
         with torch.serialization.safe_globals(inert):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -68,7 +67,7 @@ def load_published(
     epochs, first = sorted(set.intersection(*map(set, found))), next(iter(folders.values()))
     if not epochs:
         raise ValueError(f"no epoch was kept in all of {', '.join(map(str, folders.values()))}, which have "
-                         f"{[sorted(files) for files in found]}; load those apart that have no epoch in common")
+                         f"{[sorted(files) for files in found]}; load folders without a common epoch one by one")
     read = [[read_context(files[epoch]) for files in found] for epoch in epochs]
     contexts = torch.stack([torch.stack([c for c, _ in row]) for row in read]).to(clip.device, clip.wide)  # [K, R, ...]
     *own, n_ctx, width = contexts.shape[2:]
@@ -77,17 +76,17 @@ def load_published(
                          "give the task it was trained on")
     if width != clip.token_embedding.embedding_dim:
         raise ValueError(f"the context has width {width}, the token embeddings of {clip.name!r} have "
-                         f"{clip.token_embedding.embedding_dim}; load the model it was trained with")
+                         f"{clip.token_embedding.embedding_dim}; load the model of that training")
     position, prompts = _as_trained(clip, task, n_ctx, init, bool(own), position)
     _check_suffix(prompts, read[0][0][1].get("token_suffix"))
     return _as_runs(clip, task, prompts, contexts, [float(lam) for lam in folders], epochs, position)
 
 
 def _as_trained(clip, task, n_ctx, init, own, position):
-    "Position and frame of CoOp's prompts; its code cuts the name where a comma leaves frozen words before it"
-    frame = lambda where: make_prompts(clip, task.classes, n_ctx, init, task.template, own, position=where)
-    prompts = frame(position)
-    torn = prompts if position == "end" else frame(f"{position}, name torn")
+    "Position and prompts of CoOp's training; its code tears the name where a comma leaves frozen words before it"
+    prompts_at = lambda where: make_prompts(clip, task.classes, n_ctx, init, task.template, own, position=where)
+    prompts = prompts_at(position)
+    torn = prompts if position == "end" else prompts_at(f"{position}, name torn")
     if torch.equal(torn.tokens, prompts.tokens): return position, prompts
     warnings.warn(f"with position={position!r}, CoOp's code puts frozen words of the template in a class name's place "
                   "and tears the name; these prompts are read as they were trained", stacklevel=3)
@@ -105,34 +104,30 @@ def _checkpoints(folder):
 
 
 def _check_suffix(prompts, suffix):
-    "Raise where the class names that a training kept, embedded, are others: accuracies would be of other prompts"
+    "Raise where the words behind the context differ from those that the training kept, embedded"
     ours = prompts.clip.token_embedding(prompts.tokens[:, 1 + prompts.n_ctx:]).float().cpu()
     if suffix is None or suffix.shape != ours.shape or prompts.where[0, -1] != prompts.n_ctx: return
     same = torch.isclose(ours, suffix.float(), rtol=1e-2, atol=1e-3).flatten(1).all(1).tolist()
     wrong = [name for name, fits in zip(prompts.classes, same) if not fits]
     if wrong: raise ValueError(
         f"the checkpoint was trained with other words behind its context, first for class {wrong[0]!r}; check the "
-        f"order of the classes, init= (now {prompts.init!r}) and the model")
+        f"order of the classes, init= (here {prompts.init!r}) and the model")
 
 
 @torch.no_grad()
 def _as_runs(clip, task, prompts, contexts, lambdas, epochs, position):
     "A run set around contexts [K, R, ...]; what was not recorded is NaN"
     evaluator = Evaluator(clip, task, prompts, task.template, position)
-    methods = [run_name("prograd", lam) for lam in lambdas]
-    texts = torch.stack([text_features(prompts, context) for context in contexts])
-    accuracies = [pd.DataFrame(evaluator.accuracies(*state)).add_prefix("acc_") for state in zip(contexts, texts)]
-    steps = pd.concat(accuracies, keys=epochs, names=["step", "run"]).reset_index().sort_values(["run", "step"])
-    of_run = {"method": [methods[run] for run in steps["run"]], "lam": [lambdas[run] for run in steps["run"]]}
-    steps = steps.assign(**of_run, epoch=steps["step"], seed=-1, conflict=False, agree=False, batch_hash=np.nan)
-    steps = steps.reindex(columns=[*STEP_COLUMNS]).reset_index(drop=True)
     config = {"published": True, "rule": "prograd", "lambdas": lambdas, "init": prompts.init, "position": position,
               "n_ctx": prompts.n_ctx, "class_specific": prompts.class_specific, "teacher": task.template,
               "model": [clip.name, clip.pretrained], "task": task.settings}
-    unknown = np.full((len(epochs), len(methods), prompts.n_ctx), np.nan)
-    contexts, texts, teacher = (x.cpu().numpy() for x in (contexts, texts, evaluator.text))
-    return Runs(steps, np.array(epochs), contexts, texts, unknown, teacher, evaluator.zero_shot, tuple(methods),
-                task.classes, config, clip=clip, task=task)
+    record = Recorder(task.classes, [run_name("prograd", lam) for lam in lambdas], lambdas=lambdas, config=config,
+                      zero_shot=evaluator.text, zero_shot_accuracy=evaluator.zero_shot)
+    for epoch, context in zip(epochs, contexts):
+        text = text_features(prompts, context)
+        record.log(epoch, epoch=epoch, seconds=np.nan)
+        record.end(context=context, text_features=text, accuracies=evaluator.accuracies(context, text))
+    return record.runs(clip, task)
 
 # %% ../nbs/43_published.ipynb #750ac5ee
 _SCRIPT = """{title!r}
@@ -228,7 +223,8 @@ def _script(clip, path, title, classes):
 def export_prompt(
     runs: Runs,  # With its model and task in memory
     path: str | Path,  # Of a .safetensors file; the script goes beside it, and the pocket model as a folder
-    lam: float,  # A trained lambda
+    lam: float | str,  # A trained lambda or the name of a method
+    *,
     step: int | None = None,  # A step with a snapshot; None: the last
     classes: list | None = None,  # Class names; None: those of the training
 ) -> Path:  # The script; it computes on the CPU, in the precision of the model
@@ -239,7 +235,7 @@ def export_prompt(
     if not prompts.class_specific: context = context.expand(len(prompts.classes), -1, -1)
     path.parent.mkdir(parents=True, exist_ok=True)
     script = path.with_suffix(".py")
-    title = f"A prompt tuned with lambda {lam:g}: python {script.name} image.jpg"
+    title = f"A prompt tuned by {runs.name(lam)}: python {script.name} image.jpg"
     text = _script(runs.clip, path, title, prompts.classes)
     about = {"lambda": lam, "step": int(runs.snapshot_steps[k]), "classes": prompts.classes,
              "model": runs.config["model"], "config": runs.config}

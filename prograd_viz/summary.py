@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .checks import check_in_range, check_known
+from .checks import check_in_range, check_known, check_table
 from .runs import mean_interval
 from .sweep import COLUMNS, Sweep
 
@@ -34,33 +34,33 @@ def interval_of(
     return mean, found.low, found.high
 
 # %% ../nbs/41_summary.ipynb #87332c79
-_ALSO = ("dataset", "test", "source", "target")  # what the protocols' tables vary
+_ALSO = ("dataset", "test", "source", "target")  # options in the protocols' tables
 
 
 @dataclass(eq=False)
 class Summary:
-    "Means over seeds and paired differences, a row per setting, method and measure"
+    "Means over seeds and paired differences, a row per setting, method and column (named in `measure`)"
     means: pd.DataFrame  # by ..., method, lam, measure, mean, low, high, seeds
     differences: pd.DataFrame  # by ..., method, lam, against, measure, mean, low, high, seeds, decided
-    by: tuple  # Columns that tell settings apart
+    by: tuple  # Columns that distinguish settings
     interval: str  # How the intervals were made, in words
 
     def table(
         self,
-        measure: str,  # Of `means`
-        across: str | None = None,  # The column of `by` whose values stand side by side; None: the last
+        column: str,  # A column that was averaged, such as "acc_same"
+        *,
+        across: str | None = None,  # The column of `by` whose values become columns; None: the last
         percent: bool = True,  # Times 100, as papers print accuracies
         differences: bool = False,  # The paired differences in place of the means
     ) -> pd.DataFrame:  # Text: mean ± half the width of the interval
-        "One measure in the shape of the papers' tables: a row per method, a column per setting"
+        "One column in the shape of the papers' tables: a row per method, a column per setting"
         source = self.differences if differences else self.means
         if source.empty:
-            raise ValueError("nothing to compare with: summarise found no method that its against= names, "
-                             f"only {', '.join(self.means['method'].unique())}")
-        check_known("measure", measure, dict.fromkeys(source["measure"]))
-        rows = source[source["measure"] == measure]
+            raise ValueError(f"no differences: the results hold only {', '.join(self.means['method'].unique())}; name "
+                             "one of these and another method in summarise(against=)")
+        rows = source[source["measure"] == check_known("column", column, source["measure"].unique())]
         texts = [_cell(*r, 100 if percent else 1, differences) for r in zip(rows["mean"], rows["low"], rows["high"])]
-        if not self.by: return pd.DataFrame({measure: texts}, rows["method"])
+        if not self.by: return pd.DataFrame({column: texts}, rows["method"])
         across = self.by[-1] if across is None else check_known("column", across, self.by)
         keys = rows[list(self.by)].astype(object)
         keys = keys.where(keys.notna(), "usual")  # a pivot drops missing keys
@@ -85,8 +85,9 @@ def _cell(mean, low, high, scale, signed):
 
 def summarise(
     results: Sweep | pd.DataFrame,  # A sweep, its `results()`, or a table of one of the protocols
-    by: list | None = None,  # Columns that tell settings apart; None: all that vary, seed and lambda apart
-    measures: list | None = None,  # Columns to average; None: all numbers that no option is
+    *,
+    by: list | None = None,  # Columns that distinguish settings; None: all that vary, except seed and lambda
+    columns: list | None = None,  # Columns to average; None: all numeric ones that are not options
     interval: str = "t",  # Of `INTERVALS`
     confidence: float = 0.95,  # Of the intervals
     against: str = "CoOp",  # The method that others are compared with, seed by seed
@@ -94,20 +95,16 @@ def summarise(
     "Means with intervals over seeds, and the paired differences of every method to one of them"
     check_in_range("confidence", confidence, 0.5, 0.9999, "0.95 is usual")
     table = results.results() if isinstance(results, Sweep) else results
-    for c in ("method", "lam", "seed"):
-        if c not in table:
-            fix = "give a sweep or a table of a protocol"
-            raise ValueError(f"the table has no column {c!r}, only {list(table.columns)[:12]}; {fix}")
-    if table.empty:
-        raise ValueError("there are no results to summarise yet; run the sweep first, or look at its .failures")
+    check_table(table, "load_sweep(folder).results()", ["method", "lam", "seed"])
+    if table.empty: raise ValueError("there are no results to summarise; run the sweep first, or see its .failures")
     if against != "CoOp": check_known("method", against, table["method"].unique())
     options = [c for c in table if c in (*COLUMNS, *_ALSO)]
     if by is None: by = [c for c in options if c not in ("seed", "lam") and table[c].astype(str).nunique() > 1]
-    if measures is None: measures = [c for c in table.select_dtypes(["number", "bool"]) if c not in (*options, *by)]
-    for c in (*by, *measures): check_known("column", c, table)
+    if columns is None: columns = [c for c in table.select_dtypes(["number", "bool"]) if c not in (*options, *by)]
+    for c in (*by, *columns): check_known("column", c, table)
     listed = lambda v: ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v  # lists cannot be grouped by
     settings = table.assign(**{c: table[c].map(listed) for c in by})
-    long = settings.melt([*by, "method", "lam", "seed"], measures, "measure")
+    long = settings.melt([*by, "method", "lam", "seed"], columns, "measure")
     long = long.dropna(subset="value").astype({"value": float})
     _check_once(long, [*by, "method", "seed", "measure"])
     base = long.loc[long["method"] == against, [*by, "seed", "measure", "value"]]
@@ -122,12 +119,12 @@ def summarise(
 
 
 def _check_once(long, keys):
-    "Each seed once per setting, method and measure, else a mean would mix settings"
+    "Raise where a seed occurs twice in a setting, as its mean would mix settings"
     twice = long[long.duplicated(keys)]
     if len(twice):
         first = twice[keys].iloc[0].to_dict()
         raise ValueError(f"{len(twice)} values share {', '.join(keys)} with another, such as {first}; "
-                         "name what tells them apart in by=")
+                         "add the column that distinguishes them to by=")
 
 
 def _intervals(long, keys, how):

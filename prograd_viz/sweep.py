@@ -31,10 +31,10 @@ from .checks import check_known, check_whole
 from .clip import Clip, load_clip
 from .data import without_bars
 from .datasets import DATASETS, dataset_task
-from .tasks import few_shot, folder_task, pocket_task, torchvision_task
 from .rules import RULES, check_strengths
 from .runs import load_runs
 from .store import Lock, plain, write_whole
+from .tasks import few_shot, folder_task, pocket_task, torchvision_task
 from .training import Recipe, train
 
 # %% ../nbs/40_sweep.ipynb #3629b924
@@ -61,7 +61,7 @@ def cells_of(
 def listed(
     value,  # One value, or several
 ) -> list:
-    "The values of a column; one value stands for a list of it"
+    "The values of a column; a single value becomes a list"
     return list(value) if pd.api.types.is_list_like(value) and not isinstance(value, dict) else [value]
 
 
@@ -69,7 +69,7 @@ def _given(row): return {k: v for k, v in row.items() if pd.isna(v) is not True}
 
 
 def _strengths(row):
-    "Its lambda; without one CoOp and ProGrad, and for another rule the strength of its source"
+    "Its lambda; by default CoOp and ProGrad, and for another rule the strength of its paper"
     rule = row.get("rule", "prograd")
     if "lam" in row: return [row["lam"]]
     return [0, 1] if rule == "prograd" or callable(rule) else [RULES[check_known("rule", rule, RULES)].usual]
@@ -82,13 +82,13 @@ def _frame(rows):
 
 
 def _checked(row):
-    "Options as plain data, in one order; what cannot be written down cannot be sent to another machine"
+    "Options as plain data, in one order"
     cell = {}
     for key in [c for c in COLUMNS if c in row]:
         value = row[key]
         if callable(value) or isinstance(value, pd.DataFrame):
-            raise ValueError(f"{key}={value!r:.60} cannot be part of a sweep, which keeps its cells as text; "
-                             "give a name (for data of your own a folder, for a rule of your own its name in RULES)")
+            raise ValueError(f"{key}={value!r:.60} cannot be part of a sweep, whose cells are stored as JSON; give a "
+                             "folder in place of your own data, and for your own rule its name in RULES")
         if key == "lam": value = check_strengths(row.get("rule", "prograd"), [value]).item()
         value = plain(value)
         own = key == "data" and value not in ("pocket", *DATASETS)  # a name comes before a folder, as in `few_shot`
@@ -110,9 +110,9 @@ class Job:
     def name(self) -> str:
         "Name of its folder"
         o = self.options
-        said = f"{Path(str(o['data'])).name}-{o['model']}-shots{o['shots']}-seed{o['seed']}"
+        readable = f"{Path(str(o['data'])).name}-{o['model']}-shots{o['shots']}-seed{o['seed']}"
         digest = hashlib.sha256(_canonical(o).encode()).hexdigest()[:10]
-        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', said)[:80]}-{digest}"
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', readable)[:80]}-{digest}"
 
     def part(
         self,
@@ -125,8 +125,8 @@ class Job:
 def jobs_of(
     cells: pd.DataFrame,  # From `cells_of`
 ) -> list:  # Of `Job`
-    "Cells by what is trained in one folder"
-    jobs = {}
+    "Cells grouped by the folder of their training"
+    jobs: dict = {}
     for row in cells.to_dict("records"):
         lam, job = row.pop("lam"), Job(_given(row), [])
         jobs.setdefault(job.name, job).lambdas.append(lam)
@@ -152,7 +152,7 @@ _FINAL_ONLY = {"evaluate_every": 10**9, "snapshot_every": 10**9}  # a table need
 
 
 def _run(job, out, threads, evaluate, rules, clip):
-    "Train a job or resume it, and measure it: the job and its record, or None where Ctrl-C came"
+    "Train a job or resume it, and evaluate it: the job and its record, or None after Ctrl-C"
     began, before, record = time.time(), torch.get_num_threads(), _read(out, job) | {"error": None, "trained": False}
     torch.set_num_threads(threads)
     RULES.update(rules)
@@ -187,21 +187,21 @@ def _numbers(runs):
 
 
 def _measure(record, runs, name, f, version):
-    "Add what a function says of the runs to a record"
-    table, says = f(runs), f"evaluate {name!r}"
+    "Add a function's table to a record"
+    table, function = f(runs), f"the function evaluate={{{name!r}: ...}}"
     if not isinstance(table, pd.DataFrame) or "lam" not in table:
-        raise ValueError(f"{says} must return a DataFrame with a column 'lam', got a {type(table).__name__}")
+        raise ValueError(f"{function} must return a DataFrame with a column 'lam', got a {type(table).__name__}")
     if sorted(table["lam"].dropna()) != sorted(runs.lambdas):
-        raise ValueError(f"{says} must return one row per lambda of {runs.lambdas}, got {table['lam'].tolist()}")
+        raise ValueError(f"{function} must return one row per lambda of {runs.lambdas}, got {table['lam'].tolist()}")
     record["parts"].pop(name, None)
     taken = [c for c in table if c in {*COLUMNS, "lam"}.union(*_joined(record).values()) - {"lam"}]
     names = ", ".join(map(repr, taken))
-    if taken: raise ValueError(f"{says} returns {names}, which the table has already; rename them")
+    if taken: raise ValueError(f"{function} returns {names}, which the table has already; rename these columns")
     record["parts"][name] = plain({"version": version, "rows": table.to_dict("records")})
 
 
 def _joined(record):
-    "Lambda, None for zero-shot CLIP -> all that was measured of it"
+    "Lambda, None for zero-shot CLIP -> its numbers"
     rows = {}
     for part in record["parts"].values():
         for row in part["rows"]: rows.setdefault(row["lam"], {}).update(row)
@@ -209,19 +209,19 @@ def _joined(record):
 
 
 def _measured(record, job, name, version):
-    "Whether a record holds what a function of this name and version says of every run of a job"
+    "Whether a record holds the numbers of this name and version for every run of a job"
     part = record["parts"].get(name, {"version": None, "rows": []})
     return part["version"] == version and {*job.lambdas} <= {row["lam"] for row in part["rows"]}
 
 
 def _read(out, job):
-    "What a job left"
+    "The record of a job, or an empty one"
     try: return json.loads((out / "results" / f"{job.name}.json").read_text())
     except FileNotFoundError: return {"options": job.options, "error": None, "trained": False, "parts": {}}
 
 
 def _write(out, job, record):
-    "A record in its place, whole or not at all"
+    "Write a job's record"
     _write_json(out / "results" / f"{job.name}.json", record)
     return record
 
@@ -232,10 +232,10 @@ def _write_json(path, x):
 
 # %% ../nbs/40_sweep.ipynb #eca16052
 def _on_joblib(work, jobs, workers, threads, gpus, retries):
-    "Over processes of this machine, or wherever joblib's `parallel_config` says"
+    "On processes of this machine, or on the backend of joblib's `parallel_config`"
     if gpus:
         raise ValueError(f"gpus={gpus} is for engine='ray', which hands out GPUs; "
-                         "local processes take the device that their model names")
+                         "local processes use the device of their model")
     backend, n = joblib.parallel.get_active_backend()
     streams, left = backend.supports_return_generator, {job.name: job for job in jobs}
     if n in (None, 1): n = max(1, joblib.cpu_count() // threads) if streams else -1
@@ -248,16 +248,16 @@ def _on_joblib(work, jobs, workers, threads, gpus, retries):
             for job, record in pool(joblib.delayed(work)(job) for job in list(left.values())):
                 del left[job.name]
                 yield job, record
-        except TerminatedWorkerError as e:  # all workers go when one is killed; what they had done is on disk
+        except TerminatedWorkerError as e:  # all workers end when one is killed; finished jobs are on disk
             retries -= 1
             again = f"its jobs may start again {retries + 1} times"
             warnings.warn(f"a worker was lost ({e!s:.80}...); {again}", stacklevel=3)
-    for job in left.values(): yield job, "its worker was lost, and again at each retry; is there enough memory?"
+    for job in left.values(): yield job, "its worker was lost, also at each retry; is there enough memory?"
 
 
 def _on_ray(work, jobs, workers, threads, gpus, retries):
     "Over the machines of a Ray cluster; joined by RAY_ADDRESS, or started here"
-    try: import ray
+    try: import ray  # noqa: I001 (one guard clause)
     except ImportError: raise ImportError("engine='ray' needs Ray: pip install 'prograd_viz[ray]'") from None
     if workers:
         raise ValueError(f"workers={workers} is for local processes; "
@@ -336,7 +336,7 @@ class Sweep:
 
 # %% ../nbs/40_sweep.ipynb #9cb47b57
 def sweep(
-    grid: dict | pd.DataFrame | None,  # What to train, see `cells_of`; None: all that the folder was ever asked for
+    grid: dict | pd.DataFrame | None,  # What to train, see `cells_of`; None: all cells of the folder
     out: str | Path,  # Folder of the sweep; an existing sweep is resumed
     engine: str = "local",  # "local" or "ray"
     workers: int | None = None,  # Local processes; None: as many as there are processors for their threads
@@ -348,7 +348,7 @@ def sweep(
     clip: Clip | None = None,  # A model in memory, sent to the workers; None: each loads the one that `model` names
     progress: bool = True,  # Show a progress bar
 ) -> Sweep:
-    "Train a grid; what is finished is not done again, what fails is in the table"
+    "Train a grid; finished trainings are not repeated, failed ones are in the table with their errors"
     out, hand_out = Path(out).expanduser().resolve(), ENGINES[check_known("engine", engine, ENGINES)]
     threads, retries = check_whole("threads", threads), check_whole("retries", retries, 0)
     if workers is not None: workers = check_whole("workers", workers)
@@ -357,20 +357,20 @@ def sweep(
     if clip is not None and asked is not None: asked = asked.assign(model=clip.name, pretrained=clip.pretrained)
     cells = _all_cells(asked, out)
     out.mkdir(parents=True, exist_ok=True)
-    lock = Lock(out)
     try:
-        _write_json(out / "sweep.json", {"cells": cells.to_dict("records")})
-        names = {job.name for job in jobs_of(cells if asked is None else asked)}
-        jobs = [job for job in jobs_of(cells) if job.name in names and not _finished(_read(out, job), job, evaluate)]
-        work = partial(_run, out=out, threads=threads, evaluate=evaluate, rules=dict(RULES), clip=clip)
-        records = hand_out(work, jobs, workers, threads, gpus, retries)
-        for job, record in tqdm(records, total=len(jobs), desc="jobs", unit="job", disable=not progress):
-            if record is None: raise KeyboardInterrupt  # it reached a worker first
-            if isinstance(record, str):
-                _write(out, job, _read(out, job) | {"error": record, "traceback": "", "trained": False})
+        with Lock(out):
+            _write_json(out / "sweep.json", {"cells": cells.to_dict("records")})
+            names = {job.name for job in jobs_of(cells if asked is None else asked)}
+            asked_for = [job for job in jobs_of(cells) if job.name in names]
+            jobs = [job for job in asked_for if not _finished(_read(out, job), job, evaluate)]
+            work = partial(_run, out=out, threads=threads, evaluate=evaluate, rules=dict(RULES), clip=clip)
+            records = hand_out(work, jobs, workers, threads, gpus, retries)
+            for job, record in tqdm(records, total=len(jobs), desc="jobs", unit="job", disable=not progress):
+                if record is None: raise KeyboardInterrupt  # it reached a worker first
+                if isinstance(record, str):
+                    _write(out, job, _read(out, job) | {"error": record, "traceback": "", "trained": False})
     except KeyboardInterrupt:
         warnings.warn("interrupted: what is finished is kept; the same call goes on", stacklevel=2)
-    finally: lock.release()
     result = Sweep(out, cells)
     failed = result.failures
     if len(failed):
@@ -391,7 +391,7 @@ def _checked_evaluate(evaluate, version):
 def load_sweep(
     out: str | Path,  # Folder of a sweep
 ) -> Sweep:
-    "A sweep as it lies on disk"
+    "Open the sweep in a folder"
     out = Path(out).expanduser().resolve()
     return Sweep(out, _all_cells(None, out))
 
@@ -400,7 +400,8 @@ def _all_cells(asked, out):
     "The cells that a folder holds, and those asked for"
     path = out / "sweep.json"
     if asked is None and not path.is_file():
-        raise FileNotFoundError(f"no sweep in {str(out)!r}: it has no sweep.json; begin one with a grid")
+        fix = "load_runs opens a run set" if (out / "run.json").is_file() else "sweep(grid, out) begins one"
+        raise FileNotFoundError(f"no sweep in {str(out)!r}: it has no sweep.json; {fix}")
     before = json.loads(path.read_text())["cells"] if path.is_file() else []
     new = [] if asked is None else asked.to_dict("records")
     return _frame([_given(row) for row in (*before, *new)])

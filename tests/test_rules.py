@@ -144,7 +144,7 @@ def test_a_rule_of_ones_own_goes_on_if_it_is_handed_in_again(clip, bare, tmp_pat
     assert np.array_equal(more.contexts[:, :1], runs.contexts)
     np.testing.assert_allclose(more.contexts[:, 1], together.contexts[:, 1], rtol=0, atol=1e-6)
     with pytest.raises(ValueError,
-                       match=r"followed a function of yours, 'mine'.*train_more\(runs, lambdas, rule=mine\)"):
+                       match=r"followed your own rule 'mine'.*train_more\(runs, lambdas, rule=mine\)"):
         train_more(runs, [3], progress=False)
     with pytest.raises(ValueError, match="followed the rule 'mine', got rule 'sum'"):
         train_more(runs, [3], progress=False, rule="sum")

@@ -430,7 +430,7 @@ def test_a_read_only_folder_is_refused_before_training(tmp_path, run):
     assert "PermissionError" in out.stderr and f"cannot write '{locked}/run': Permission denied; name a folder that can be written" in out.stderr
 
 
-@pytest.mark.parametrize("name, says", [("part-00001.safetensors", "part-00001.safetensors in .* is not of a run set; name an empty folder"),
+@pytest.mark.parametrize("name, says", [("part-00001.safetensors", "part-00001.safetensors in .* belongs to no run set; name an empty folder"),
                                         ("run.json", "holds a run set")])
 def test_files_of_others_are_never_overwritten(tmp_path, run, name, says):
     (tmp_path / name).write_text("mine")
@@ -466,7 +466,7 @@ def evil(run, tmp_path):
 
 def test_names_from_files_are_never_paths(evil, tmp_path, monkeypatch):
     "A class called ../../x writes nothing outside"
-    from prograd_viz.scenes import explorer_data
+    from prograd_viz.scenes import prepare
     from prograd_viz.widgets import Explorer
     runs = load_runs(evil)
     assert runs.classes == EVIL[:4]
@@ -475,10 +475,10 @@ def test_names_from_files_are_never_paths(evil, tmp_path, monkeypatch):
     known = replace(runs, clip=clip, task=Task("../../y", named(task.train), {"shifted": named(task.tests["shifted"])}))
     (tmp_path / "deep" / "inside" / "work").mkdir()
     monkeypatch.chdir(tmp_path / "deep" / "inside" / "work")
-    data = explorer_data(known, images=4)
-    explorer = Explorer(runs, data=data)
+    scenes = prepare(known, images=4)
+    explorer = Explorer(runs, scenes)
     explorer._save_clicked()
-    page = Path(save_report(runs, "report.html", data=data)).read_text()
+    page = Path(save_report(runs, "report.html", scenes=scenes)).read_text()
     assert "<script>alert" not in page and "onerror=alert" not in page.replace("&lt;img src=x onerror=alert(1)&gt;", "") and "<script>alert" not in explorer.gallery.panels[0].text.value
     written = {p.relative_to(tmp_path).parts[:3] for p in tmp_path.rglob("*") if p.is_file()}
     assert written == {("deep", "inside", "run"), ("deep", "inside", "work")}
@@ -605,7 +605,8 @@ def test_ctrl_c_while_a_folder_is_taken_leaves_it_free(tmp_path, resume):
             with pressed_at(n) as sent, Recorder(["cat", "dog"], out=out, resume=resume): sys.settrace(None)
         except KeyboardInterrupt as e: told.append(e)  # with all its frames
         if not sent: break
-        if out.exists(): Lock(out).release()
+        if out.exists():
+            with Lock(out): pass
     assert len(told) > 20, "it was pressed at many places"
 
 
@@ -617,7 +618,8 @@ def test_ctrl_c_while_a_run_set_is_begun_leaves_the_folder_free(tmp_path):
             with pressed_at(n) as sent, store.Writer(out): sys.settrace(None)
         except KeyboardInterrupt as e: told.append(e)
         if not sent: break
-        if out.exists(): Lock(out).release()
+        if out.exists():
+            with Lock(out): pass
     assert len(told) > 15
 
 
@@ -641,7 +643,7 @@ def test_what_is_first_logged_late_is_refused_and_not_written_as_another_shape(t
     "Parts of one run set have the same shapes"
     for name in ("context", "g_d", "text_features"):
         late = {name: torch.zeros(2, 3)}
-        with pytest.raises(ValueError, match=f"{name} has shape .* had none before; a run set keeps its shapes"):
+        with pytest.raises(ValueError, match=f"{name} has shape .* had none before; shapes must not change"):
             with Recorder(["cat", "dog"], out=tmp_path / name) as record:
                 record.log(1, loss_ce=1.0)
                 record.log(2, loss_ce=0.5, **late)

@@ -252,9 +252,7 @@ def test_an_evaluation_of_the_wrong_kind_is_named(tmp_path):
 
 def test_two_drivers_do_not_share_a_folder(tmp_path):
     from prograd_viz.store import Lock
-    lock = Lock(tmp_path)
-    with pytest.raises(BlockingIOError, match="being written by"): sweep({"shots": 1}, tmp_path, progress=False)
-    lock.release()
+    with Lock(tmp_path), pytest.raises(BlockingIOError, match="being written by"): sweep({"shots": 1}, tmp_path, progress=False)
 
 
 def test_a_sweep_reads_like_its_calls(local):

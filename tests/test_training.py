@@ -1,6 +1,7 @@
 "A training is the published algorithm, the same every time, and survives Ctrl-C."
 import contextlib
 import inspect
+import math
 import os
 import random
 import subprocess
@@ -16,11 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prograd_viz import runs, training
 from prograd_viz.data import Task
-from prograd_viz.tasks import few_shot
 from prograd_viz.gradients import prompt_gradients
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features, text_features
-from prograd_viz.runs import STEP_COLUMNS
-from prograd_viz.training import Recipe, Training, epoch_batches, train
+from prograd_viz.runs import STEP_COLUMNS, Recorder
+from prograd_viz.tasks import few_shot
+from prograd_viz.training import Recipe, Training, epoch_batches, train, train_more
 
 QUICK = {"epochs": 4, "batch_size": 8, "views": 0, "progress": False}  # three steps an epoch on the fixtures' tasks
 ACCURACIES = [f"acc_{s}" for s in ("train", "same", "shifted", "new", "style")]
@@ -504,3 +505,31 @@ def test_a_step_reads_nothing_back_from_the_device(clip, bare):
         assert not read
         training.context.sum().item()
     assert read == ["_local_scalar_dense"], "the watch works"
+
+
+def test_runs_of_another_loop_cannot_get_further_lambdas(clip, bare):
+    record = Recorder(bare.classes, "mine")
+    record.log(1, text_features=torch.ones(len(bare.classes), 4))
+    runs = record.runs(clip, bare)
+    with pytest.raises(ValueError, match="the runs mine were not recorded by train"): train_more(runs, [0.5])
+
+
+def test_memory_without_a_limit_is_kept_as_json_and_resumed(clip, bare, tmp_path):
+    options = {"epochs": 1, "batch_size": 8, "views": 0, "memory_gb": math.inf, "progress": False}
+    whole = train(clip, bare, [0, 1], out=tmp_path / "run", **options)
+    assert whole.config["memory_gb"] == 1e9
+    again = train(clip, bare, [0, 1], out=tmp_path / "run", resume=True, **options)
+    limited = train(clip, bare, [0, 1], **options | {"memory_gb": 1.0})
+    assert np.array_equal(again.contexts, whole.contexts) and np.array_equal(limited.contexts, whole.contexts)
+
+
+def test_lambdas_left_over_from_a_kill_are_removed_once_they_are_in_the_folder(clip, bare, tmp_path):
+    "A kill between the replacing of a run set and the removal of the folder inside it"
+    options = {"epochs": 1, "batch_size": 8, "views": 0, "progress": False}
+    folder, inside = tmp_path / "run", tmp_path / "run" / ".more"
+    train(clip, bare, [0, 0.5, 1], out=folder, **options)
+    train(clip, bare, [0.5], out=inside, **options)
+    runs = train(clip, bare, [0, 0.25, 0.5, 1], out=folder, resume=True, **options)
+    assert sorted(runs.lambdas) == [0, 0.25, 0.5, 1] and not inside.exists()
+    alone = train(clip, bare, [0, 0.25, 0.5, 1], **options)
+    for lam in (0, 0.25, 0.5, 1): assert np.allclose(runs.text(lam), alone.text(lam), atol=1e-5)

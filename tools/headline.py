@@ -61,8 +61,8 @@ def main_sweep():
 
 def shares(many):
     "Foreground over the steps on shifted backgrounds, all seeds"
-    each = [foreground(runs, "shifted", steps=spread_steps(runs, 10), target="true").rows for runs in many]
-    return pd.concat(each, ignore_index=True)
+    return pd.concat([foreground(runs, "shifted", 60, spread_steps(runs, 10)).assign(seed=runs.config["seed"])
+                      for runs in many], ignore_index=True)
 
 
 def cell(mean, half, signed=False): return f"{mean:+.3f} ± {half:.3f}" if signed else f"{mean:.2f} ± {half:.2f}"
@@ -81,7 +81,7 @@ The object covers {area:.0%} of an image on average: a map without preference sc
 def headline_md(rows):
     "The main table, and the paired differences"
     columns = {**MEASURES, "acc_style": "other style", "conflict": "steps in conflict"}
-    summary, screened = summarise(rows, measures=[*columns]), pd.read_csv(OUT / "screened.csv")
+    summary, screened = summarise(rows, columns=[*columns]), pd.read_csv(OUT / "screened.csv")
     means, gaps = (intervals(table) for table in (summary.means, summary.differences))
     lines = ["| prompt | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
     for method, name in NAMES.items():
