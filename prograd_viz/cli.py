@@ -24,7 +24,7 @@ from .gradients import check_lambdas
 from .plots import clearest_conflict, plot_accuracy, plot_angles, plot_cosine
 from .plots import plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
 from .report import save_report
-from .runs import Runs
+from .runs import Runs, run_name
 from .store import plain
 from .summary import Summary, summarise
 from .sweep import Sweep, cells_of, sweep
@@ -53,14 +53,15 @@ def on_the_object(
 ) -> pd.DataFrame:  # A row for zero-shot CLIP and one per lambda: share, preference and area by split; empty_maps
     "How much of the last maps lies on the object, where the test set is alike and where it is shifted"
     steps = spread_steps(runs, snapshots)
-    looks = [foreground(runs, split, images, steps).assign(split=split) for split in ("same", "shifted")]
-    looks = pd.concat(looks, ignore_index=True)
-    rows = []
-    for lam in (np.nan, *runs.lambdas):
-        of_run = (looks["prompt"] == "zero-shot") if np.isnan(lam) else (looks["lam"] == lam) & (looks["step"] == steps[-1])
-        mine = looks[of_run]
-        means = {f"{m}_{s}": mine.loc[mine["split"] == s, m].mean() for m in ("share", "preference", "area") for s in ("same", "shifted")}
-        rows.append({"lam": lam, **means, "empty_maps": int(mine["empty"].sum())})
+    options = {"images": images, "steps": steps, "target": "true"}
+    looks = pd.concat(foreground(runs, split, **options).rows for split in ("same", "shifted"))
+    zero_shot = run_name(None, None)
+    looks, rows = looks[(looks["step"] == steps[-1]) | (looks["method"] == zero_shot)], []
+    for method, lam in zip((zero_shot, *runs.methods), (np.nan, *runs.lambdas)):
+        mine = looks[looks["method"] == method]
+        means = mine.groupby("split")[["share", "preference", "area"]].mean().unstack()
+        named = {f"{column}_{split}": value for (column, split), value in means.items()}
+        rows.append({"lam": lam, **named, "empty_maps": int(mine["empty"].sum())})
     return pd.DataFrame(rows)
 
 # %% ../nbs/60_cli.ipynb #6ec2cb7a
@@ -74,8 +75,8 @@ def save_demo(
     "Steps, maps over the steps, summary, figures and a report with sliders"
     out.mkdir(parents=True, exist_ok=True)
     many, rows, summary = result.runs(clip), result.results(), summarise(result, columns=[*MEASURES])
-    looks = [foreground(runs, "shifted", images, spread_steps(runs, 10)).assign(seed=runs.config["seed"], split="shifted") for runs in many]
-    looks = pd.concat(looks, ignore_index=True)
+    options = {"images": images, "target": "true"}
+    looks = pd.concat(foreground(runs, "shifted", steps=spread_steps(runs, 10), **options).rows for runs in many)
     pd.concat([runs.steps for runs in many]).to_parquet(out / "steps.parquet", index=False)
     looks.to_parquet(out / "foreground.parquet", index=False)
     rows.to_csv(out / "summary.csv", index=False)
@@ -84,7 +85,7 @@ def save_demo(
     (out / "summary.json").write_text(json.dumps(plain(record), indent=1) + "\n")
     data = [out / n for n in ("steps.parquet", "foreground.parquet", "summary.csv", "summary.json")]
     figures = [_write(fig, out / f"{name}.png") for name, fig in _figures(many, rows, looks).items()]
-    return data + figures + [save_report(many[0], out / "report.html")]
+    return data + figures + [save_report(many[0], out / "report.html", target="true")]
 
 
 def _nested(table):
@@ -106,7 +107,7 @@ def _figures(many, rows, looks):
     first, lam = many[0], max(many[0].lambdas)
     plane = plot_gradient_plane(first, lam, clearest_conflict(first, lam))
     drawn = {"cosine": plot_cosine(first), "angles": plot_angles(first), "accuracy": plot_accuracy(many)}
-    drawn |= {"maps": plot_maps(first), "foreground": plot_foreground(looks), "gradient_plane": plane}
+    drawn |= {"maps": plot_maps(first, "shifted", target="true"), "foreground": plot_foreground(looks), "gradient_plane": plane}
     return drawn | {"lambda": plot_lambda(rows.dropna(subset="lam"))}
 
 # %% ../nbs/60_cli.ipynb #afc8046a

@@ -15,28 +15,34 @@ import re
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from .checks import check_whole
+from .checks import check_runs, check_whole
 from .clip import ASSETS
+from .data import Split
 from .plots import ZERO_SHOT, plot_accuracy, plot_cosine, run_colour
 from .runs import Runs
-from .scenes import HEAT, Scenes, beside, paint, prepare
+from .scenes import HEAT, ExplorerData, beside, explorer_data, paint
 
 # %% ../nbs/54_report.ipynb #101a34a2
 def report_data(
     runs: Runs,  # One run set
-    scenes: Scenes,  # Of its classes
+    data: ExplorerData,  # Of its classes
+    *,
     steps: int = 60,  # At most so many snapshots, evenly spread
+    target: str = "predicted",  # The score that the maps explain: one of `cam.TARGETS`, or a class name
 ) -> dict:  # JSON
     "Everything that the page draws from"
-    kept = np.unique(np.linspace(0, len(runs.snapshot_steps) - 1, min(check_whole("steps", steps), len(runs.snapshot_steps))).round().astype(int))
-    lambdas, images = runs.sorted_keys(), range(len(scenes))
+    count = len(check_runs(runs).snapshot_steps)
+    kept = np.unique(np.linspace(0, count - 1, min(check_whole("steps", steps), count)).round().astype(int))
+    lambdas, images = runs.sorted_keys(), range(len(data))
     order = [runs.run(key) for key in lambdas]
-    views = [[[scenes.view(b, runs.text_features[k, r]) for b in images] for r in order] for k in kept]
-    zero = [scenes.view(b, runs.text(None)) for b in images]
-    maps = np.stack([v.cam for step in views for run in step for v in run]).reshape(len(kept), len(order), len(scenes), *zero[0].cam.shape)
-    every = np.concatenate([maps.reshape(-1, *maps.shape[2:]), np.stack([v.cam for v in zero])[None]])  # [K * R + 1, B, h, w]
+    views = [[[data.view(b, runs.text_features[k, r], target) for b in images] for r in order] for k in kept]
+    zero = [data.view(b, runs.text(None), target) for b in images]
+    maps = np.array([[[view.cam for view in run] for run in step] for step in views])  # [K, R, B, h, w]
+    of_teacher = np.stack([view.cam for view in zero])[None]
+    every = np.concatenate([maps.reshape(-1, *maps.shape[2:]), of_teacher])  # [K * R + 1, B, h, w]
     every = np.nan_to_num(every)  # a map of NaN has no colour
     top = every.max((0, 2, 3), keepdims=True)
     grids = np.round(255 * every / np.where(top > 0, top, 1)).astype(np.uint8)
@@ -47,10 +53,19 @@ def report_data(
     of = lambda r, split: runs.steps.loc[runs.steps["run"] == r, ["step", f"acc_{split}"]].dropna()
     tested = [s for s in runs.tested if s != "style"]
     accuracies = {s: [[[int(step), number(acc)] for step, acc in of(r, s).to_numpy()] for r in order] for s in tested}
-    return {"accuracies": accuracies, "teacher": {s: number(runs.zero_shot_accuracy.get(s, np.nan)) for s in tested}, "shape": maps.shape, "grids": _text(grids.tobytes()), "heat": _text(HEAT.astype(np.uint8).tobytes()), "steps": runs.snapshot_steps[kept].tolist(), "cosines": cosines,
-            "labels": [runs.name(lam, "words") for lam in lambdas], "colours": [run_colour(runs, lam) for lam in lambdas], "grey": ZERO_SHOT, "classes": list(runs.classes), "size": scenes.pictures.shape[1],
-            "pictures": [_image_source(Image.fromarray(p)) for p in scenes.pictures], "masks": None if scenes.masks is None else [_text(np.packbits(m).tobytes()) for m in scenes.masks],
-            "views": [[[says(v) for v in run] for run in step] for step in views], "zero": [says(v) for v in zero], "names": list(scenes.names)}
+    teacher = {s: number(runs.zero_shot_accuracy.get(s, np.nan)) for s in tested}
+    labels = [runs.name(lam, "words") for lam in lambdas]
+    colours = [run_colour(runs, lam) for lam in lambdas]
+    pictures = [_image_source(Image.fromarray(p)) for p in data.pictures]
+    masks = None if data.masks is None else [_text(np.packbits(m).tobytes()) for m in data.masks]
+    said, zero = [[[says(view) for view in run] for run in step] for step in views], [says(view) for view in zero]
+    grids, heat = _text(grids.tobytes()), _text(HEAT.astype(np.uint8).tobytes())
+    steps, classes, names = runs.snapshot_steps[kept].tolist(), list(runs.classes), list(data.names)
+    return {
+        "accuracies": accuracies, "teacher": teacher, "shape": maps.shape, "grids": grids, "heat": heat, "steps": steps,
+        "cosines": cosines, "labels": labels, "colours": colours, "grey": ZERO_SHOT, "classes": classes,
+        "size": data.pictures.shape[1], "pictures": pictures, "masks": masks, "views": said, "zero": zero,
+        "names": names}
 
 
 def _text(content): return base64.b64encode(content).decode()
@@ -64,30 +79,46 @@ def _image_source(image):
 
 # %% ../nbs/54_report.ipynb #f61c90f5
 def save_report(
-    runs: Runs,  # With its model and task in memory, or with `scenes`
+    runs: Runs,  # With its model and task in memory, or with `data`
     path: str | Path,  # Where to write the HTML file
-    split: str | None = None,  # Which test set, or "train"; None: `Task.usual_split`
+    split: str | Split | None = None,  # See `Runs.split`
+    *,
     images: int | list = 8,  # How many, spread over the classes, or which
-    scenes: Scenes | None = None,  # Prepared before; None: from `split` and `images`
+    target: str = "predicted",  # The score that the maps explain: one of `cam.TARGETS`, or a class name
+    target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
+    data: ExplorerData | None = None,  # Prepared before; None: from the above
     title: str | None = None,  # Of the page; None: the names of the rules
 ) -> Path:  # The file
     "Write a run set as one self-contained HTML file with working sliders"
-    scenes = prepare(runs, split, images) if scenes is None else scenes
+    if data is None: data = explorer_data(runs, split, images=images, target_layer=target_layer)
     script, style = ((ASSETS / f"report.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
-    data = json.dumps(report_data(runs, scenes), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    rules = list(dict.fromkeys(map(runs.rule, runs.keys)))
-    known, named = {*rules} <= {"coop", "prograd"}, any(isinstance(key, str) for key in runs.keys)
-    if title is None: title = "CoOp and ProGrad, side by side" if known else f"{', '.join(rules)}, side by side"
-    what = "lambda" if known else "method" if named else "strength"
-    fields = {"title": html.escape(title), "strength": what, "masks": scenes.about_masks() and f"; {html.escape(scenes.about_masks())}", "what": html.escape(repr(runs)), "style": style, "script": script, "data": data, "summary": _summary(runs), "still": _still(runs, scenes),
-              "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
-              "images": "".join(f"<option value='{i}'>{html.escape(n)}</option>" for i, n in enumerate(scenes.names)), "lambdas": len(runs) - 1, "steps": len(json.loads(data)["steps"]) - 1}
+    drawn = report_data(runs, data, target=target)
+    content = json.dumps(drawn, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    policy = (f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+              "base-uri 'none'; form-action 'none'")
+    images = "".join(f"<option value='{i}'>{html.escape(n)}</option>" for i, n in enumerate(data.names))
+    fields = _words(runs, data, target, title) | {
+        "style": style, "script": script, "data": content, "policy": policy, "images": images,
+        "summary": _summary(runs), "still": _still(runs, data, target),
+        "lambdas": len(runs) - 1, "steps": len(drawn["steps"]) - 1}
     page = (ASSETS / "report.html").read_text(encoding="utf-8")
-    page = re.sub(r"\{\{(\w+)\}\}", lambda slot: str(fields[slot[1]]), page)  # in one pass: what is filled in is not looked at again
+    page = re.sub(r"\{\{(\w+)\}\}", lambda slot: str(fields[slot[1]]), page)  # in one pass
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _words(runs, data, target, title):
+    "The words of the page, as safe HTML"
+    rules = list(dict.fromkeys(map(runs.rule, runs.keys)))
+    known, named = {*rules} <= {"coop", "prograd"}, any(isinstance(key, str) for key in runs.keys)
+    if title is None: title = "CoOp and ProGrad, side by side" if known else f"{', '.join(rules)}, side by side"
+    explained = {"predicted": "the predicted class", "true": "the true class", "contrast": "the contrast"}
+    words = {"title": title, "what": repr(runs), "target": explained.get(target, target),
+             "masks": "".join(f"; {text}" for text in [data.about_masks()] if text),
+             "strength": "lambda" if known else "method" if named else "strength"}
+    return {name: html.escape(text) for name, text in words.items()}
 
 
 def _hash(content): return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
@@ -95,30 +126,42 @@ def _hash(content): return f"'sha256-{base64.b64encode(hashlib.sha256(content.en
 
 def _summary(runs):
     "The last step of every run, as a table"
-    columns = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "loss_ce": "cross-entropy", "loss_kl": "divergence"}
+    columns = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "loss_ce": "cross-entropy",
+               "loss_kl": "divergence"}
     final, rates = runs.final().loc[runs.sorted_keys()], runs.conflicts()
     show = lambda x: "-" if np.isnan(x) else f"{x:.2f}"
-    rows = [[runs.name(lam, "words"), *(show(final.loc[lam, c]) for c in columns), "-" if np.isnan(rates[lam]) else f"{rates[lam]:.0%}"] for lam in final.index]
+    rows = []
+    for lam in final.index:
+        rate = "-" if np.isnan(rates[lam]) else f"{rates[lam]:.0%}"
+        rows.append([runs.name(lam, "words"), *(show(final.loc[lam, c]) for c in columns), rate])
     zero = [runs.zero_shot_accuracy.get(s, np.nan) for s in ("same", "shifted", "new")]
     rows.insert(0, ["zero-shot CLIP", *map(show, zero), "-", "-", "-"])
     row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
-    return f"<table>{row(['prompt', *columns.values(), 'steps in conflict'], 'th')}{''.join(row(r, 'td') for r in rows)}</table>"
+    head = row(["method", *columns.values(), "steps in conflict"], "th")
+    return f"<table>{head}{''.join(row(r, 'td') for r in rows)}</table>"
 
 
-def _still(runs, scenes):
+def _still(runs, data, target):
     "The end of training as pictures, for readers without JavaScript"
-    prompts = [("zero-shot CLIP", runs.text(None), ZERO_SHOT), *((runs.name(key, "words"), runs.text(key), run_colour(runs, key)) for key in runs.ends())]
-    figures = []
-    for b, name in enumerate(scenes.names):
-        views, mask = [scenes.view(b, text) for _, text, _ in prompts], None if scenes.masks is None else scenes.masks[b]
-        top = max(np.nan_to_num(v.cam).max() for v in views)
-        sheet = beside([paint(scenes.pictures[b], mask=mask), *(paint(scenes.pictures[b], v.cam, top, mask) for v in views)], ["image", *(n for n, _, _ in prompts)], ["#222222", *(c for _, _, c in prompts)])
-        says = "; ".join(f"{n}: {v.verdict}, " + ("no share" if np.isnan(v.share) else f"{v.share:.0%} on the object") for (n, _, _), v in zip(prompts, views))
-        figures.append(f"<figure><img src='{_image_source(sheet)}' alt='{html.escape(f'{name}. {says}', quote=True)}'><figcaption>{html.escape(f'{name}. {says}')}</figcaption></figure>")
-    curves = [(plot_cosine(runs), "Cosine of the two gradients over the steps of training")]
-    tested = [s for s in runs.tested if s != "style"]
-    if tested: curves.append((plot_accuracy([runs], tested), f"Accuracy over the steps of training: {', '.join(tested)}"))
-    return "".join(figures + [f"<figure><img src='{_figure_source(figure)}' alt='{says}'></figure>" for figure, says in curves])
+    keys, figures = [None, *runs.ends()], []
+    names, colours = [runs.name(key, "words") for key in keys], [run_colour(runs, key) for key in keys]
+    for b, title in enumerate(data.names):
+        views = [data.view(b, runs.text(key), target) for key in keys]
+        picture, mask = data.pictures[b], None if data.masks is None else data.masks[b]
+        top = max(np.nan_to_num(view.cam).max() for view in views)
+        panels = [paint(picture, mask=mask), *(paint(picture, view.cam, top, mask) for view in views)]
+        sheet = beside(panels, ["image", *names], ["#222222", *colours])
+        shares = ["no share" if np.isnan(view.share) else f"{view.share:.0%} on the object" for view in views]
+        each = (f"{name}: {view.verdict}, {share}" for name, view, share in zip(names, views, shares))
+        says = html.escape(f"{title}. {'; '.join(each)}", quote=True)
+        image = f"<img src='{_image_source(sheet)}' alt='{says}'>"
+        figures.append(f"<figure>{image}<figcaption>{says}</figcaption></figure>")
+    curves = {"Cosine of the two gradients over the steps of training": plot_cosine(runs)}
+    tested = [split for split in runs.tested if split != "style"]
+    if tested: curves[f"Accuracy over the steps of training: {', '.join(tested)}"] = plot_accuracy([runs], tested)
+    for says, figure in curves.items():
+        figures.append(f"<figure><img src='{_figure_source(figure)}' alt='{html.escape(says, quote=True)}'></figure>")
+    return "".join(figures)
 
 
 def _figure_source(figure):

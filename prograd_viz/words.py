@@ -14,7 +14,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from .checks import check_known, check_whole
+from .checks import check_known, check_runs, check_whole
 from .clip import Clip
 from .plots import figure, run_colour
 from .runs import Runs
@@ -40,72 +40,85 @@ def nearest_tokens(
     table = clip.token_embedding.weight.to(clip.wide)
     known = torch.arange(len(table)) if clip.trained_ids is None else torch.tensor(sorted(clip.trained_ids))
     top = check_whole("top", top, 1, len(known))
-    distances = torch.cdist(torch.as_tensor(vectors).to(table), table[known.to(table.device)], compute_mode="donot_use_mm_for_euclid_dist")
+    among = table[known.to(table.device)]
+    distances = torch.cdist(torch.as_tensor(vectors).to(table), among, compute_mode="donot_use_mm_for_euclid_dist")
     found = distances.topk(top, largest=False)
     return found.values.cpu(), known[found.indices.cpu()]
 
 # %% ../nbs/51_words.ipynb #503e1ad7
 def read_context_words(
     runs: Runs,  # With its model in memory
-    lam: float,  # A trained lambda
+    lam: float | str,  # Which run, by lambda or name
     steps: int | list = 12,  # How many snapshots, evenly spread, or the steps
     top: int = 3,  # Tokens of each vector
     name: str | None = None,  # A class, whose own context to read; None for a unified context
 ) -> pd.DataFrame:  # step, vector (from 1), rank (from 1), token, distance, norm, drift
     "Nearest tokens, length and drift of every context vector over the steps"
-    if runs.clip is None: raise ValueError("these runs have no model in memory; open them with it: load_runs(path, clip)")
-    contexts, rows = _contexts_of(runs, lam, name), []
+    if check_runs(runs).clip is None:
+        raise ValueError("these runs have no model in memory; open them with it: load_runs(path, clip)")
+    contexts, tables = _contexts_of(runs, lam, name), []
     for k in _snapshots(runs, steps):
         distances, ids = nearest_tokens(runs.clip, torch.from_numpy(contexts[k]), top)
+        vectors, ranks = distances.shape
         norms, drifts = (np.linalg.norm(x, axis=-1) for x in (contexts[k], contexts[k] - contexts[0]))
-        rows += [{"step": int(runs.snapshot_steps[k]), "vector": m + 1, "rank": r + 1, "token": token,
-                  "distance": float(distances[m, r]), "norm": norms[m], "drift": drifts[m]}
-                 for m in range(len(ids)) for r, token in enumerate(token_texts(runs.clip, ids[m].tolist()))]
-    table = pd.DataFrame(rows)
-    return table.assign(token=table["token"].where(table["distance"].notna()))  # nothing is near to NaN
+        tables.append(pd.DataFrame({
+            "step": int(runs.snapshot_steps[k]), "vector": np.repeat(np.arange(1, vectors + 1), ranks),
+            "rank": np.tile(np.arange(1, ranks + 1), vectors), "token": token_texts(runs.clip, ids.flatten().tolist()),
+            "distance": distances.flatten().double(), "norm": norms.repeat(ranks), "drift": drifts.repeat(ranks)}))
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(token=table["token"].where(table["distance"].notna()))  # NaN has no nearest token
 
 
 def _contexts_of(runs, lam, name):
     "Contexts of a run over the snapshots, [K, M, D]"
     runs.check_contexts()
     contexts = runs.contexts[:, runs.run(lam)]
-    if (contexts.ndim == 4) != (name is not None): raise ValueError(f"{'class-specific contexts: name one of the classes' if name is None else 'a unified context has no class of its own: leave name at None'}, got name={name!r}")
-    return contexts if name is None else contexts[:, runs.classes.index(check_known("class", name, runs.classes))]
+    own = contexts.ndim == 4
+    if own and name is None: raise ValueError("class-specific contexts: name one of the classes, got name=None")
+    if own: return contexts[:, runs.classes.index(check_known("class", name, runs.classes))]
+    if name is None: return contexts
+    raise ValueError(f"a unified context has no class of its own: leave name at None, got name={name!r}")
 
 
 def _snapshots(runs, steps):
     "Positions of an even spread of snapshots, or of given steps"
     if not isinstance(steps, Number): return [runs.snapshot(s) for s in steps]
-    return np.unique(np.linspace(0, len(runs.snapshot_steps) - 1, min(check_whole("steps", steps), len(runs.snapshot_steps))).round().astype(int))
+    count = len(runs.snapshot_steps)
+    return np.unique(np.linspace(0, count - 1, min(check_whole("steps", steps), count)).round().astype(int))
 
 # %% ../nbs/51_words.ipynb #b92544e0
 @figure
 def plot_words(
     runs: Runs,  # With its model in memory
-    lambdas: list | None = None,  # Which runs, by lambda or name; None for the first and the last
+    lambdas: list | None = None,  # Which runs, by lambda or name; None: the first and the last
     steps: int | list = 30,  # How many snapshots, evenly spread, or the steps
     name: str | None = None,  # A class, whose own context to read; None for a unified context
 ) -> Figure:
     "Drift of every context vector and its distance to the nearest token, a panel per vector"
-    lambdas = runs.ends() if lambdas is None else [runs.keys[runs.run(x)] for x in lambdas]
-    tables = {lam: read_context_words(runs, lam, steps, 1, name) for lam in lambdas}
-    vectors = sorted(tables[lambdas[0]]["vector"].unique())
+    keys = check_runs(runs).ends() if lambdas is None else [runs.keys[runs.run(lam)] for lam in lambdas]
+    tables = {key: read_context_words(runs, key, steps, 1, name) for key in keys}
+    vectors = sorted(tables[keys[0]]["vector"].unique())
     columns = min(4, len(vectors))
-    fig, axes = plt.subplots(-(-len(vectors) // columns), columns, figsize=(2.6 * columns, 2.3 * -(-len(vectors) // columns)), sharex=True, sharey=True, squeeze=False)
-    for ax, m in zip(axes.flat, vectors):
-        for lam, table in tables.items():
-            mine = table[table["vector"] == m]
-            ax.plot(mine["step"], mine["drift"], color=run_colour(runs, lam), label=f"{runs.name(lam, 'math')}: drift from the start" if m == 1 else None)
-            ax.plot(mine["step"], mine["distance"], ":", color=run_colour(runs, lam), label=f"{runs.name(lam, 'math')}: distance to the nearest token" if m == 1 else None)
-            named = mine.dropna(subset="token")
-            for _, row in named[named["token"] != named["token"].shift()].iterrows():
-                ax.annotate(row["token"], (row["step"], row["distance"]), parse_math=False, fontsize=7,
-                            color=run_colour(runs, lam),
-                            xytext=(2, 2), textcoords="offset points")
-        ax.set_title(f"vector {m}", fontsize=9)
+    rows = -(-len(vectors) // columns)
+    size = 2.6 * columns, 2.3 * rows
+    fig, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for ax, vector in zip(axes.flat, vectors):
+        for key, table in tables.items():
+            _draw_vector(ax, table[table["vector"] == vector], run_colour(runs, key), runs.name(key, "math"))
+        ax.set_title(f"vector {vector}", fontsize=9)
     axes[0, 0].set_ylim(bottom=0)  # shared by all
     for ax in list(axes.flat)[len(vectors):]: ax.set_axis_off()
     for ax in axes[-1]: ax.set_xlabel("step")
     for ax in axes[:, 0]: ax.set_ylabel("distance")
-    fig.legend(loc="outside lower center", ncols=2)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig
+
+
+def _draw_vector(ax, table, c, name):
+    "Drift and distance of one vector, with each new nearest token where it appears"
+    ax.plot(table["step"], table["drift"], color=c, label=f"{name}: drift from the start")
+    ax.plot(table["step"], table["distance"], ":", color=c, label=f"{name}: distance to the nearest token")
+    named = table.dropna(subset="token")
+    for _, row in named[named["token"] != named["token"].shift()].iterrows():
+        ax.annotate(row["token"], (row["step"], row["distance"]), parse_math=False, fontsize=7, color=c,
+                    xytext=(2, 2), textcoords="offset points")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from prograd_viz.cam import foreground, measure
+from prograd_viz.cam import foreground, mask_scores
 from prograd_viz.clip import load_clip
 from prograd_viz.evaluate import Evaluator, accuracy_on, calibration, per_class, predict, predictions
 from prograd_viz.prompts import make_prompts, teacher_features, text_features
@@ -131,7 +131,7 @@ def test_features_that_are_not_finite_are_evaluated_as_nan(clip, task):
     prompts = make_prompts(clip, task.classes)
     got = Evaluator(clip, task, prompts, task.template).accuracies(prompts.start[None], torch.full((1, 6, text.shape[-1]), torch.nan))
     assert np.isnan(got["same"]).all() and np.isnan(got["train"]).all()
-    shares = foreground(replace(runs, text_features=np.full_like(text, np.nan)), images=2, random_directions=1)
+    shares = foreground(replace(runs, text_features=np.full_like(text, np.nan)), images=2, random_directions=1).rows
     tuned = shares["lam"].notna()
     assert shares.loc[tuned, ["share", "hit"]].isna().all(axis=None) and not shares.loc[tuned, "empty"].any()
     assert shares.loc[~tuned, "share"].isna().equals(shares.loc[~tuned, "empty"]), "others are NaN where their map is empty alone"
@@ -148,5 +148,5 @@ def test_a_method_without_a_lambda_is_compared_with_zero_shot_clip_too(clip, tas
 
 
 def test_a_map_of_nan_has_no_measure():
-    table = measure(torch.full((1, 4, 4), torch.nan), torch.eye(4, dtype=torch.bool)[None])
+    table = mask_scores(torch.full((1, 4, 4), torch.nan), torch.eye(4, dtype=torch.bool)[None])
     assert table[["share", "preference", "hit", "iou"]].isna().all(axis=None) and not table["empty"].item()

@@ -25,12 +25,12 @@ from prograd_viz.cam import (
     cam_operator,
     explained_directions,
     foreground,
-    measure,
+    mask_scores,
     package_maps,
     pick_images,
     run_maps,
     shown_masks,
-    target_layer,
+    find_layer,
 )
 from prograd_viz.checks import (
     check_draw,
@@ -77,13 +77,13 @@ from prograd_viz.published import export_prompt, load_published, read_context
 from prograd_viz.report import report_data, save_report
 from prograd_viz.rules import check_strengths, find_rule, steering
 from prograd_viz.runs import Recorder, load_runs, save_runs
-from prograd_viz.scenes import Scenes, prepare, scene_parts
+from prograd_viz.scenes import ExplorerData, data_parts, explorer_data
 from prograd_viz.store import Contents, Folder, NotFinite, PartFile, Writer, read_contents, repair, verify
 from prograd_viz.summary import interval_of, summarise
 from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
 from prograd_viz.tasks import few_shot, folder_task, pocket_task, table_task, torchvision_task, toy_pets
 from prograd_viz.training import Recipe, Training, finished_runs, train, train_more
-from prograd_viz.widgets import Dial, Gallery, compare, explore, show_maps
+from prograd_viz.widgets import Controls, Gallery, explore, show_maps
 from prograd_viz.words import nearest_tokens, plot_words, read_context_words
 
 nan, inf = math.nan, math.inf
@@ -185,7 +185,7 @@ def own_runs(w): return replace(w.runs, steps=w.runs.steps.assign(acc_shifted=na
 
 
 def results():
-    methods = [("zero-shot", nan), ("CoOp", 0.0), ("ProGrad 1", 1.0)]
+    methods = [("zero-shot CLIP", nan), ("CoOp", 0.0), ("ProGrad 1", 1.0)]
     keys = itertools.product((1, 2), (1, 2), methods)
     return pd.DataFrame([{"shots": k, "seed": s, "method": m, "lam": lam, "acc_new": 0.5} for k, s, (m, lam) in keys])
 
@@ -201,6 +201,8 @@ class Case:
     begins: str  # how the message begins; TMP is the folder of the fixture
     error: type = ValueError  # exactly this type
 
+
+BLOCK = "transformer.resblocks.2"  # the last
 
 BAD = [
     Case("check_known", lambda w: check_known("fruit", "appel", ["apple", "pear"]),
@@ -601,50 +603,53 @@ BAD = [
     Case("finished_runs", lambda w: finished_runs(w.tmp / "headless", None), "run.json in 'TMP/headless' is damaged"),
     Case("Runs.snapshot", lambda w: w.runs.snapshot(99), "no snapshot at step 99"),
     Case("Runs.snapshot", lambda w: w.runs.text(1, -1), "no snapshot at step -1"),
-    Case("target_layer", lambda w: target_layer(w.clip, "trunk.layer4"),
+    Case("find_layer", lambda w: find_layer(w.clip, "trunk.layer4"),
          "unknown layer of the image tower 'trunk.layer4'"),
-    Case("cam_operator", lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), "transformer.resblocks.2"),
+    Case("cam_operator", lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), target_layer=BLOCK),
          "the score does not depend on the patches at this layer: only the class token"),
     Case("cam_operator", lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), batch_size=0),
          "batch_size must be at least 1, got 0"),
-    Case("cam_operator", lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), torch.nn.Linear(2, 2)),
+    Case("cam_operator", lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), target_layer=torch.nn.Linear(2, 2)),
          "the layer Linear(in_features=2"),
-    Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), method="GradCam"),
-         "unknown method 'GradCam'; did you mean 'GradCAM' or 'XGradCAM' or 'EigenGradCAM'?"),
+    Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), explainer="GradCam"),
+         "unknown explainer 'GradCam'; did you mean 'GradCAM' or 'XGradCAM' or 'EigenGradCAM'?"),
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), batch_size=0),
          "batch_size must be at least 1, got 0"),
-    Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), "transformer.resblocks.2"),
+    Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), target_layer=BLOCK),
          "the score does not depend on the patches at this layer: only the class token"),
-    Case("prepare", lambda w: prepare(w.runs, "shfted"), "unknown split 'shfted'"),
-    Case("prepare", lambda w: prepare(w.runs, images=0), "images must be at least 1, got 0"),
-    Case("prepare", lambda w: prepare(replace(w.runs, clip=None)), "these runs have no model and task in memory"),
+    Case("explorer_data", lambda w: explorer_data(w.runs, "shfted"), "unknown split 'shfted'"),
+    Case("explorer_data", lambda w: explorer_data(w.runs, images=0), "images must be at least 1, got 0"),
+    Case("explorer_data", lambda w: explorer_data(replace(w.runs, clip=None)), "these runs have no model and task in memory"),
     Case("explore", lambda w: explore(w.runs, "new"), "the split 'new' has classes of its own"),
     Case("explore", lambda w: explore(w.runs, images=[999]), "image must be in [0, 23], got 999"),
-    Case("explore", lambda w: explore(w.runs, images=2, layer="layer9"), "unknown layer of the image tower 'layer9'"),
-    Case("Scenes.load", lambda w: Scenes.load("never.safetensors"),
-         "no scenes at never.safetensors", FileNotFoundError),
-    Case("Scenes.load", lambda w: Scenes.load(w.tmp / "words.jpg"),
-         "TMP/words.jpg does not hold scenes (Error while deserializing header"),
-    Case("scene_parts", lambda w: scene_parts(w.runs, images=[]), "no images to look at; name at least one"),
-    Case("scene_parts", lambda w: scene_parts(w.runs, images=[w.tmp / "absent.png"])[0](),
+    Case("explore", lambda w: explore(w.runs, images=2, target_layer="layer9"),
+         "unknown layer of the image tower 'layer9'"),
+    Case("explore", lambda w: explore("runs"), "Runs are expected, got 'runs'; open it with load_runs('runs')", TypeError),
+    Case("explore", lambda w: explore([w.runs]), "explore compares two run sets, got 1; give explore([a, b])"),
+    Case("ExplorerData.load", lambda w: ExplorerData.load("never.safetensors"),
+         "no file never.safetensors; write one with explorer_data(runs).save(path)", FileNotFoundError),
+    Case("ExplorerData.load", lambda w: ExplorerData.load(w.tmp / "words.jpg"),
+         "TMP/words.jpg holds no data of an explorer (Error while deserializing header"),
+    Case("data_parts", lambda w: data_parts(w.runs, images=[]), "no images to look at; name at least one"),
+    Case("data_parts", lambda w: data_parts(w.runs, images=[w.tmp / "absent.png"])[0](),
          "image not found: TMP/absent.png", FileNotFoundError),
-    Case("scene_parts", lambda w: scene_parts(w.runs, images=[w.tmp / "broken.png"])[0](),
+    Case("data_parts", lambda w: data_parts(w.runs, images=[w.tmp / "broken.png"])[0](),
          "cannot read image TMP/broken.png"),
-    Case("Dial.jump", lambda w: Dial(w.runs).jump("back"), "unknown place to jump to 'back'"),
-    Case("Dial.adopt", lambda w: Dial(w.runs).adopt(w.runs, 0.3), "lambda 0.3 was not trained"),
+    Case("Controls.jump", lambda w: Controls(w.runs).jump("back"), "unknown place to jump to 'back'"),
+    Case("Controls.adopt", lambda w: Controls(w.runs).adopt(w.runs, 0.3), "lambda 0.3 was not trained"),
     Case("Gallery.adopt",
-         lambda w: Gallery(Dial(w.runs)).adopt(replace(prepare(w.runs, images=2), classes=tuple("abcdef"))),
-         "these scenes show ('a', 'b')..., these runs were trained on ('umbrella', 'hand')..."),
+         lambda w: Gallery(Controls(w.runs)).adopt(replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),
+         "the data shows ('a', 'b')..., these runs were trained on ('umbrella', 'hand')..."),
     Case("show_maps", lambda w: show_maps(w.runs, split="shfted"), "unknown split 'shfted'"),
     Case("show_maps", lambda w: show_maps(w.runs, images=0), "images must be at least 1, got 0"),
-    Case("compare", lambda w: compare(w.runs, w.runs, split="shfted"), "unknown split 'shfted'"),
+    Case("explore", lambda w: explore([w.runs, w.runs], "shfted"), "unknown split 'shfted'"),
     Case("Explorer.train_lambda", lambda w: explore(w.runs, images=2).wait().train_lambda(1.5),
          "lambda must be in [0, 1], got 1.5"),
     Case("Explorer.wait", lambda w: explore(w.runs, images=[w.tmp / "absent.png"]).wait(),
          "image not found: TMP/absent.png", FileNotFoundError),
     Case("save_report", lambda w: save_report(w.runs, "never.html", "shfted"), "unknown split 'shfted'"),
     Case("save_report", lambda w: save_report(w.runs, "never.html", images=0), "images must be at least 1, got 0"),
-    Case("report_data", lambda w: report_data(w.runs, prepare(w.runs, images=2), steps=0),
+    Case("report_data", lambda w: report_data(w.runs, explorer_data(w.runs, images=2), steps=0),
          "steps must be at least 1, got 0"),
     Case("run_maps", lambda w: run_maps(w.runs, classes=["dgo"], progress=False), "unknown class 'dgo'"),
     Case("run_maps", lambda w: run_maps(w.runs, steps=[99], progress=False), "no snapshot at step 99"),
@@ -652,16 +657,16 @@ BAD = [
          "size of all maps in GB must be in [0, 1e-09], got 0.000197568"),
     Case("run_maps", lambda w: run_maps(w.runs, "new", progress=False), "the split 'new' has classes of its own"),
     Case("run_maps", lambda w: run_maps(replace(w.runs, task=None)), "these runs have no model and task in memory"),
-    Case("package_maps", lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), method="GradCAMM"),
-         "unknown method 'GradCAMM'; did you mean 'GradCAM' or 'XGradCAM' or 'EigenGradCAM'?"),
+    Case("package_maps", lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), explainer="GradCAMM"),
+         "unknown explainer 'GradCAMM'; did you mean 'GradCAM' or 'XGradCAM' or 'EigenGradCAM'?"),
     Case("package_maps",
-         lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), "transformer.resblocks.2"),
+         lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), target_layer=BLOCK),
          "the score does not depend on the patches at this layer: only the class token"),
-    Case("measure", lambda w: measure(torch.ones(1, 4, 4), torch.ones(1, 4, 5)),
+    Case("mask_scores", lambda w: mask_scores(torch.ones(1, 4, 4), torch.ones(1, 4, 5)),
          "maps and masks differ in shape: (1, 4, 4) and (1, 4, 5)"),
-    Case("measure", lambda w: measure(torch.ones(2, 4, 4), torch.ones(1, 4, 4)),
+    Case("mask_scores", lambda w: mask_scores(torch.ones(2, 4, 4), torch.ones(1, 4, 4)),
          "maps and masks differ in shape: (2, 4, 4) and (1, 4, 4)"),
-    Case("measure", lambda w: measure(torch.ones(1, 4, 9), torch.ones(1, 6, 6)),
+    Case("mask_scores", lambda w: mask_scores(torch.ones(1, 4, 9), torch.ones(1, 6, 6)),
          "maps and masks differ in shape: (1, 4, 9) and (1, 6, 6)"),
     Case("shown_masks", lambda w: shown_masks(w.clip, masked(w, w.mask[:, :9]), [0]),
          "mask 0 is 112 x 9 but its image is 112 x 112 (rows x columns)"),
@@ -669,17 +674,21 @@ BAD = [
          "this split has no masks"),
     Case("explained_directions",
          lambda w: explained_directions(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0]), "why"),
-         "unknown explain 'why'"),
+         "unknown target 'why'"),
     Case("foreground", lambda w: foreground(w.runs, "shfted"),
          "unknown split 'shfted'; did you mean 'shifted' or 'style'?"),
     Case("foreground", lambda w: foreground(w.runs, "new"), "the split 'new' has classes of its own"),
-    Case("foreground", lambda w: foreground(w.runs, explain="why"), "unknown explain 'why'"),
+    Case("foreground", lambda w: foreground(w.runs, target="why"), "unknown target 'why'"),
     Case("foreground", lambda w: foreground(w.runs, images=0), "images must be at least 1, got 0"),
     Case("foreground", lambda w: foreground(w.runs, images=[999]), "image must be in [0, 23], got 999"),
     Case("foreground", lambda w: foreground(w.runs, steps=[99]), "no snapshot at step 99"),
-    Case("foreground", lambda w: foreground(w.runs, layer="layer9"), "unknown layer of the image tower 'layer9'"),
+    Case("foreground", lambda w: foreground(w.runs, target_layer="layer9"), "unknown layer of the image tower 'layer9'"),
     Case("foreground", lambda w: foreground(replace(w.runs, task=None)), "these runs have no model and task in memory"),
-    Case("pick_images", lambda w: pick_images(w.runs, "same", [0, -1]), "image must be in [0, 23], got -1"),
+    Case("Foreground.summary", lambda w: foreground(w.runs, images=1, random_directions=0).summary("shre"),
+         "unknown column 'shre'; did you mean 'share'?"),
+    Case("Foreground.summary", lambda w: foreground(w.runs, images=1, random_directions=0).summary(step=99),
+         "no rows of step 99; there are [0, "),
+    Case("pick_images", lambda w: pick_images(w.runs, "same", images=[0, -1]), "image must be in [0, 23], got -1"),
     Case("plot_cosine", lambda w: plot_cosine(w.runs, lambdas=[0.3]), "lambda 0.3 was not trained"),
     Case("plot_token_cosines", lambda w: plot_token_cosines(w.runs, 0.3), "lambda 0.3 was not trained"),
     Case("plot_gradient_plane", lambda w: plot_gradient_plane(w.runs, 0.3, 1), "lambda 0.3 was not trained"),
@@ -695,9 +704,15 @@ BAD = [
          "no accuracy on any test set was recorded"),
     Case("plot_accuracy", lambda w: plot_accuracy([w.runs], splits=["sane"]), "unknown split 'sane'"),
     Case("plot_accuracy", lambda w: plot_accuracy([w.runs], lambdas=[0.3]), "lambda 0.3 was not trained"),
-    Case("plot_foreground", lambda w: plot_foreground(pd.DataFrame(), "shares"), "unknown measure 'shares'"),
-    Case("plot_shots", lambda w: plot_shots(results()), "no column 'acc_same' to draw"),
-    Case("plot_shots", lambda w: plot_shots(results().drop(columns="shots"), ["acc_new"]), "no column 'shots' to draw"),
+    Case("plot_foreground", lambda w: plot_foreground(pd.DataFrame(), "shares"), "unknown column 'shares'"),
+    Case("plot_foreground", lambda w: plot_foreground(w.runs),
+         "a table is expected, got a Runs; make one with foreground(runs)", TypeError),
+    Case("foreground", lambda w: foreground(pd.DataFrame()),
+         "Runs are expected, got a DataFrame; give the runs that this table was made of", TypeError),
+    Case("plot_cosine", lambda w: plot_cosine("runs"),
+         "Runs are expected, got 'runs'; open it with load_runs('runs')", TypeError),
+    Case("plot_shots", lambda w: plot_shots(results()), "the table has no column 'acc_same', only shots, seed, method, lam, acc_new"),
+    Case("plot_shots", lambda w: plot_shots(results().drop(columns="shots"), ["acc_new"]), "the table has no column 'shots', only seed, method, lam, acc_new"),
     Case("cells_of", lambda w: cells_of({"shot": [1]}),
          "unknown column of a grid 'shot'; did you mean 'shots' or 'rho' or 'root'?"),
     Case("cells_of", lambda w: cells_of({"shots": []}), "this grid has no cells: {'shots': []}"),
@@ -740,7 +755,7 @@ BAD = [
          "unknown column 'acc_nw'; did you mean 'acc_new'?"),
     Case("Summary.table", lambda w: summarise(results()).table("acc_new", across="shot"), "unknown column 'shot'"),
     Case("plot_lambda", lambda w: plot_lambda(pd.DataFrame({"lam": [0, 1], "acc_same": [0, 1]}), ["acc_sane"]),
-         "no column 'acc_sane' to draw"),
+         "the table has no column 'acc_sane', only lam, acc_same"),
     Case("spread_steps", lambda w: spread_steps(w.runs, 0), "n must be at least 1, got 0"),
     Case("on_the_object", lambda w: on_the_object(w.runs, snapshots=0), "n must be at least 1, got 0"),
     Case("on_the_object", lambda w: on_the_object(w.runs, images=0), "images must be at least 1, got 0"),
@@ -915,12 +930,12 @@ BAD = [
     Case("plot_words", lambda w: plot_words(w.runs, steps=[99]), "no snapshot at step 99"),
     Case("map_scores",
          lambda w: map_scores(w.clip, w.task.train.tensor(w.clip, [0]), torch.ones(1, 2, 2), torch.zeros(6, 128), [0],
-             ["rod"]),
-         "unknown measure 'rod'; did you mean 'road'?"),
+             columns=["rod"]),
+         "unknown column 'rod'; did you mean 'road'?"),
     Case("map_scores", lambda w: map_scores(w.clip, None, None, None, None, percentiles=[100]),
          "percentile must be in [1, 99], got 100"),
     Case("faithfulness", lambda w: faithfulness(w.runs, "shfted"), "unknown split 'shfted'"),
-    Case("faithfulness", lambda w: faithfulness(w.runs, explain="contrast"), "unknown explain 'contrast'"),
+    Case("faithfulness", lambda w: faithfulness(w.runs, target="contrast"), "unknown target 'contrast'"),
     Case("faithfulness", lambda w: faithfulness(w.runs, step=99), "no snapshot at step 99"),
     Case("faithfulness", lambda w: faithfulness(w.runs, random_directions=-1),
          "random_directions must be at least 0, got -1"),
@@ -962,19 +977,19 @@ def test_more_shots_than_there_are_takes_all_with_a_warning(w):
 
 
 def test_an_all_zero_mask_is_nan_and_counted_as_empty(w):
-    table = measure(torch.ones(1, 4, 4), torch.zeros(1, 4, 4))
+    table = mask_scores(torch.ones(1, 4, 4), torch.zeros(1, 4, 4))
     assert table["empty"].all() and table[["share", "preference", "hit", "iou"]].isna().all().all()
     assert table["area"].item() == 0
     data = w.task.train
     hidden = Split(data.images, data.labels, w.task.classes, [np.zeros((112, 112), bool), *data.masks[1:]])
-    table = foreground(replace(w.runs, task=Task("hidden", hidden, {})), "train", images=[0, 5], random_directions=2)
+    table = foreground(replace(w.runs, task=Task("hidden", hidden, {})), "train", images=[0, 5], random_directions=2).rows
     first = table["image"] == 0
     assert table.loc[first, "empty"].all() and table.loc[first, "share"].isna().all()
     assert not table.loc[~first, "empty"].any() and table.loc[~first, "share"].between(0, 1).all()
 
 
 def test_an_all_zero_map_is_nan_and_counted_as_empty():
-    table = measure(torch.zeros(2, 4, 4), torch.ones(2, 4, 4))
+    table = mask_scores(torch.zeros(2, 4, 4), torch.ones(2, 4, 4))
     assert table["empty"].all() and table["share"].isna().all()
 
 
@@ -1060,18 +1075,18 @@ def test_the_library_was_there_to_be_read():
 
 # These take tensors, tables or paths that the library made itself, or nothing that can be wrong
 INNER = """
-    CamOperator.maps Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.seal Contents.wrong Dial.observe
-    Dial.still Dial.where Evaluator.accuracies Evaluator.teacher_logits Explorer.refresh Explorer.save
+    CamOperator.maps Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.seal Contents.wrong Controls.observe
+    Controls.still Controls.where Evaluator.accuracies Evaluator.teacher_logits Explorer.refresh Explorer.save
     Gallery.prompts Gallery.refresh Gallery.sheet Gallery.shown Gallery.table Gallery.turn_pin Gallery.views
     Job.part Lock.owner Lock.release Panel.refresh Part.encode Part.span Part.wrong Recorder.close Recorder.runs
     Runs.check_contexts Runs.check_model Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule Runs.sorted_keys
-    Runs.text Scenes.about_masks Scenes.save Scenes.view Screen.refresh Split.fingerprint Split.fresh_features
+    Runs.text ExplorerData.about_masks ExplorerData.save ExplorerData.view Screen.refresh Split.fingerprint Split.fresh_features
     Split.image Split.tensor Strip.at Sweep.results Task.fingerprint Training.accuracies Training.batches
     Training.config Training.descend Training.final Training.restore Training.state Work.say Work.soon Work.start
     Work.stop Work.wait Writer.close Writer.publish about_masks along augmentation base_and_new beside build_pocket
     clearest_conflict colour contact_sheet cross_entropy declare_missing encode epoch_batches exif_orientation
     feature_distance feature_gradient figure frame gradient_arrows harmonic_mean has_fast_path in_this_thread
-    is_archive jobs_of join_scenes kl_to_teacher label layer_names learning_rate mean_interval named_lambda
+    is_archive jobs_of join_data kl_to_teacher label layer_names learning_rate mean_interval named_lambda
     listed open_parts openai_state paint paint_plane plain plain_text_features plane_panel plot_angles
     prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized rule_of
     run_colour run_name save_demo sha256 show_cosine show_gradient_plane shown_image side_by_side square_safe

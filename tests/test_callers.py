@@ -21,7 +21,7 @@ from prograd_viz.plots import plot_maps
 from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.report import save_report
 from prograd_viz.runs import load_runs, run_name
-from prograd_viz.scenes import prepare
+from prograd_viz.scenes import explorer_data
 from prograd_viz.tasks import few_shot, toy_pets
 from prograd_viz.training import train
 
@@ -55,7 +55,7 @@ def test_a_model_with_another_preprocessing_has_another_fingerprint(clip):
 def test_maps_are_the_same_in_every_mode_of_autograd(clip, bare, mode):
     images, text = bare.train.tensor(clip)[:2], clip.encode_text(["a photo of a dog."])
     calls = [lambda: cam_maps(clip, images, text), lambda: cam_operator(clip, images).maps(text),
-             lambda: cam_maps(clip, images, text, method="HiResCAM")]
+             lambda: cam_maps(clip, images, text, explainer="HiResCAM")]
     usual = [call() for call in calls]
     with mode():
         images, text = bare.train.tensor(clip)[:2], clip.encode_text(["a photo of a dog."])
@@ -68,7 +68,7 @@ def test_what_is_loaded_and_encoded_in_inference_mode_can_be_trained_with(bare):
         features = bare.train.features(clip)
     assert not features.is_inference()
     runs = train(clip, bare, epochs=1, views=0, progress=False)
-    assert np.isfinite(runs.contexts).all() and np.isfinite(foreground(runs, "train", images=2)["area"]).all()
+    assert np.isfinite(runs.contexts).all() and np.isfinite(foreground(runs, "train", images=2).rows["area"]).all()
 
 
 def test_a_global_dtype_changes_neither_model_nor_start(clip, bare):
@@ -95,7 +95,7 @@ def test_a_map_that_ranks_nothing_has_no_score(clip, bare):
     images, text = bare.train.tensor(clip)[:3], clip.encode_text(["a photo of a dog.", "a photo of a cat."])
     ranked = torch.rand(7, 7, generator=torch.Generator().manual_seed(0))
     maps = torch.stack([torch.zeros(7, 7), ranked, torch.full((7, 7), torch.nan)])
-    table = map_scores(clip, images, maps, text, [0, 1, 0], ["deletion", "insertion"])
+    table = map_scores(clip, images, maps, text, [0, 1, 0], columns=["deletion", "insertion"])
     assert table.isna().all(axis=1).tolist() == [True, False, True]
 
 
@@ -231,7 +231,7 @@ def test_a_tilde_is_the_home_folder_wherever_something_is_written(clip, bare, tm
     runs = train(clip, bare, epochs=1, views=0, progress=False)
     save_report(runs, "~/page.html", images=1)
     runs.export("~/tables")
-    prepare(runs, images=1).save("~/scenes.safetensors")
+    explorer_data(runs, images=1).save("~/scenes.safetensors")
     assert {"page.html", "tables", "scenes.safetensors"} <= {path.name for path in tmp_path.iterdir()}
 
 

@@ -31,23 +31,24 @@ def replaced(module, **others):
         for name, old in before.items(): setattr(module, name, old)
 
 
-METHODS = ("GradCAM", "GradCAMPlusPlus", "GradCAMElementWise", "HiResCAM", "LayerCAM", "XGradCAM", "EigenGradCAM", "ScoreCAM")
+EXPLAINERS = ("GradCAM", "GradCAMPlusPlus", "GradCAMElementWise", "HiResCAM", "LayerCAM", "XGradCAM", "EigenGradCAM", "ScoreCAM")
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_maps_at_a_batch_norm_do_not_depend_on_whether_the_relu_behind_it_writes_in_place(tiny, method):
+@pytest.mark.parametrize("explainer", EXPLAINERS)
+def test_maps_at_a_batch_norm_do_not_depend_on_whether_the_relu_behind_it_writes_in_place(tiny, explainer):
     clip = tiny(RESNET, "fp32")
     images, directions = inputs(clip)
     found = {}
     for inplace in (False, True):
         with replaced(clip.model.visual, act1=torch.nn.ReLU(inplace=inplace)):
-            found[inplace] = [cam_maps(clip, images, directions, "bn1", method).numpy()]
-            if method == "GradCAM": found[inplace].append(package_maps(clip, images, directions, "bn1"))
+            found[inplace] = [cam_maps(clip, images, directions, explainer=explainer, target_layer="bn1").numpy()]
+            if explainer == "GradCAM":
+                found[inplace].append(package_maps(clip, images, directions, target_layer="bn1").numpy())
     for plain, written in zip(*found.values()): assert abs(plain).max() > 0 and np.array_equal(plain, written)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_map_behind_an_in_place_layer_is_the_one_that_the_package_draws_alone(tiny, method):
+@pytest.mark.parametrize("explainer", EXPLAINERS)
+def test_a_map_behind_an_in_place_layer_is_the_one_that_the_package_draws_alone(tiny, explainer):
     clip = tiny(RESNET, "fp32")
     images, directions = inputs(clip)
 
@@ -58,13 +59,13 @@ def test_a_map_behind_an_in_place_layer_is_the_one_that_the_package_draws_alone(
 
         def forward(self, x): return torch.nn.functional.normalize(self.model.encode_image(x), dim=-1) @ directions.T
 
-    cam = getattr(pytorch_grad_cam, method)(model=Cosine(), target_layers=[clip.model.visual.bn1])
+    cam = getattr(pytorch_grad_cam, explainer)(model=Cosine(), target_layers=[clip.model.visual.bn1])
     try:
         with replaced(clip.model.visual, act1=torch.nn.ReLU()):
             alone = cam(images.clone().requires_grad_(), [ClassifierOutputTarget(0)] * 2)  # between 0 and 1, [B, H, W]
     finally: cam.activations_and_grads.release()
     with replaced(clip.model.visual, act1=torch.nn.ReLU(inplace=True)):
-        ours = package_maps(clip, images, directions, "bn1", method)[0]
+        ours = package_maps(clip, images, directions, explainer=explainer, target_layer="bn1")[0].numpy()
     shown = scale_cam_image(scale_cam_image(np.maximum(ours, 0), (64, 64)))
     assert alone.max() > 0.9
     np.testing.assert_allclose(shown, alone, atol=1e-3)  # the package scales maps of 1e-5 up to 1
@@ -73,19 +74,20 @@ def test_a_map_behind_an_in_place_layer_is_the_one_that_the_package_draws_alone(
 def test_a_call_leaves_images_hooks_and_layers_as_they_were(tiny):
     clip = tiny(RESNET, "fp32")
     (images, directions), layer = inputs(clip), clip.model.visual.bn1
-    package_maps(clip, images, directions, "bn1", "LayerCAM")
+    package_maps(clip, images, directions, explainer="LayerCAM", target_layer="bn1")
     assert not images.requires_grad and not layer._forward_hooks
-    for method in ("AblationCAM", "ShapleyCAM", "FinerCAM", "RefineCAM"):  # they exchange layers or read more than one
-        with pytest.raises(ValueError, match=f"unknown method '{method}'"): package_maps(clip, images, directions, "bn1", method)
+    for name in ("AblationCAM", "ShapleyCAM", "FinerCAM", "RefineCAM"):  # they exchange layers or read more than one
+        with pytest.raises(ValueError, match=f"unknown explainer '{name}'"):
+            package_maps(clip, images, directions, explainer=name, target_layer="bn1")
     assert clip.model.visual.bn1 is layer
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "amp_bf16"])
 def test_the_package_s_maps_in_lower_precision_are_near_those_in_float32(tiny, precision):
     images, directions = inputs(tiny(precision="fp32"))
-    exact = package_maps(tiny(precision="fp32"), images, directions, method="LayerCAM")
-    near = package_maps(tiny(precision=precision), images, directions, method="LayerCAM")
-    assert near.dtype == np.float32 and abs(near - exact).max() < 0.1 * abs(exact).max()
+    exact = package_maps(tiny(precision="fp32"), images, directions, explainer="LayerCAM")
+    near = package_maps(tiny(precision=precision), images, directions, explainer="LayerCAM")
+    assert near.dtype == torch.float32 and abs(near - exact).max() < 0.1 * abs(exact).max()
 
 
 @pytest.mark.parametrize(("layer", "said"), [("tuple", "returns a tuple"), ("vector", r"returns a tensor \(2, 24\)"),
@@ -97,17 +99,18 @@ def test_a_layer_without_cells_is_named(tiny, layer, said):
     pooled = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Upsample(2)  # as a squeeze-and-excitation block pools
     children = {"layer4": torch.nn.Sequential(visual.layer4, *pooled)} if layer == "pooled" else {}
     with replaced(visual, **children):
-        for call in (lambda: cam_maps(clip, images, directions, name), lambda: cam_operator(clip, images, name),
-                     lambda: package_maps(clip, images, directions, name, "LayerCAM")):
-            with pytest.raises(ValueError, match=said): call()
+        with pytest.raises(ValueError, match=said): cam_maps(clip, images, directions, target_layer=name)
+        with pytest.raises(ValueError, match=said): cam_operator(clip, images, target_layer=name)
+        with pytest.raises(ValueError, match=said):
+            package_maps(clip, images, directions, explainer="LayerCAM", target_layer=name)
 
 
-def test_a_layer_that_was_not_run_is_named_with_every_method(tiny):
+def test_a_layer_that_was_not_run_is_named_with_every_explainer(tiny):
     clip = tiny(precision="fp32")
     images, directions = inputs(clip)
-    for method in ("GradCAM", "LayerCAM"):
+    for explainer in ("GradCAM", "LayerCAM"):
         with pytest.raises(ValueError, match="is not part of the image tower, or was not run"):
-            cam_maps(clip, images, directions, torch.nn.Conv2d(3, 3, 1), method)
+            cam_maps(clip, images, directions, explainer=explainer, target_layer=torch.nn.Conv2d(3, 3, 1))
 
 
 @pytest.mark.parametrize("size, cells", [((32, 64), (8, 16)), ((32, 72), (8, 18)), ((40, 16), (10, 4)), ((36, 36), (9, 9))])
@@ -127,6 +130,6 @@ def test_maps_of_images_that_are_not_square_have_their_shape(tiny, size, cells):
     torch.nn.functional.cosine_similarity(feature, text).sum().backward()
     patches, slopes = kept[0].detach()[:, 1:], kept[0].grad[:, 1:]  # behind the class token, row by row
     by_hand = (patches * slopes.mean(1, keepdim=True)).sum(-1).reshape(2, *cells)
-    for maps in (cam_maps(clip, images, text), cam_operator(clip, images).maps(text), torch.as_tensor(package_maps(clip, images, text))):
+    for maps in (cam_maps(clip, images, text), cam_operator(clip, images).maps(text), package_maps(clip, images, text)):
         assert torch.allclose(maps[0].double(), by_hand, rtol=1e-4, atol=1e-7)
     assert clip.image_shape == size and augmentation(clip)(Image.new("RGB", (50, 70))).shape[1:] == size

@@ -1,7 +1,7 @@
 "Every command that a page names exists and takes the options that the page gives it."
 import argparse
 import functools
-import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -63,11 +63,20 @@ class Parsed(Exception):
     "A parser was built; nothing after it runs"
 
 
+def loaded(module):
+    "A module of the library, or a tool, which may have the name of a module in tests/"
+    if module.startswith("prograd_viz"): return importlib.import_module(module)
+    spec = importlib.util.spec_from_file_location(f"tool_{module}", ROOT / "tools" / f"{module}.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
 @functools.cache
 def parser_of(module, function):
     "The argument parser that a command builds"
     def stop(self, *args, **kwargs): raise Parsed(self)
-    main = getattr(importlib.import_module(module), function)
+    main = getattr(loaded(module), function)
     with mock.patch.object(argparse.ArgumentParser, "parse_args", stop), pytest.raises(Parsed) as e: main()
     return e.value.args[0]
 

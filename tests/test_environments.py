@@ -110,12 +110,12 @@ def test_the_explorer_shows_itself_as_a_widget(explorer):
 
 def test_its_sliders_and_buttons_work(explorer):
     before = explorer.gallery.table()
-    explorer.dial.lam.value, explorer.dial.step.index = 0.0, 0
+    explorer.controls.lam.value, explorer.controls.step.index = 0.0, 0
     assert not explorer.gallery.table().equals(before)
-    explorer.dial.lam.value, explorer.dial.step.index = 1.0, len(explorer.dial.step.options) - 1
+    explorer.controls.lam.value, explorer.controls.step.index = 1.0, len(explorer.controls.step.options) - 1
     explorer.train_lambda(0.5)
     explorer.wait()
-    assert sorted(explorer.runs.lambdas) == [0.0, 0.5, 1.0] and explorer.dial.lam.value == 0.5
+    assert sorted(explorer.runs.lambdas) == [0.0, 0.5, 1.0] and explorer.controls.lam.value == 0.5
 
 
 def test_files_of_an_upload_are_read_from_either_ipywidgets():

@@ -237,10 +237,10 @@ def test_a_cache_that_is_a_file_is_named_by_where_it_was_set(renamed, monkeypatc
 
 def test_a_model_without_a_usual_layer_offers_none_in_the_explorer(tiny):
     clip = tiny({"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}, "fp32")
-    maps = cam_maps(clip, torch.ones(1, 3, 64, 64), clip.encode_text(TEXTS), "layer2")
+    maps = cam_maps(clip, torch.ones(1, 3, 64, 64), clip.encode_text(TEXTS), target_layer="layer2")
     assert maps.abs().max() > 0, "a named one works"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prograd_viz.scenes.target_layer", lambda clip: cam._deepest_grid(clip, clip.model.visual, 99))
+        patch.setattr("prograd_viz.scenes.find_layer", lambda clip: cam._deepest_grid(clip, clip.model.visual, 99))
         assert layer_names(clip) == []
 
 

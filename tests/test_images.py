@@ -15,7 +15,7 @@ from prograd_viz.images import (class_folders, exif_orientation, image_files, ma
                                 upright_mask)
 from prograd_viz.masks import box_mask, grabcut_mask, with_masks
 from prograd_viz.plots import plot_maps
-from prograd_viz.scenes import prepare
+from prograd_viz.scenes import explorer_data
 from prograd_viz.tasks import toy_pets
 from prograd_viz.training import train
 
@@ -237,24 +237,24 @@ def partly(clip, task):
 def test_images_without_a_mask_are_left_out_of_the_foreground(partly, task):
     test = partly.task.tests["same"]
     assert test.masked == [i for i in range(len(test)) if i not in (0, 3)]
-    table = foreground(partly, "same", images=10**6, random_directions=1)
+    table = foreground(partly, "same", images=10**6, random_directions=1).rows
     assert sorted(set(table["image"])) == test.masked and table["share"].notna().any()
     every = replace(partly, task=Task("whole", task.train, {"same": task.tests["same"]}))
-    whole = foreground(every, "same", test.masked, random_directions=1)
+    whole = foreground(every, "same", images=test.masked, random_directions=1).rows
     assert table.equals(whole), "and all others are as they would be without the gap"
-    with pytest.raises(ValueError, match="image 3 .* has no mask"): foreground(partly, "same", [1, 3])
-    assert pick_images(partly, "same", 10**6)[1] == list(range(len(test)))
+    with pytest.raises(ValueError, match="image 3 .* has no mask"): foreground(partly, "same", images=[1, 3])
+    assert pick_images(partly, "same", images=10**6)[1] == list(range(len(test)))
 
 
 def test_pictures_say_where_there_is_no_mask(partly):
     assert not shown_masks(partly.clip, partly.task.tests["same"], [0]).any()
-    texts = [ax.get_xlabel() for ax in plot_maps(partly, [0, 1]).axes]
+    texts = [ax.get_xlabel() for ax in plot_maps(partly, images=[0, 1]).axes]
     assert sum("no mask" in text for text in texts) == 1 and sum("of the image" in text for text in texts) == 1
 
 
-def test_the_explorers_scenes_have_no_share_where_there_is_no_mask(partly):
-    scenes = prepare(partly, "same", [0, 1])
-    shares = [scenes.view(b, partly.text(1)).share for b in (0, 1)]
+def test_the_explorer_s_images_have_no_share_where_there_is_no_mask(partly):
+    data = explorer_data(partly, "same", images=[0, 1])
+    shares = [data.view(b, partly.text(1)).share for b in (0, 1)]
     assert np.isnan(shares[0]) and 0 <= shares[1] <= 1
 
 

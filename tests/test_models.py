@@ -238,7 +238,7 @@ def test_every_family_loads_trains_and_shows_where_it_looks(family, tmp_path, ba
     runs = train(model, bare, [0, 1], epochs=2, batch_size=8, views=0, lr=0.1, progress=False)
     assert has_fast_path(model) == (family not in ("MobileCLIP", "MobileCLIP2-S3", "SigLIP", "CoCa"))
     assert abs(runs.contexts[-1] - runs.contexts[0]).max() > 0 and runs.steps[["loss_ce", "loss_kl", "norm_gd"]].notna().all().all()
-    table = foreground(runs, "train", images=[0, 7], random_directions=2)
+    table = foreground(runs, "train", images=[0, 7], random_directions=2).rows
     assert table["share"].dropna().between(0, 1).all() and not table["empty"].all()
 
 

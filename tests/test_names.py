@@ -28,7 +28,7 @@ from prograd_viz.plots import (
 )
 from prograd_viz.report import report_data, save_report
 from prograd_viz.runs import load_runs, run_name
-from prograd_viz.scenes import Scenes, prepare
+from prograd_viz.scenes import ExplorerData, explorer_data
 from prograd_viz.training import train
 from prograd_viz.widgets import explore
 from prograd_viz.words import plot_words
@@ -62,12 +62,10 @@ def assert_own(text, names):
 
 def test_every_figure_calls_a_run_by_its_own_name(case):
     runs, names = case
-    table = foreground(runs, "same", images=4, steps=[0, int(runs.snapshot_steps[-1])],
-                       random_directions=2).assign(seed=1)
-    for figure in (plot_cosine(runs), plot_angles(runs), plot_accuracy([runs]), plot_foreground(table),
-                   plot_words(runs, steps=2)):
-        assert_own(words(figure), names)
-    assert_own(words(plot_maps(runs, 2)), names[1:])
+    shares = foreground(runs, "same", images=4, steps=[0, int(runs.snapshot_steps[-1])], random_directions=2)
+    figures = [plot_cosine(runs), plot_angles(runs), plot_accuracy([runs]), plot_foreground(shares)]
+    for figure in (*figures, plot_words(runs, steps=2)): assert_own(words(figure), names)
+    assert_own(words(plot_maps(runs, images=2)), names[1:])
     assert_own(words(plot_gradient_plane(runs, runs.lambdas[1], 2)), names[1:])
     assert f"strength of {names[0].split()[0]}" in words(plot_lambda(runs.final().reset_index()))
 
@@ -75,9 +73,9 @@ def test_every_figure_calls_a_run_by_its_own_name(case):
 def test_the_tables_call_a_run_by_its_own_name(case):
     runs, names = case
     rule = names[0].split()[0]
-    table = foreground(runs, "same", images=2, random_directions=1)
-    assert table.dropna(subset="lam").groupby(["prompt", "lam"]).ngroups == 2
-    assert set(table["prompt"]) == {"zero-shot", "random", rule}
+    shares = foreground(runs, "same", images=2, random_directions=1)
+    assert shares.rows["method"].unique().tolist() == ["zero-shot CLIP", *names, "random directions"]
+    assert shares.summary()["method"].tolist() == ["zero-shot CLIP", *names, "random directions"]
     assert accuracy_on(runs, runs.task.tests["same"])["method"].tolist() == ["zero-shot CLIP", *names]
     assert [run_name(rule, lam) for lam in runs.lambdas] == names and f"2 strengths of {rule}" in repr(runs)
 
@@ -88,23 +86,23 @@ def test_the_explorer_calls_a_run_by_its_own_name_and_words(case):
     explorer.wait()
     text = re.sub(r"<[^>]*>", " ", " ".join(panel.text.value
                                             for panel in (*explorer.gallery.panels, *explorer.panels.values())))
-    assert names[1] in explorer.dial.where()
+    assert names[1] in explorer.controls.where()
     assert names[1] in text
     assert "ProGrad" not in text
     assert "CoOp" not in text
     assert "lambda" not in text
-    assert list(explorer.gallery.prompts())[-1] == names[1] and explorer.gallery.table()["prompt"].iloc[-1] == names[1]
-    assert explorer.dial.lam.description == "strength"
-    assert not any("CoOp" in name for name, _ in explorer.dial.lam.options)
+    assert list(explorer.gallery.prompts())[-1] == names[1] and explorer.gallery.table()["method"].iloc[-1] == names[1]
+    assert explorer.controls.lam.description == "strength"
+    assert not any("CoOp" in name for name, _ in explorer.controls.lam.options)
 
 
 def test_the_report_calls_a_run_by_its_own_name(case, tmp_path):
     runs, names = case
-    scenes = prepare(runs, images=2)
-    page = html.unescape(save_report(runs, tmp_path / "r.html", scenes=scenes).read_text(encoding="utf-8"))
+    data = explorer_data(runs, images=2)
+    page = html.unescape(save_report(runs, tmp_path / "r.html", data=data).read_text(encoding="utf-8"))
     shown = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
     shown = re.sub(r"data:image/[^'\"]*", "", shown)
-    assert report_data(runs, scenes)["labels"] == names
+    assert report_data(runs, data)["labels"] == names
     assert all(name in shown for name in names)
     assert "ProGrad" not in shown
     assert "CoOp" not in shown
@@ -124,7 +122,8 @@ def test_prograds_own_names_are_as_they_were(clip, task):
     runs = train(clip, task, [0, 1], **QUICK)
     assert [run_name(runs.rule(lam), lam, style) for lam in (0, 1) for style in ("plain", "words", "math")] == ["CoOp",
             "CoOp", "CoOp ($\\lambda=0$)", "ProGrad 1", "ProGrad, lambda 1", "ProGrad ($\\lambda=1$)"]
-    assert set(foreground(runs, images=2, random_directions=1)["prompt"]) == {"zero-shot", "random", "coop", "prograd"}
+    methods = {"zero-shot CLIP", "CoOp", runs.name(1), "random directions"}
+    assert set(foreground(runs, images=2, random_directions=1).rows["method"]) == methods
 
 
 def test_strengths_beyond_1_can_be_opened_again(case, tmp_path):
@@ -145,24 +144,25 @@ def test_masks_that_are_not_exact_are_named_below_every_number(clip, task, tmp_p
     runs = replace(runs, task=Task("others", task.train, tests))
     for split, says in (("same", "masks: GrabCut from a centred box: guessed, not annotated"),
                         ("shifted", "masks: boxes"), ("unsaid", "masks: source unknown")):
-        table = foreground(runs, split, images=2, random_directions=1).assign(seed=1)
-        assert set(table["masks"]) == {tests[split].masks_from or "not said"}
-        assert says in words(plot_foreground(table))
-        assert says in words(plot_maps(runs, 2, split))
-        scenes = prepare(runs, split, 2)
-        explorer = explore(runs, scenes=scenes)
+        shares = foreground(runs, split, images=2, random_directions=1)
+        assert set(shares.rows["masks"]) == {tests[split].masks_from or "not said"}
+        assert says in words(plot_foreground(shares))
+        assert says in words(plot_maps(runs, split, images=2))
+        data = explorer_data(runs, split, images=2)
+        explorer = explore(runs, data=data)
         assert says in explorer.gallery.panels[0].text.value
         assert set(explorer.gallery.table()["masks"]) == {tests[split].masks_from or "not said"}
-        assert html.escape(says) in save_report(runs, tmp_path / "r.html", scenes=scenes).read_text(encoding="utf-8")
-        assert Scenes.load(scenes.save(tmp_path / "s.safetensors")).about_masks() == says
+        assert html.escape(says) in save_report(runs, tmp_path / "r.html", data=data).read_text(encoding="utf-8")
+        assert ExplorerData.load(data.save(tmp_path / "s.safetensors")).about_masks() == says
 
 
 def test_exact_masks_need_no_line(clip, task):
     runs = train(clip, task, [0, 1], **QUICK)
-    table = foreground(runs, images=2, random_directions=1).assign(seed=1)
-    assert set(table["masks"]) == {"exact: rendered with their images"}
-    assert "masks" not in words(plot_maps(runs, 2)) + words(plot_foreground(table)) + explore(runs,
-            scenes=prepare(runs, images=2)).gallery.panels[0].text.value
+    shares = foreground(runs, images=2, random_directions=1)
+    explorer = explore(runs, data=explorer_data(runs, images=2))
+    assert set(shares.rows["masks"]) == {"exact: rendered with their images"}
+    assert "masks" not in words(plot_maps(runs, images=2)) + words(plot_foreground(shares))
+    assert "masks" not in explorer.gallery.panels[0].text.value
 
 
 def test_names_need_no_torch():

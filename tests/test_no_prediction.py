@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from prograd_viz.cam import NO_PREDICTION, explained_directions
+from prograd_viz.cam import NO_PREDICTION, TARGETS, explained_directions
 from prograd_viz.faithful import causal_checks, faithfulness
 from prograd_viz.plots import plot_maps
 from prograd_viz.report import report_data, save_report
-from prograd_viz.scenes import EXPLAINED, paint, prepare
+from prograd_viz.scenes import explorer_data, paint
 from prograd_viz.training import train
 from prograd_viz.words import plot_words, read_context_words
 
@@ -37,39 +37,39 @@ def test_causal_checks_of_nan_are_nan(broken, trained):
     assert others.equals(rows_of(causal_checks(trained, images=6))[1])
 
 
-@pytest.mark.parametrize("explain", ["true", "predicted"])
-def test_faithfulness_of_nan_is_nan(broken, explain):
-    measures = ["deletion", "insertion"]
-    of_nan, others = rows_of(faithfulness(broken, images=2, explain=explain, measures=measures, random_directions=1))
-    assert of_nan[measures].isna().all(axis=None) and others[measures].notna().all(axis=None)
+@pytest.mark.parametrize("target", ["true", "predicted"])
+def test_faithfulness_of_nan_is_nan(broken, target):
+    columns = ["deletion", "insertion"]
+    of_nan, others = rows_of(faithfulness(broken, images=2, target=target, columns=columns, random_directions=1))
+    assert of_nan[columns].isna().all(axis=None) and others[columns].notna().all(axis=None)
 
 
-@pytest.mark.parametrize("explain", ["predicted", "contrast"])
-def test_a_direction_of_no_prediction_is_nan(explain):
+@pytest.mark.parametrize("target", ["predicted", "contrast"])
+def test_a_direction_of_no_prediction_is_nan(target):
     text, features = torch.eye(3, 4), torch.tensor([[1.0, 2, 0, 0], [torch.nan, 0, 0, 0]])
-    first, second = explained_directions(text, features, torch.tensor([0, 0]), explain)
-    assert first.tolist() == ([0, 1, 0, 0] if explain == "predicted" else [1, -1, 0, 0]) and second.isnan().all()
+    first, second = explained_directions(text, features, torch.tensor([0, 0]), target)
+    assert first.tolist() == ([0, 1, 0, 0] if target == "predicted" else [1, -1, 0, 0]) and second.isnan().all()
 
 
-@pytest.mark.parametrize("explain", EXPLAINED)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("label", [1, -1])
-def test_a_scene_of_nan_has_no_prediction(broken, explain, label):
-    scenes = replace(prepare(broken, images=1), labels=np.array([label]))
-    view = scenes.view(0, broken.text(1.0), explain)
+def test_an_image_under_a_prompt_of_nan_has_no_prediction(broken, target, label):
+    data = replace(explorer_data(broken, images=1), labels=np.array([label]))
+    view = data.view(0, broken.text(1.0), target)
     assert view.predicted == view.verdict == NO_PREDICTION and np.isnan(view.probability)
-    known = explain == "true class" and label == 1
+    known = target == "true" and label == 1
     assert view.explained == (broken.classes[1] if known else NO_PREDICTION)
     assert np.isfinite(view.cam).all() == known and np.isnan(view.share) != known
-    assert np.array_equal(paint(scenes.pictures[0], view.cam * np.nan), paint(scenes.pictures[0], view.cam * 0))
+    assert np.array_equal(paint(data.pictures[0], view.cam * np.nan), paint(data.pictures[0], view.cam * 0))
 
 
 def test_pictures_and_pages_say_that_there_is_no_prediction(broken, tmp_path):
-    labels = [ax.get_xlabel() for ax in plot_maps(broken, images=1, explain="predicted").axes]
+    labels = [ax.get_xlabel() for ax in plot_maps(broken, images=1, target="predicted").axes]
     assert [label == f"no map\n{NO_PREDICTION}" for label in labels] == [False, False, False, True]
-    scenes = prepare(broken, images=1)
-    data = report_data(broken, scenes)
-    assert [run[0][:2] for run in data["views"][-1]][1] == [-1, None] and data["zero"][0][0] >= 0
-    assert f": {NO_PREDICTION}, " in save_report(broken, tmp_path / "page.html", scenes=scenes).read_text()
+    data = explorer_data(broken, images=1)
+    drawn = report_data(broken, data)
+    assert [run[0][:2] for run in drawn["views"][-1]][1] == [-1, None] and drawn["zero"][0][0] >= 0
+    assert f": {NO_PREDICTION}, " in save_report(broken, tmp_path / "page.html", data=data).read_text()
 
 
 def test_no_word_is_near_to_nan(trained):

@@ -44,7 +44,7 @@ def test_pictures_and_explorer_take_the_test_set_there_is(folder, clip, stored, 
     runs = load_runs(stored, clip, task)
     assert task.usual_split == "same" and runs.tested == ["same"]
     assert [ax.get_title() for ax in plot_accuracy(runs).axes] == ["same distribution"]
-    assert len(plot_maps(runs, 2).axes) == 2 * 4
+    assert len(plot_maps(runs, images=2).axes) == 2 * 4
     explorer = explore(runs, images=2)
     explorer.work.wait()
     assert explorer.split.value == "same" and explorer.split.options == ("train", "same")
@@ -54,7 +54,7 @@ def test_pictures_and_explorer_take_the_test_set_there_is(folder, clip, stored, 
 def test_without_a_test_set_the_training_images_are_shown_and_it_is_said(folder, clip):
     with pytest.warns(UserWarning, match="so there is no test set"): task = few_shot(folder, shots=4)
     assert task.usual_split == "train"
-    assert len(plot_maps(train(clip, task, epochs=1, views=0, progress=False), 2).axes) == 2 * 4
+    assert len(plot_maps(train(clip, task, epochs=1, views=0, progress=False), images=2).axes) == 2 * 4
 
 
 def test_few_images_are_named_by_class(folder):

@@ -46,7 +46,7 @@ def test_trainings_pictures_and_pages(clip, task, tmp_path):
     runs = train(clip, task, [0.0, 1.0], epochs=1, views=2, progress=False, out=tmp_path / "runs")
     plot_cosine(runs), plot_maps(runs, images=1)
     save_report(runs, tmp_path / "page.html", images=1)
-    faithfulness(runs, images=1, measures=["road"], random_directions=1)
+    faithfulness(runs, images=1, columns=["road"], random_directions=1)
 
 
 def test_models_that_are_built_or_cannot_be_had(monkeypatch):
@@ -65,4 +65,4 @@ def test_errors_inside(clip, task, tmp_path, monkeypatch):
     monkeypatch.setattr("prograd_viz.plots.run_colour", broken)
     with pytest.raises(RuntimeError, match="broken"): plot_cosine(runs)
     monkeypatch.setattr("pytorch_grad_cam.metrics.road.ROADCombined", broken)
-    with pytest.raises(RuntimeError, match="broken"): faithfulness(runs, images=1, measures=["road"])
+    with pytest.raises(RuntimeError, match="broken"): faithfulness(runs, images=1, columns=["road"])

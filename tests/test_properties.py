@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from prograd_viz.cam import explained_directions, measure, resize_maps
+from prograd_viz.cam import explained_directions, mask_scores, resize_maps
 from prograd_viz.data import few_shot_sample
 from prograd_viz.gradients import kl_to_teacher, project, prompt_gradients
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
@@ -255,7 +255,7 @@ def maps_and_masks(draw):
 @given(maps_and_masks())
 def test_shares_of_a_mask_and_of_its_complement_sum_to_one(pair):
     cams, masks = pair
-    on, off = measure(cams, masks), measure(cams, ~masks)
+    on, off = mask_scores(cams, masks), mask_scores(cams, ~masks)
     assert on["share"].between(0, 1).all() and np.allclose(on["share"] + off["share"], 1)
     assert np.allclose(on["area"] + off["area"], 1) and (on["hit"] + off["hit"] == 1).all()
     assert on["iou"].between(0, 1).all() and not on["empty"].any()
@@ -264,27 +264,27 @@ def test_shares_of_a_mask_and_of_its_complement_sum_to_one(pair):
 @given(maps_and_masks(), st.integers(-20, 20))
 def test_measures_do_not_depend_on_the_scale_of_a_map(pair, power):
     cams, masks = pair
-    np.testing.assert_allclose(measure(cams * 2.0**power, masks).to_numpy(float), measure(cams, masks).to_numpy(float), rtol=1e-12)
+    np.testing.assert_allclose(mask_scores(cams * 2.0**power, masks).to_numpy(float), mask_scores(cams, masks).to_numpy(float), rtol=1e-12)
 
 
 @given(maps_and_masks(), st.floats(1e-3, 1e3))
 def test_a_uniform_map_has_the_share_of_the_area_and_no_preference(pair, level):
     cams, masks = pair
-    table = measure(torch.full_like(cams, level), masks)
+    table = mask_scores(torch.full_like(cams, level), masks)
     assert np.allclose(table["share"], table["area"]) and np.allclose(table["preference"], 1) and np.allclose(table["iou"], table["area"])
 
 
 @given(maps_and_masks())
 def test_preference_is_the_share_over_the_area_of_the_object(pair):
     cams, masks = pair
-    table = measure(cams, masks)
+    table = mask_scores(cams, masks)
     assert np.allclose(table["area"], masks.double().mean((1, 2))) and np.allclose(table["preference"] * table["area"], table["share"])
 
 
 @given(maps_and_masks(), st.floats(0.05, 0.95))
 def test_hit_and_iou_are_read_where_the_map_is_high(pair, threshold):
     cams, masks = pair
-    table = measure(cams, masks, threshold)
+    table = mask_scores(cams, masks, threshold=threshold)
     for i, (cam, mask) in enumerate(zip(cams.numpy(), masks.numpy())):
         above = cam >= threshold * cam.max()
         assert table["iou"][i] == pytest.approx((above & mask).sum() / (above | mask).sum())
@@ -295,7 +295,7 @@ def test_hit_and_iou_are_read_where_the_map_is_high(pair, threshold):
 @given(maps_and_masks())
 def test_an_empty_map_or_mask_is_nan_and_counted(pair):
     cams, masks = pair
-    for table in (measure(torch.zeros_like(cams), masks), measure(cams, torch.zeros_like(masks))):
+    for table in (mask_scores(torch.zeros_like(cams), masks), mask_scores(cams, torch.zeros_like(masks))):
         assert table[["share", "preference", "hit", "iou"]].isna().all().all() and table["empty"].all()
 
 

@@ -9,7 +9,7 @@ from prograd_viz.plots import plot_accuracy, plot_angles, plot_cosine, plot_grad
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.report import save_report
 from prograd_viz.runs import Recorder, load_runs
-from prograd_viz.scenes import prepare
+from prograd_viz.scenes import explorer_data
 from prograd_viz.training import epoch_batches, learning_rate, train
 from prograd_viz.widgets import explore
 from prograd_viz.words import plot_words
@@ -65,14 +65,15 @@ def test_its_record_is_the_one_of_train(theirs, exact, task):
 
 
 def test_every_view_works_on_it(theirs, tmp_path):
-    for figure in (plot_cosine(theirs), plot_angles(theirs), plot_maps(theirs, 2), plot_gradient_plane(theirs, 1.0, 5), plot_token_cosines(theirs, 1.0), plot_words(theirs, steps=3)): assert figure.axes
-    shares = foreground(theirs, images=4, random_directions=2)
+    figures = [plot_cosine(theirs), plot_angles(theirs), plot_maps(theirs, images=2), plot_gradient_plane(theirs, 1.0, 5)]
+    for figure in (*figures, plot_token_cosines(theirs, 1.0), plot_words(theirs, steps=3)): assert figure.axes
+    shares = foreground(theirs, images=4, random_directions=2).rows
     assert set(shares["lam"].dropna()) == {0, 1} and shares["share"].notna().any()
-    scenes = prepare(theirs, images=2)
-    explorer = explore(theirs, scenes=scenes)
-    explorer.dial.lam.value, explorer.dial.step.value = 0.0, 3
-    assert "cosine" in explorer.dial.where()
-    assert "CoOp" in save_report(theirs, tmp_path / "report.html", scenes=scenes).read_text(encoding="utf-8")
+    data = explorer_data(theirs, images=2)
+    explorer = explore(theirs, data=data)
+    explorer.controls.lam.value, explorer.controls.step.value = 0.0, 3
+    assert "cosine" in explorer.controls.where()
+    assert "CoOp" in save_report(theirs, tmp_path / "report.html", data=data).read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="no accuracy on any test set was recorded"): plot_accuracy(theirs)
 
 
@@ -91,12 +92,14 @@ def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_meth
     runs = bare_method
     assert runs.keys == ("mine",) and runs.name("mine", "math") == "mine" and list(runs.snapshot_steps) == [0, 1, 2, 3]
     assert runs.steps["cos"].isna().all() and runs.conflicts().isna().all() and "conflicts not recorded" in repr(runs)
-    assert plot_maps(runs, 2).axes and "no gradients recorded" in plot_cosine(runs).legends[0].get_texts()[0].get_text()
-    assert set(foreground(runs, images=2, random_directions=1)["prompt"]) == {"zero-shot", "mine", "random"}
-    scenes = prepare(runs, images=2)
-    explorer = explore(runs, scenes=scenes)
-    assert explorer.dial.lam.description == "method" and "the gradients were not recorded" in explorer.dial.where() or "before" in explorer.dial.where()
-    assert "mine" in save_report(runs, tmp_path / "report.html", scenes=scenes).read_text(encoding="utf-8")
+    legend = plot_cosine(runs).legends[0].get_texts()[0].get_text()
+    assert plot_maps(runs, images=2).axes and "no gradients recorded" in legend
+    shares = foreground(runs, images=2, random_directions=1)
+    assert shares.summary()["method"].tolist() == ["zero-shot CLIP", "mine", "random directions"]
+    data = explorer_data(runs, images=2)
+    controls = explore(runs, data=data).controls
+    assert controls.lam.description == "method" and "the gradients were not recorded" in controls.where()
+    assert "mine" in save_report(runs, tmp_path / "report.html", data=data).read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="hold text features and no contexts"): plot_words(runs)
     runs.save(tmp_path / "saved")
     opened = load_runs(tmp_path / "saved")

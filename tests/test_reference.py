@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from prograd_viz import cam as cam_module, prompts as prompts_module
-from prograd_viz.cam import CamOperator, cam_maps, cam_operator, foreground, package_maps, resize_maps, shown_masks, target_layer
+from prograd_viz.cam import CamOperator, cam_maps, cam_operator, foreground, package_maps, resize_maps, shown_masks, find_layer
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split
 from prograd_viz.gradients import cross_entropy, kl_to_teacher, prompt_gradients
@@ -294,7 +294,7 @@ def normalise_like_trained(clip, pictures):
 
 def test_maps_are_captums(looked_at):
     clip, pictures, directions, operator, tolerance = looked_at
-    layer, ours = target_layer(clip), operator.maps(directions).relu()
+    layer, ours = find_layer(clip), operator.maps(directions).relu()
     assert min(ours.shape[2:]) >= 6
     if isinstance(layer, torch.nn.LayerNorm):  # of a ViT or a swin: no grid as captum knows it
         visual, patches = clip.model.visual, Patches()
@@ -311,7 +311,7 @@ def test_maps_are_captums(looked_at):
 
 def test_maps_are_those_of_the_grad_cam_package(looked_at):
     clip, pictures, directions, operator, tolerance = looked_at
-    ours, theirs = operator.maps(directions).numpy(), package_maps(clip, pictures, directions)
+    ours, theirs = operator.maps(directions).numpy(), package_maps(clip, pictures, directions).numpy()
     assert ours.shape == theirs.shape and np.abs(ours - theirs).max() < max(tolerance, 1e-6) * np.abs(theirs).max()
 
 
@@ -321,7 +321,7 @@ DEFAULTS = {"swin": (swin, "trunk.norm"), "FastViT that ends coarse": (lambda: F
 @pytest.mark.parametrize("tower", DEFAULTS)
 def test_the_default_layer_is_the_deepest_with_enough_cells(tiny, tower):
     vision, name = DEFAULTS[tower]
-    assert target_layer(tiny(vision())) is tiny(vision()).model.visual.get_submodule(name)
+    assert find_layer(tiny(vision())) is tiny(vision()).model.visual.get_submodule(name)
 
 
 @pytest.mark.parametrize("layer, cells, channels", (("trunk.norm", 6, 96), ("trunk.layers.2", 6, 96), ("trunk.layers.1", 12, 48), ("trunk.layers.1.blocks.1.norm1", 12, 48), ("trunk.layers.1.blocks.1.norm2", 12, 48), ("trunk.layers.0.blocks.1", 24, 24), ("trunk.patch_embed.proj", 24, 24)))
@@ -331,7 +331,10 @@ def test_layers_with_their_channels_last_give_the_packages_maps(tiny, layer, cel
     pictures, directions = normal(0, 2, 3, 96, 96), normal(1, 3, 24)
     got = []
     hook = clip.model.visual.get_submodule(layer).register_forward_hook(lambda module, args, out: got.append(out))
-    try: ours, few = cam_operator(clip, pictures, layer).maps(directions).numpy(), cam_maps(clip, pictures, directions, layer).numpy()
+    where = {"target_layer": layer}
+    try:
+        ours = cam_operator(clip, pictures, **where).maps(directions).numpy()
+        few = cam_maps(clip, pictures, directions, **where).numpy()
     finally: hook.remove()
     first = got[0].detach() if layer.endswith("proj") else got[0].detach().reshape(2, cells, cells, channels).permute(0, 3, 1, 2)
     assert ours.shape == (3, 2, cells, cells) and first.shape == (2, channels, cells, cells)
@@ -341,11 +344,12 @@ def test_layers_with_their_channels_last_give_the_packages_maps(tiny, layer, cel
         theirs = (cam.activations_and_grads.gradients[0].mean((2, 3), keepdim=True) * first).sum(1).numpy()
     np.testing.assert_allclose(ours[1], theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
     np.testing.assert_allclose(few, ours, rtol=0, atol=1e-9 * np.abs(ours).max())
-    np.testing.assert_allclose(package_maps(clip, pictures, directions, layer), ours, rtol=0, atol=1e-6 * np.abs(ours).max())
+    np.testing.assert_allclose(package_maps(clip, pictures, directions, **where), ours, rtol=0, atol=1e-6 * np.abs(ours).max())
 
 
 def test_a_layer_that_sees_windows_is_refused(tiny):
-    with pytest.raises(ValueError, match="sees 8 windows of 2 images"): cam_operator(tiny(swin()), normal(0, 2, 3, 96, 96), "trunk.layers.1.blocks.0.attn.qkv")
+    with pytest.raises(ValueError, match="sees 8 windows of 2 images"):
+        cam_operator(tiny(swin()), normal(0, 2, 3, 96, 96), target_layer="trunk.layers.1.blocks.0.attn.qkv")
 
 
 CLOSED = {"resnet, stage": (RESNET, {}, "layer4"), "resnet, block": (RESNET, {}, "layer4.0"), "vit": (VIT, {}, None), "vit, layer scale": (VIT | {"ls_init_value": 0.5}, {}, None),
@@ -355,33 +359,35 @@ CLOSED = {"resnet, stage": (RESNET, {}, "layer4"), "resnet, block": (RESNET, {},
 @pytest.mark.parametrize("tower", CLOSED)
 def test_the_closed_form_of_the_operator_is_one_backward_pass_for_each_dimension(tiny, tower, monkeypatch):
     vision, options, layer = CLOSED[tower]
-    clip = tiny(vision, **options)
+    clip, where = tiny(vision, **options), {"target_layer": layer}
     pictures, directions = normal(0, 3, 3, clip.image_size, clip.image_size), normal(1, 4, 24)
-    closed, maps = cam_operator(clip, pictures, layer), cam_maps(clip, pictures, directions, layer)
-    assert cam_module._trace(clip, pictures, target_layer(clip, layer)).jacobian is not None
+    closed, maps = cam_operator(clip, pictures, **where), cam_maps(clip, pictures, directions, **where)
+    assert cam_module._trace(clip, pictures, find_layer(clip, layer)).jacobian is not None
     for name in ("_pool_behind", "_last_block"): monkeypatch.setattr(cam_module, name, lambda *_: None)
-    assert cam_module._trace(clip, pictures, target_layer(clip, layer)).jacobian is None
-    torch.testing.assert_close(closed.operator, cam_operator(clip, pictures, layer).operator, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(closed.features, cam_operator(clip, pictures, layer).features)
-    torch.testing.assert_close(maps, cam_maps(clip, pictures, directions, layer), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(cam_maps(clip, pictures, directions[:1], layer), maps[:1], rtol=1e-9, atol=1e-12)
+    assert cam_module._trace(clip, pictures, find_layer(clip, layer)).jacobian is None
+    torch.testing.assert_close(closed.operator, cam_operator(clip, pictures, **where).operator, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(closed.features, cam_operator(clip, pictures, **where).features)
+    torch.testing.assert_close(maps, cam_maps(clip, pictures, directions, **where), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(cam_maps(clip, pictures, directions[:1], **where), maps[:1], rtol=1e-9, atol=1e-12)
 
 
 def test_towers_that_read_more_than_the_class_token_have_no_closed_form(tiny):
     clip = tiny(VIT | {"pool_type": "avg"}, custom_text=True)
     pictures = normal(0, 2, 3, 32, 32)
-    assert cam_module._trace(clip, pictures, target_layer(clip)).jacobian is None
-    ours, theirs = cam_operator(clip, pictures).maps(normal(1, 2, 24)).numpy(), package_maps(clip, pictures, normal(1, 2, 24))
+    assert cam_module._trace(clip, pictures, find_layer(clip)).jacobian is None
+    ours, theirs = cam_operator(clip, pictures).maps(normal(1, 2, 24)).numpy(), package_maps(clip, pictures, normal(1, 2, 24)).numpy()
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("method", ("GradCAMPlusPlus", "LayerCAM", "HiResCAM"))
-def test_other_methods_of_the_package_are_a_name_away(tiny, method):
+@pytest.mark.parametrize("explainer", ("GradCAMPlusPlus", "LayerCAM", "HiResCAM"))
+def test_other_methods_of_the_package_are_a_name_away(tiny, explainer):
     clip, pictures = tiny(), normal(0, 2, 3, 32, 32)
     each = normal(1, 2, 3, 24)  # other directions for each image
-    maps = cam_maps(clip, pictures, each, method=method)
+    maps = cam_maps(clip, pictures, each, explainer=explainer)
     assert maps.shape == (3, 2, 8, 8)
-    for b in range(2): np.testing.assert_allclose(maps[:, b], package_maps(clip, pictures[b:b + 1], each[b], method=method)[:, 0], rtol=0, atol=1e-6 * maps[:, b].abs().max().item())
+    for b in range(2):
+        alone = package_maps(clip, pictures[b:b + 1], each[b], explainer=explainer)[:, 0]
+        np.testing.assert_allclose(maps[:, b], alone, rtol=0, atol=1e-6 * maps[:, b].abs().max().item())
 
 
 @pytest.mark.parametrize("options", ({"batch_size": 1}, {"batch_size": 2}), ids=str)
@@ -394,14 +400,14 @@ def test_shown_maps_are_the_packages_call_before_its_stretching(looked_at):
     "GradCAM.__call__ rectifies, subtracts the minimum, divides by (1e-7 + maximum) and resizes, then stretches once more: so do we here, from our maps"
     clip, pictures, directions, operator, tolerance = looked_at
     tokens, cells = lambda x: x[:, 1:].transpose(1, 2).unflatten(2, (round((x.shape[1] - 1) ** 0.5), -1)), lambda x: x.permute(0, 3, 1, 2)
-    as_grid = (cells if hasattr(clip.model.visual, "trunk") else tokens) if isinstance(target_layer(clip), torch.nn.LayerNorm) else None
+    as_grid = (cells if hasattr(clip.model.visual, "trunk") else tokens) if isinstance(find_layer(clip), torch.nn.LayerNorm) else None
 
     class Cosines(torch.nn.Module):
         def forward(self, x): return F.normalize(clip.model.encode_image(x), dim=-1) @ directions.T
 
     model = Cosines()
     model.inner = clip.model
-    with GradCAM(model, [target_layer(clip)], reshape_transform=as_grid) as cam:
+    with GradCAM(model, [find_layer(clip)], reshape_transform=as_grid) as cam:
         theirs = cam(pictures.clone().requires_grad_(), [ClassifierOutputTarget(1)] * len(pictures))
     ours = operator.maps(directions)[1].relu().numpy()
     np.testing.assert_allclose(scale_cam_image(scale_cam_image(ours, theirs.shape[:0:-1])), theirs, atol=1e-3)
@@ -428,25 +434,30 @@ def test_a_map_of_the_cosine_does_not_depend_on_the_length_of_the_feature(looked
     torch.testing.assert_close(longer.maps(directions), operator.maps(directions))
 
 
-@pytest.mark.parametrize("explain", ("true", "predicted", "contrast"))
-def test_foreground_measures_the_packages_map_of_each_prompt_on_each_image(clip, task, explain):
+@pytest.mark.parametrize("target", ("true", "predicted", "contrast", "hand"))
+def test_foreground_measures_the_packages_map_of_each_prompt_on_each_image(clip, task, target):
     "From the trained contexts to a share, once more, with the plain encoder, the grad-cam package and a sum by hand"
     runs, rows = train(clip, task, [0, 1], epochs=10, batch_size=8, lr=0.2, views=0, progress=False), [1, 9, 22]
-    table, test = foreground(runs, "shifted", rows, explain=explain, random_directions=1), task.tests["shifted"]
-    texts = {"zero-shot": teacher_features(clip, task.classes)}
-    for r, name in enumerate(("coop", "prograd")): texts[name] = plain_text_features(make_prompts(clip, task.classes), torch.from_numpy(runs.contexts[-1, r:r + 1]))[0]
+    table, test = foreground(runs, "shifted", images=rows, target=target, random_directions=1).rows, task.tests["shifted"]
+    texts, prompts = {"zero-shot CLIP": teacher_features(clip, task.classes)}, make_prompts(clip, task.classes)
+    for r, name in enumerate(runs.methods):
+        texts[name] = plain_text_features(prompts, torch.from_numpy(runs.contexts[-1, r:r + 1]))[0]
     shares = {}
     for name, text in texts.items():
         for i in rows:
             picture, label, mask = test.tensor(clip, [i]), test.labels[i], test.mask(i)
             scores = (clip.encode_image(picture) @ text.T)[0]
             rival = max((c for c in range(6) if c != label), key=lambda c: scores[c].item())
-            direction = {"true": text[label], "predicted": text[scores.argmax()], "contrast": text[label] - text[rival]}[explain]
-            cam = F.interpolate(torch.from_numpy(package_maps(clip, picture, direction[None])).clamp(min=0), size=mask.shape, mode="bilinear")[0, 0].numpy()
+            directions = {"true": text[label], "predicted": text[scores.argmax()], "contrast": text[label] - text[rival],
+                          "hand": text[task.classes.index("hand")]}
+            small = package_maps(clip, picture, directions[target][None]).clamp(min=0)
+            cam = F.interpolate(small, size=mask.shape, mode="bilinear")[0, 0].numpy()
             shares[name, i] = cam[mask].sum() / cam.sum() if cam.any() else np.nan
-            ours = table[(table["prompt"] == name) & (table["image"] == i)]
-            assert ours["share"].item() == pytest.approx(shares[name, i], rel=1e-3, nan_ok=True) and ours["area"].item() == pytest.approx(mask.mean()) and ours["label"].item() == label
-    assert np.nanmax([abs(shares["coop", i] - shares["prograd", i]) for i in rows]) > 0.005, "the prompts look at different places, or this compares nothing"
+            ours = table[(table["method"] == name) & (table["image"] == i)]
+            assert ours["share"].item() == pytest.approx(shares[name, i], rel=1e-3, nan_ok=True)
+            assert ours["area"].item() == pytest.approx(mask.mean()) and ours["label"].item() == label
+    gaps = [abs(shares["CoOp", i] - shares[runs.methods[1], i]) for i in rows]
+    assert np.nanmax(gaps) > 0.005, "the prompts look at different places, or this compares nothing"
 
 
 @pytest.mark.parametrize("size", [(112, 112), (40, 40), (90, 160), (300, 200)], ids=str)

@@ -466,7 +466,7 @@ def evil(run, tmp_path):
 
 def test_names_from_files_are_never_paths(evil, tmp_path, monkeypatch):
     "A class called ../../x writes nothing outside"
-    from prograd_viz.scenes import prepare
+    from prograd_viz.scenes import explorer_data
     from prograd_viz.widgets import Explorer
     runs = load_runs(evil)
     assert runs.classes == EVIL[:4]
@@ -475,10 +475,10 @@ def test_names_from_files_are_never_paths(evil, tmp_path, monkeypatch):
     known = replace(runs, clip=clip, task=Task("../../y", named(task.train), {"shifted": named(task.tests["shifted"])}))
     (tmp_path / "deep" / "inside" / "work").mkdir()
     monkeypatch.chdir(tmp_path / "deep" / "inside" / "work")
-    scenes = prepare(known, images=4)
-    explorer = Explorer(runs, scenes)
+    data = explorer_data(known, images=4)
+    explorer = Explorer(runs, data=data)
     explorer._save_clicked()
-    page = Path(save_report(runs, "report.html", scenes=scenes)).read_text()
+    page = Path(save_report(runs, "report.html", data=data)).read_text()
     assert "<script>alert" not in page and "onerror=alert" not in page.replace("&lt;img src=x onerror=alert(1)&gt;", "") and "<script>alert" not in explorer.gallery.panels[0].text.value
     written = {p.relative_to(tmp_path).parts[:3] for p in tmp_path.rglob("*") if p.is_file()}
     assert written == {("deep", "inside", "run"), ("deep", "inside", "work")}

@@ -24,7 +24,7 @@ from prograd_viz.images import open_image
 from prograd_viz.prompts import plain_text_features
 from prograd_viz.published import export_prompt, load_published, read_context
 from prograd_viz.training import train
-from prograd_viz.scenes import prepare
+from prograd_viz.scenes import explorer_data
 from prograd_viz.widgets import Explorer
 
 CLASSES = ("dog", "kiwi bird", "magnifying glass")
@@ -269,8 +269,8 @@ def test_a_published_run_set_can_be_explored_and_drawn(clip, task, tmp_path):
     for epoch in (1, 2): write(tmp_path, 0.02 * torch.randn(16, 128, generator=torch.Generator().manual_seed(epoch)), epoch)
     loaded = load_published(tmp_path, clip, task, init="random")
     assert loaded.contexts.shape == (2, 1, 16, 128)
-    explorer = Explorer(loaded, prepare(loaded, images=2))
-    explorer.dial.step.value = 2
+    explorer = Explorer(loaded, data=explorer_data(loaded, images=2))
+    explorer.controls.step.value = 2
     assert len(explorer.gallery.table()) and plot_accuracy(loaded).axes and plot_cosine(loaded).axes
 
 

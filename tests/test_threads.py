@@ -109,7 +109,7 @@ def test_the_noise_of_road_is_nobody_elses(clip, task, noise):
     draw = torch.Generator().manual_seed(0)
     images, text = task.train.tensor(clip, [0, 1]), F.normalize(torch.randn(6, 128, generator=draw), dim=-1)
     maps = torch.randn(2, 4, 4, generator=draw)
-    score = lambda: map_scores(clip, images, maps, text, [0, 1], ["road"], [50], seed=3)
+    score = lambda: map_scores(clip, images, maps, text, [0, 1], columns=["road"], percentiles=[50], seed=3)
     first, *others = at_once([score, score, score])
     for other in others: assert first.equals(other)
 

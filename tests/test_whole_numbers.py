@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
 from prograd_viz.cam import cam_maps, pick_images
 from prograd_viz.checks import check_draw, check_in_range, check_seed, check_whole
 from prograd_viz.data import few_shot_sample
@@ -14,7 +15,8 @@ from prograd_viz.faithful import composites, map_scores
 from prograd_viz.pocket import Scene, contact_sheet, random_scenes, render
 from prograd_viz.prompts import make_prompts
 from prograd_viz.protocols import _cells
-from prograd_viz.tasks import few_shot, table_task, pocket_task, toy_pets
+from prograd_viz.tasks import few_shot, pocket_task, table_task, toy_pets
+from prograd_viz.training import train
 from prograd_viz.words import nearest_tokens
 
 WHOLE = [4, 4.0, np.int64(4), np.uint8(4), np.float32(4), np.array(4), torch.tensor(4), Fraction(4)]
@@ -109,13 +111,10 @@ def test_pictures_and_words_of_other_number_types_are_those_of_ints(clip, task):
 
 
 def test_numbers_of_images_and_bins_may_be_floats(clip, task):
-    class Seen:
-        "What `pick_images` reads of a run set"
-        classes = task.classes
-    Seen.clip, Seen.task = clip, task
-    a, b, c = (pick_images(Seen, "same", images)[1] for images in (5, 5.0, np.int64(5)))
+    runs = train(clip, task, epochs=1, views=0, progress=False)
+    a, b, c = (pick_images(runs, "same", images=images)[1] for images in (5, 5.0, np.int64(5)))
     assert a == b == c
-    rows = pick_images(Seen, "same", [np.int64(3), 2.0])[1]
+    rows = pick_images(runs, "same", images=[np.int64(3), 2.0])[1]
     assert rows == [3, 2] and {type(r) for r in rows} == {int}
     said = {"right": [True, False, True], "confidence": [1.0, 0.3, 0.6]}
     table = pd.DataFrame({"method": "zero-shot CLIP", "lam": np.nan, **said})

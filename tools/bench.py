@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from prograd_viz.cam import cam_operator, package_maps, target_layer
+from prograd_viz.cam import cam_operator, find_layer, package_maps
 from prograd_viz.clip import ASSETS, load_clip
 from prograd_viz.gradients import project, prompt_gradients
 from prograd_viz.prompts import make_prompts, plain_text_features, text_features
@@ -319,15 +319,16 @@ def maps(bench):
     pixels = 3, clip.image_size, clip.image_size
     image = drawn(3, 1, *pixels).to(bench.device)
     directions = F.normalize(drawn(4, n, clip.encode_image(image).shape[1]), dim=-1).to(bench.device)
-    fifty = lambda batch: cam_operator(clip, batch, layer).maps(directions[:50])
-    layer, some = target_layer(clip), 8
-    ours, theirs = beside(size.rounds, lambda: cam_operator(clip, image, layer).maps(directions),
-                          lambda: package_maps(clip, image, directions[:some], layer))
+    fifty = lambda batch: cam_operator(clip, batch, target_layer=layer).maps(directions[:50])
+    layer, some = find_layer(clip), 8
+    ours, theirs = beside(size.rounds, lambda: cam_operator(clip, image, target_layer=layer).maps(directions),
+                          lambda: package_maps(clip, image, directions[:some], target_layer=layer))
     theirs *= n / some
     bench.bar(f"{n} maps of one image, {size.resnet}, against grad-cam one by one", theirs / ours, "x", at_least=100,
               peers=theirs, ours=ours, note=f"operator included; grad-cam timed on {some} maps and scaled")
-    reference = torch.as_tensor(package_maps(clip, image, directions[:some], layer)).to(bench.device)
-    error = (cam_operator(clip, image, layer).maps(directions[:some]) - reference).abs().max() / reference.abs().max()
+    reference = package_maps(clip, image, directions[:some], target_layer=layer).to(bench.device)
+    found = cam_operator(clip, image, target_layer=layer).maps(directions[:some])
+    error = (found - reference).abs().max() / reference.abs().max()
     bench.bar("those maps against grad-cam before resizing", error.item(), "of the maximum", at_most=1e-4)
     for images in size.images:
         batch = drawn(5, images, *pixels).to(bench.device)

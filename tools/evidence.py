@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from prograd_viz.cam import EXPLAIN, cam_maps, explained_directions, measure, pick_images, resize_maps, shown_masks
+from prograd_viz.cam import cam_maps, explained_directions, mask_scores, pick_images, resize_maps, shown_masks
 from prograd_viz.faithful import composites
 from prograd_viz.plots import colour, figure, label, plot_lambda, plot_shots
 from prograd_viz.runs import mean_interval
@@ -34,6 +34,7 @@ from prograd_viz.sweep import Job, Sweep, cells_of, jobs_of, sweep
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS, LAMBDAS = range(2000, 2020), (0, 0.25, 0.5, 0.75, 1)
 CONTEXTS = {"unified": {}, "class-specific": {"class_specific": True, "init": "random", "n_ctx": 4, "lr": 0.02}}
+KINDS = ("true", "predicted", "contrast")  # scores that maps explain
 MAPS, CHANGED = 24, 48  # images whose maps are measured, and which are changed
 
 
@@ -62,21 +63,21 @@ def looks_and_leans(runs):
 
 def _shares(runs, split, texts):
     "Column -> share of the maps on the object, a value per prompt; all directions in one call"
-    clip, test, rows = runs.clip, *pick_images(runs, split, MAPS)
+    clip, test, rows = runs.clip, *pick_images(runs, split, images=MAPS)
     features, masks = test.features(clip)[rows], shown_masks(clip, test, rows)
     labels = torch.as_tensor(test.labels[rows])
-    directions = torch.cat([explained_directions(texts.to(features), features, labels, kind) for kind in EXPLAIN])
+    directions = torch.cat([explained_directions(texts.to(features), features, labels, kind) for kind in KINDS])
     draws = torch.randn(8, 1, directions.shape[-1], generator=torch.Generator().manual_seed(0))
     draws = F.normalize(draws, dim=-1).to(features).expand(-1, len(rows), -1)
     maps = cam_maps(clip, test.tensor(clip, rows), torch.cat([directions, draws]).transpose(0, 1))
-    shares = [measure(resize_maps(m, masks.shape[1:]), masks)["share"].mean() for m in maps]
-    columns = {f"share_{split}_{kind}": shares[i * len(texts):(i + 1) * len(texts)] for i, kind in enumerate(EXPLAIN)}
+    shares = [mask_scores(resize_maps(m, masks.shape[1:]), masks)["share"].mean() for m in maps]
+    columns = {f"share_{split}_{kind}": shares[i * len(texts):(i + 1) * len(texts)] for i, kind in enumerate(KINDS)}
     return columns | {f"share_{split}_random": np.nanmean(shares[-8:]), f"area_{split}": masks.double().mean().item()}
 
 
 def _accuracies(runs, texts):
     "Column -> accuracy under each change of the images, and the rate of answers that name the new background's class"
-    clip, test, rows = runs.clip, *pick_images(runs, "same", CHANGED)
+    clip, test, rows = runs.clip, *pick_images(runs, "same", images=CHANGED)
     changed, donors = composites(test, rows)
     columns = {}
     for name, split in changed.items():
@@ -91,7 +92,7 @@ def _accuracies(runs, texts):
 PAIR = ("CoOp", "ProGrad 1")
 NAMES = {"zero-shot CLIP": "zero-shot"}  # in these tables
 MEASURES = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "acc_style": "other style"}
-SHARES = {f"share_{split}_{kind}": f"{split}, {kind}" for split in ("same", "shifted") for kind in EXPLAIN}
+SHARES = {f"share_{split}_{kind}": f"{split}, {kind}" for split in ("same", "shifted") for kind in KINDS}
 LEANS = {"drop": "drop of accuracy when backgrounds are swapped",
          "follows_background": "answers that name the new background's class"}
 SETTING = ["context", "rho", "shots"]

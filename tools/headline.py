@@ -61,8 +61,8 @@ def main_sweep():
 
 def shares(many):
     "Foreground over the steps on shifted backgrounds, all seeds"
-    return pd.concat([foreground(runs, "shifted", 60, spread_steps(runs, 10)).assign(seed=runs.config["seed"])
-                      for runs in many], ignore_index=True)
+    each = [foreground(runs, "shifted", steps=spread_steps(runs, 10), target="true").rows for runs in many]
+    return pd.concat(each, ignore_index=True)
 
 
 def cell(mean, half, signed=False): return f"{mean:+.3f} ± {half:.3f}" if signed else f"{mean:.2f} ± {half:.2f}"

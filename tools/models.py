@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from prograd_viz.cam import _as_grid, target_layer
+from prograd_viz.cam import _as_grid, find_layer
 from prograd_viz.clip import Clip, load_clip, open_clip
 from prograd_viz.prompts import has_fast_path
 
@@ -27,14 +27,14 @@ def names():
 
 COLUMNS = ("architecture", "image_px", "parameters_M", "works", "text_path", "tokenizer", "cam_layer", "cam_grid",
            "remark")
-EARLY = "Grad-CAM: the default is an early layer, deeper ones are coarser than 6 x 6; name one with layer="
+EARLY = "Grad-CAM: the default is an early layer, deeper ones are coarser than 6 x 6; name one with target_layer="
 
 
 def grid(
     clip:Clip, # On the meta device
 )->tuple: # (name of the default layer, its grid as text, remark)
     "Grad-CAM's default layer, from the shapes of one forward pass."
-    layer, shapes = target_layer(clip), []
+    layer, shapes = find_layer(clip), []
     name = next(k for k, m in clip.model.visual.named_modules() if m is layer)
     hook = layer.register_forward_hook(lambda module, args, out: shapes.append(out.shape))
     clip.model.encode_image(torch.zeros(1, 3, clip.image_size, clip.image_size, device="meta"))

@@ -678,7 +678,7 @@ CHECK = """
 assert runs.interrupted or len(runs.token_cos) == len(whole.token_cos)
 assert soak.is_beginning(runs, whole) and len(runs.final()) == 3
 assert runs.text(1.0).shape == whole.text(1.0).shape and plot_cosine(runs)
-assert len(foreground(runs, "shifted", images=2, steps=[int(runs.snapshot_steps[-1])]))
+assert len(foreground(runs, "shifted", images=2).rows)
 print("steps", len(runs.token_cos))
 """
 
@@ -766,7 +766,7 @@ def long(seed, cases=1, start=0, steps=10_000, lambdas=11, timed=True):
 
 def train_long(out, log, scenes, steps, lambdas, seed):
     "Train, and log the memory of this process"
-    from prograd_viz.scenes import prepare
+    from prograd_viz.scenes import explorer_data
     clip, task = world()
     me, began = psutil.Process(), time.time()
     with open(log, "w") as file:
@@ -778,13 +778,13 @@ def train_long(out, log, scenes, steps, lambdas, seed):
 
         train(clip, task, np.linspace(0, 1, lambdas).tolist(), epochs=-(-steps // 2), batch_size=8, views=0,
               progress=False, seed=seed % 1000, out=out, callbacks=[tell])
-    prepare(train(clip, task, [0, 1], epochs=1, views=0, progress=False), images=4).save(scenes)
+    explorer_data(train(clip, task, [0, 1], epochs=1, views=0, progress=False), images=4).save(scenes)
 
 
 OPEN = """
 import json, sys, time
 import prograd_viz.all
-from prograd_viz.scenes import Scenes
+from prograd_viz.scenes import ExplorerData
 from prograd_viz.widgets import Explorer
 from prograd_viz.runs import load_runs
 import psutil
@@ -792,7 +792,7 @@ me = psutil.Process()
 begin, before = time.time(), me.memory_info().rss
 runs = load_runs(sys.argv[1])
 opened, middle = time.time(), me.memory_info().rss
-Explorer(runs, Scenes.load(sys.argv[2]))
+Explorer(runs, data=ExplorerData.load(sys.argv[2]))
 print(json.dumps({"load_seconds": round(opened - begin, 3), "load_mb": round((middle - before) / 1e6, 1),
                   "explorer_seconds": round(time.time() - begin, 3)}))
 """

@@ -28,7 +28,7 @@ def twin():
     "What the tutorial makes, in this process"
     runs = train(load_clip("pocket"), few_shot("pocket", shots=8, seed=1), lambdas=[0, 0.5, 1], epochs=100, progress=False)
     plane = show_gradient_plane(runs)
-    plane.dial.jump("next conflict")
+    plane.controls.jump("next conflict")
     return show_cosine(runs), plane, explore(runs).wait()
 
 
@@ -84,7 +84,7 @@ def test_the_tutorial_runs_from_top_to_bottom_and_shows_what_the_library_compute
 @pytest.mark.parametrize("handle, key", [(1, "ArrowLeft"), (1, "Home"), (1, "ArrowRight"), (0, "ArrowLeft")])
 def test_a_key_moves_the_slider_of_a_small_widget(outputs, twin, which, handle, key):
     outputs[which].locator(".noUi-handle").nth(handle).press(key)
-    press((twin[which].dial.lam, twin[which].dial.step)[handle], key)
+    press((twin[which].controls.lam, twin[which].controls.step)[handle], key)
     assert_shows(outputs[which], lambda: list(twin[which].panels.values()))
 
 
@@ -93,7 +93,7 @@ def test_a_key_moves_a_slider_the_picture_and_the_numbers(outputs, twin, name, k
     explorer, before = twin[2], shown(outputs[2])
     slider(outputs[2], name).press(key)
     if name == "overlay": explorer.gallery.strength.value = round(explorer.gallery.strength.value - 0.05, 10)
-    else: press({"lambda": explorer.dial.lam, "step": explorer.dial.step}[name], key)
+    else: press({"lambda": explorer.controls.lam, "step": explorer.controls.step}[name], key)
     assert_shows(outputs[2], panels_of(explorer))
     assert shown(outputs[2])[0] != before[0] and (name == "overlay" or shown(outputs[2])[1] != before[1]), "pictures changed, and words where numbers did"
     if key in ("Home", "End") or name != "step": assert shown(outputs[2])[0][1] != before[0][1], "the maps changed"
@@ -101,7 +101,7 @@ def test_a_key_moves_a_slider_the_picture_and_the_numbers(outputs, twin, name, k
 
 def test_the_other_controls_do_what_they_say(page, outputs, twin):
     area, explorer = outputs[2], twin[2]
-    area.get_by_role("button", name="next conflict").click(); explorer.dial.jump("next conflict")
+    area.get_by_role("button", name="next conflict").click(); explorer.controls.jump("next conflict")
     assert_shows(area, panels_of(explorer))
     area.get_by_title("Which image to look at").select_option(index=2); explorer.gallery.image.index = 2
     assert_shows(area, panels_of(explorer))
@@ -109,7 +109,7 @@ def test_the_other_controls_do_what_they_say(page, outputs, twin):
     area.locator(".pv-thumbs button").nth(5).click(); explorer.gallery.image.index = 5
     assert_shows(area, panels_of(explorer))
     assert len(shown(area)[0]) == 6, "the pinned image stays"
-    area.get_by_title("The class whose score").select_option(label="predicted class"); explorer.gallery.explain.value = "predicted class"
+    area.get_by_title("The class whose score").select_option(label="predicted class"); explorer.gallery.target.value = "predicted"
     assert_shows(area, panels_of(explorer))
     area.get_by_title("Which image to look at").select_option(index=2)
     area.get_by_role("button", name="unpin", exact=True).click()
@@ -118,7 +118,7 @@ def test_the_other_controls_do_what_they_say(page, outputs, twin):
 
 
 def test_play_walks_to_the_end(outputs, twin):
-    steps = twin[2].dial.step
+    steps = twin[2].controls.step
     steps.index = len(steps.options) - 6
     slider(outputs[2], "step").press("End")
     for _ in range(5): slider(outputs[2], "step").press("ArrowLeft")
@@ -137,7 +137,7 @@ def test_a_drag_from_end_to_end_leaves_the_display_at_the_last_value(page, outpu
     page.mouse.down()
     for i in range(31): page.mouse.move(track["x"] + track["width"] * i / 30, box["y"] + box["height"] / 2)
     page.mouse.up()
-    twin[2].dial.jump("last")
+    twin[2].controls.jump("last")
     assert_shows(outputs[2], panels_of(twin[2]))
 
 
@@ -163,7 +163,7 @@ def test_a_new_lambda_is_trained_by_a_button_and_can_be_cancelled(outputs, twin)
     explorer.train_lambda(0.75); explorer.wait()
     area.get_by_text("ProGrad, lambda 0.75").first.wait_for(timeout=60_000)
     assert_shows(area, panels_of(explorer), 30)
-    slider(area, "lambda").press("End"); press(explorer.dial.lam, "End")
+    slider(area, "lambda").press("End"); press(explorer.controls.lam, "End")
     assert_shows(area, panels_of(explorer))
 
 
@@ -231,7 +231,7 @@ def test_a_restarted_kernel_leaves_the_page_whole_and_runs_again(page, twin, out
     page.locator(".jp-Dialog .jp-mod-accept").click()
     page.locator(".pv-thumbs").wait_for(state="detached", timeout=60_000)
     executed(page, 5)
-    fresh = explore(twin[0].dial.runs).wait()
+    fresh = explore(twin[0].controls.runs).wait()
     assert_shows(page.locator(".jp-OutputArea-child", has=page.locator(".pv-thumbs")), panels_of(fresh), 30)
 
 

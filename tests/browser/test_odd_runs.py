@@ -5,19 +5,19 @@ import pytest
 CELLS = {"names": '''from dataclasses import replace
 import numpy as np
 from prograd_viz.all import *
-from prograd_viz.scenes import prepare
+from prograd_viz.scenes import explorer_data
 from prograd_viz.widgets import show_maps
 runs = train(load_clip("pocket"), few_shot("pocket", shots=1, seed=1, classes=6, test_per_class=1), lambdas=[0, 1], epochs=4, progress=False)
-scenes = prepare(runs, images=3)
+scenes = explorer_data(runs, images=3)
 names = ("<script>window.hurt = 1</script>", "x" * 200, "风筝", "عنكبوت", "<img src=x onerror='window.hurt = 1'>", "plain")
-show_maps(replace(runs, classes=names), scenes=replace(scenes, classes=names, names=tuple(f"{i + 1}: {n}" for i, n in enumerate(names[:3]))))''',
+show_maps(replace(runs, classes=names), data=replace(scenes, classes=names, names=tuple(f"{i + 1}: {n}" for i, n in enumerate(names[:3]))))''',
          "one lambda, one step, one image": '''one = train(runs.clip, runs.task, lambdas=[1], epochs=1, progress=False)
 alone = replace(one, snapshot_steps=one.snapshot_steps[-1:], contexts=one.contexts[-1:], text_features=one.text_features[-1:])
 show_maps(alone, images=1)''',
-         "no masks": 'show_maps(runs, scenes=replace(scenes, masks=None))',
+         "no masks": 'show_maps(runs, data=replace(scenes, masks=None))',
          "a thousand classes": '''many = tuple(f"class {i}" for i in range(1000))
 big = replace(runs, classes=many, text_features=np.tile(runs.text_features, (1, 1, 167, 1))[:, :, :1000], zero_shot=np.tile(runs.zero_shot, (167, 1))[:1000])
-show_maps(big, scenes=replace(scenes, classes=many))'''}
+show_maps(big, data=replace(scenes, classes=many))'''}
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ from PIL import Image
 from prograd_viz.clip import load_clip
 from prograd_viz.tasks import few_shot
 from prograd_viz.report import save_report
-from prograd_viz.scenes import beside, paint, prepare
+from prograd_viz.scenes import beside, paint, explorer_data
 from prograd_viz.training import train
 
 
 def test_the_report_works_from_disk_with_no_network(browser, tmp_path):
     "Sliders by keyboard; numbers as the library computes them; not one request, not one error"
     runs = train(load_clip("pocket"), few_shot("pocket", shots=4, seed=1, classes=6, test_per_class=4), lambdas=[0, 0.5, 1], epochs=100, progress=False)
-    scenes = prepare(runs, images=4)
-    path = save_report(runs, tmp_path / "report.html", scenes=scenes)
+    scenes = explorer_data(runs, images=4)
+    path = save_report(runs, tmp_path / "report.html", data=scenes)
     assert path.stat().st_size < 5e6
     page = lab.watched(browser, 1280, 1150, offline=True)
     page.on("request", lambda r: page.wrong.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
@@ -68,9 +68,9 @@ def test_names_in_a_report_are_text_whatever_they_say(browser, tmp_path):
     "Scripts, 200 characters, Chinese, right to left: shown, not run"
     from dataclasses import replace
     runs = train(load_clip("pocket"), few_shot("pocket", shots=2, seed=1, classes=6, test_per_class=1), lambdas=[1], epochs=5, progress=False)
-    scenes = prepare(runs, images=6)
+    scenes = explorer_data(runs, images=6)
     names = ("<script>window.hurt = 1</script>", "x" * 200, "风筝", "عنكبوت", "' onerror='window.hurt = 1", "</script><script>window.hurt = 1</script>")
-    path = save_report(replace(runs, classes=names), tmp_path / "report.html", scenes=replace(scenes, classes=names, names=names))
+    path = save_report(replace(runs, classes=names), tmp_path / "report.html", data=replace(scenes, classes=names, names=names))
     page = lab.watched(browser, offline=True)
     page.goto(path.as_uri())
     page.locator("#numbers tr").nth(1).wait_for()

@@ -43,7 +43,7 @@ def test_the_app_shows_what_the_library_computes(server, browser):
     assert_shows(root, panels_of(explorer), 30)
     for handle, key in ((2, "ArrowLeft"), (1, "Home"), (2, "Home"), (1, "End"), (2, "End")):
         page.locator(".noUi-handle").nth(handle).press(key)
-        press((None, explorer.dial.lam, explorer.dial.step)[handle], key)
+        press((None, explorer.controls.lam, explorer.controls.step)[handle], key)
         assert_shows(root, panels_of(explorer))
     if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "app.png")
     assert page.wrong == [] and not page.get_by_text("load_clip").count(), "no errors, no code"
