@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from numbers import Number
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -428,7 +429,8 @@ def shown_image(
     image: Image.Image,  # Any image
 ) -> Image.Image:
     "The part of an image that the model sees, resized and cropped as in its preprocessing"
-    for transform in clip.preprocess.transforms:
+    preprocess: Any = clip.preprocess  # a Compose of torchvision's
+    for transform in preprocess.transforms:
         if type(transform).__name__ in ("ToTensor", "MaybeToTensor"): break
         image = transform(image)
     return image
@@ -493,7 +495,7 @@ def pick_images(
         raise ValueError(f"the split {_split_name(runs, test)!r} has classes of its own, {test.classes[:2]}...; "
                          f"maps need the classes of the runs, {runs.classes[:2]}...")
     masked = masked and test.masks is not None
-    if not isinstance(images, Number):
+    if not isinstance(images, (int, Number)):
         images = [check_whole("image", i, 0, len(test) - 1) for i in images]
         if not images: raise ValueError("no images given; name at least one by its position, or give their number")
         for i in images:

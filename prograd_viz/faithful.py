@@ -6,6 +6,7 @@
 __all__ = ['SCORES', 'CONDITIONS', 'map_scores', 'faithfulness', 'without_object', 'composites', 'causal_checks']
 
 # %% ../nbs/32_faithful.ipynb #6a8f8f51
+from collections.abc import Sequence
 from functools import partial
 
 import cv2
@@ -62,8 +63,8 @@ def map_scores(
     text: torch.Tensor,  # Text features of one prompt, [C, E]
     labels: list,  # Explained class of each image, [B]
     *,
-    columns: list = SCORES,  # Of `SCORES`
-    percentiles: list = (20, 40, 60, 80),  # Of the pixels, kept in turn; the others are removed
+    columns: Sequence = SCORES,  # Of `SCORES`
+    percentiles: Sequence = (20, 40, 60, 80),  # Of the pixels, kept in turn; the others are removed
     seed: int = 0,  # Of ROAD's noise
 ) -> pd.DataFrame:  # A row per image, a column per score; NaN where a map is flat and ranks nothing
     "How much the class's probability depends on the pixels that a map ranks highest"
@@ -92,8 +93,8 @@ def faithfulness(
     target: str = "predicted",  # The class to explain: "predicted", "true", or a class name
     explainer: str = "GradCAM",  # See `cam.cam_maps`
     target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
-    columns: list = SCORES,  # Of `SCORES`; ROAD solves a linear system per image and percentile
-    percentiles: list = (20, 40, 60, 80),  # Of the pixels, kept in turn; the others are removed
+    columns: Sequence = SCORES,  # Of `SCORES`; ROAD solves a linear system per image and percentile
+    percentiles: Sequence = (20, 40, 60, 80),  # Of the pixels, kept in turn; the others are removed
     random_directions: int = 3,  # Of the baseline
 ) -> pd.DataFrame:  # A row per method and image: method, lam, step, image, and the columns
     "Deletion, insertion and ROAD of the maps of every run, of zero-shot CLIP and of random directions"
@@ -162,10 +163,10 @@ def composites(
     donors = [int(rng.choice(np.flatnonzero(labels != label))) for label in labels]
     images, masks = [split.image(i) for i in rows], [split.mask(i) for i in rows]
     empty = [without_object(image, mask) for image, mask in zip(images, masks)]
-    changed = {condition: [] for condition in CONDITIONS}
+    changed: dict = {condition: [] for condition in CONDITIONS}
     for image, mask, donor, bare in zip(images, masks, donors, empty):
         original, inside = np.asarray(image), mask[..., None]
-        other = Image.fromarray(empty[donor]).resize(image.size, Image.Resampling.BICUBIC)
+        other = np.asarray(Image.fromarray(empty[donor]).resize(image.size, Image.Resampling.BICUBIC))
         four = original, np.where(inside, original, other), bare, np.where(inside, original, np.uint8(128))
         for condition, picture in zip(CONDITIONS, four): changed[condition].append(picture)
     return {name: Split(pictures, labels, split.classes) for name, pictures in changed.items()}, labels[donors]
@@ -186,7 +187,7 @@ def causal_checks(
     test, rows = pick_images(runs, split, images=images, masked=True)
     changed, donors = composites(test, rows, seed)
     methods, texts = _prompts(runs, step)
-    maps = {"target": target, "explainer": explainer, "target_layer": target_layer}
+    maps: dict = {"target": target, "explainer": explainer, "target_layer": target_layer}
     looks = foreground(runs, test, images=rows, steps=[methods[-1]["step"]], random_directions=0, **maps).rows
     shares = looks.groupby("method", sort=False)["share"].mean()
     table = []

@@ -8,6 +8,7 @@ __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'colour', 'label', 'r
            'plot_maps', 'plot_accuracy', 'plot_foreground', 'plot_lambda', 'plot_shots']
 
 # %% ../nbs/50_plots.ipynb #6c6af4e9
+from collections.abc import Sequence
 from functools import wraps
 from itertools import cycle
 
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from prograd_viz.cam import (
     COLUMNS,
@@ -46,8 +48,8 @@ _OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of the same
 
 def colour(
     lam: float | None,  # lambda, or the strength of another rule; None: zero-shot CLIP
-    rule: str = "prograd",  # A name of `rules.RULES`, or that of a function
-    among: list = (),  # All strengths of another rule that are drawn together: each gets a colour of its own
+    rule: str | None = "prograd",  # A name of `rules.RULES`, or that of a function
+    among: Sequence = (),  # All strengths of another rule that are drawn together: each gets a colour of its own
 ) -> str:  # Hex colour
     "The colour of a method, the same in every figure"
     if lam is None: return ZERO_SHOT
@@ -127,7 +129,7 @@ def plot_angles(
     fig, ax = plt.subplots(figsize=(8, 2.8))
     ax.axvspan(90, 180, color="#000000", alpha=0.06, lw=0)
     for lam in keys:
-        ax.hist(runs.record(lam)["angle_deg"].dropna(), bins=edges, histtype="step", lw=1.8,
+        ax.hist(runs.record(lam)["angle_deg"].dropna(), bins=edges.tolist(), histtype="step", lw=1.8,
                 color=run_colour(runs, lam), label=runs.name(lam, "math"))
     ax.text(0.995, 0.94, "conflict", transform=ax.transAxes, ha="right", va="top", color="#666666", style="italic")
     ax.set(xlabel="angle between $G_d$ and $G_g$ (degrees)", ylabel="steps", xlim=(0, 180), xticks=range(0, 181, 30))
@@ -190,7 +192,7 @@ def plot_token_cosines(
     shown = ax.imshow(cosines, cmap="PuOr", vmin=-1, vmax=1, aspect="auto", interpolation="nearest",
                       extent=(0.5, steps + 0.5, rows + 0.5, 0.5))
     ax.set(xlabel="step", ylabel="context vector", xlim=(0, max(steps, 1)))
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     ax.grid(False)
     fig.colorbar(shown, label="cosine", pad=0.01)
     return fig
@@ -404,7 +406,7 @@ def _rows_of(table):
 @figure
 def plot_lambda(
     table: pd.DataFrame,  # A row per seed and lambda, such as `Sweep.results()`
-    columns: list = ("acc_same", "acc_shifted", "acc_new"),  # What to draw, a line each
+    columns: Sequence = ("acc_same", "acc_shifted", "acc_new"),  # What to draw, a line each
     ylabel: str = "accuracy",  # Name of the quantity
     title: str = "",  # Of the figure
 ) -> Figure:
@@ -438,7 +440,7 @@ def _check_one_each(table):
 @figure
 def plot_shots(
     table: pd.DataFrame,  # A row per seed, shots and method, such as `Sweep.results()`
-    columns: list = ("acc_same", "acc_shifted", "acc_new"),  # What to draw, a panel each
+    columns: Sequence = ("acc_same", "acc_shifted", "acc_new"),  # What to draw, a panel each
     ylabel: str = "accuracy",  # Name of the quantity
     title: str = "",  # Of the figure
 ) -> Figure:

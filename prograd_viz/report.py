@@ -58,13 +58,14 @@ def report_data(
     colours = [run_colour(runs, lam) for lam in lambdas]
     pictures = [_image_source(Image.fromarray(p)) for p in data.pictures]
     masks = None if data.masks is None else [_text(np.packbits(m).tobytes()) for m in data.masks]
-    said, zero = [[[says(view) for view in run] for run in step] for step in views], [says(view) for view in zero]
+    said = [[[says(view) for view in run] for run in step] for step in views]
+    of_zero = [says(view) for view in zero]
     grids, heat = _text(grids.tobytes()), _text(HEAT.astype(np.uint8).tobytes())
     steps, classes, names = runs.snapshot_steps[kept].tolist(), list(runs.classes), list(data.names)
     return {
         "accuracies": accuracies, "teacher": teacher, "shape": maps.shape, "grids": grids, "heat": heat, "steps": steps,
         "cosines": cosines, "labels": labels, "colours": colours, "grey": ZERO_SHOT, "classes": classes,
-        "size": data.pictures.shape[1], "pictures": pictures, "masks": masks, "views": said, "zero": zero,
+        "size": data.pictures.shape[1], "pictures": pictures, "masks": masks, "views": said, "zero": of_zero,
         "names": names}
 
 
@@ -96,9 +97,9 @@ def save_report(
     content = json.dumps(drawn, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     policy = (f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
               "base-uri 'none'; form-action 'none'")
-    images = "".join(f"<option value='{i}'>{html.escape(n)}</option>" for i, n in enumerate(data.names))
+    choices = "".join(f"<option value='{i}'>{html.escape(n)}</option>" for i, n in enumerate(data.names))
     fields = _words(runs, data, target, title) | {
-        "style": style, "script": script, "data": content, "policy": policy, "images": images,
+        "style": style, "script": script, "data": content, "policy": policy, "images": choices,
         "summary": _summary(runs), "still": _still(runs, data, target),
         "lambdas": len(runs) - 1, "steps": len(drawn["steps"]) - 1}
     page = (ASSETS / "report.html").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ __all__ = ['HEAT', 'View', 'ExplorerData', 'resized', 'join_data', 'data_parts',
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from numbers import Number
@@ -81,8 +82,9 @@ class ExplorerData:
         direction, name = self._explained(text, cosines, known, top, target)
         cam = np.maximum(self.operator[b] @ ((direction - (direction @ unit) * unit) / length), 0)
         share, area = self._share(b, cam)
-        said = (NO_PREDICTION, np.nan) if top is None else (self.classes[top], float(chances[top] / chances.sum()))
-        return View(cam, name, *said, share, share / area if area else np.nan)
+        predicted, probability = NO_PREDICTION, np.nan
+        if top is not None: predicted, probability = self.classes[top], float(chances[top] / chances.sum())
+        return View(cam, name, predicted, probability, share, share / area if area else np.nan)
 
     def about_masks(self) -> str:
         "Where the masks come from, if there are any and they are not exact"
@@ -126,7 +128,7 @@ class ExplorerData:
         try:
             with safe_open(path, "numpy") as file:
                 words, there = json.loads((file.metadata() or {})["explorer"]), set(file.keys())
-                arrays = {name: file.get_tensor(name) if name in there else None for name in _ARRAYS}
+                arrays: dict = {name: file.get_tensor(name) if name in there else None for name in _ARRAYS}
         except FileNotFoundError:
             raise FileNotFoundError(f"no file {path}; write one with explorer_data(runs).save(path)") from None
         except (SafetensorError, KeyError, ValueError, OSError) as e:
@@ -192,10 +194,11 @@ def data_parts(
     if check_runs(runs).clip is None:
         raise ValueError("these runs have no model and task in memory; open them with both: load_runs(path, clip, "
                          "task); or give saved data: data=ExplorerData.load(path)")
-    module, several = find_layer(runs.clip, target_layer), not isinstance(images, Number)
-    if several and not len(images): raise ValueError("no images to look at; name at least one")
-    if several and not all(isinstance(i, Number) for i in images):
-        return [lambda photo=photo: _photo_data(runs, photo, module) for photo in images]
+    module = find_layer(runs.clip, target_layer)
+    if not isinstance(images, (int, Number)):
+        if not len(images): raise ValueError("no images to look at; name at least one")
+        if not all(isinstance(i, Number) for i in images):
+            return [lambda photo=photo: _photo_data(runs, photo, module) for photo in images]
     test, rows = pick_images(runs, split, images=images)
     return [lambda i=i: _test_data(runs, test, i, module) for i in rows]
 
@@ -284,8 +287,8 @@ def _font(size): return ImageFont.load_default(size)
 
 def beside(
     panels: list,  # PIL images of one height
-    titles: list = (),  # One line for each of the first panels, or none at all
-    colours: list = (),  # Of the titles
+    titles: Sequence = (),  # One line for each of the first panels, or none at all
+    colours: Sequence = (),  # Of the titles
     gap: int = 10,  # Between panels, pixels
 ) -> Image.Image:
     "Panels in a row, with titles above"
@@ -317,7 +320,8 @@ class Strip:
         draw,  # Function of lambda that returns a matplotlib Figure with steps along x
         dpi: int = 100,  # Of the picture
     ):
-        self.draw, self.dpi, self.drawn = draw, dpi, {}
+        self.draw, self.dpi = draw, dpi
+        self.drawn: dict = {}  # lambda -> picture and places of its panels
 
     def at(
         self,
@@ -373,8 +377,8 @@ def paint_plane(
     draw, middle, write = ImageDraw.Draw(sheet), big / 2, _font(side // 9)
     draw.rectangle([0, middle, big, big], fill="#f0f0f0")
     draw.line([(0, middle), (big, middle)], fill="#999999", width=2)
-    for y in range(0, round(middle), 14):  # along G_g, which may be too short to see
-        draw.line([(middle, y), (middle, y + 6)], fill="#7a7a7a", width=2)
+    for dash in range(0, round(middle), 14):  # along G_g, which may be too short to see
+        draw.line([(middle, dash), (middle, dash + 6)], fill="#7a7a7a", width=2)
     draw.text((middle + 10, 8), "to the teacher", fill="#555555", font=write, anchor="lt")
     draw.text((big - 10, big - 8), "away from the teacher", fill="#555555", font=write, anchor="rs")
     if step == 0: draw.text((middle, middle / 2), "before the first step", fill="#222222", font=write, anchor="mm")

@@ -19,6 +19,7 @@ import warnings
 from contextlib import contextmanager, suppress
 from numbers import Number
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
@@ -83,7 +84,8 @@ class Controls:
         widgets.jslink((self.play, "value"), (self.step, "index"))
         self.jumps = {name: _button(name, tip) for name, tip in _JUMPS.items()}
         for name, button in self.jumps.items(): button.on_click(lambda _, name=name: self.jump(name))
-        self.quiet, self._watchers, self._lam_place = False, [], widgets.Box()  # nothing is drawn while quiet
+        self.quiet, self._lam_place = False, widgets.Box()  # nothing is drawn while quiet
+        self._watchers: list = []
         self.adopt(runs)
         self.buttons = widgets.HBox([self.play, *self.jumps.values()], layout={"flex_flow": "row wrap"})
         sliders = widgets.HBox([self._lam_place, self.step], layout={"flex_flow": "row wrap"})
@@ -323,7 +325,9 @@ class Gallery:
         controls: Controls,  # lambda and step
         data: ExplorerData | None = None,  # With the classes of the runs; None: to be adopted later
     ):
-        self.controls, self.data, self.pinned, self._key = controls, None, [], f"pv{next(_serial)}"
+        self.controls, self._key = controls, f"pv{next(_serial)}"
+        self.data: Any = None  # until some is adopted
+        self.pinned: list = []
         narrow = {"layout": {"width": "180px"}}
         self.image = widgets.Dropdown(tooltip="Which image to look at", **narrow)
         named = [(target if target == "contrast" else f"{target} class", target) for target in TARGETS]
@@ -408,7 +412,7 @@ class Gallery:
     ):
         "Draw the chosen image and the pinned ones"
         if self.controls.quiet: return
-        shown = self.shown() if self.data is not None else []
+        shown: list = self.shown() if self.data is not None else []
         for panel, visible in itertools.zip_longest(self.panels, shown):
             panel.ui.layout.display = "" if visible else "none"
             if visible: panel.refresh()
@@ -634,8 +638,9 @@ class Explorer:
         target_layer: str | None = None,  # See `cam.find_layer`
         data: ExplorerData | None = None,  # Prepared before; None: from the three above, in the background
     ):
-        numbers = isinstance(images, Number) or all(isinstance(i, Number) for i in images)
-        photos = [] if numbers else list(images)
+        photos: list = []
+        if not isinstance(images, (int, Number)):
+            photos = [] if all(isinstance(i, Number) for i in images) else list(images)
         if data is None: data_parts(runs, split, images=photos or images, target_layer=target_layer)  # may raise
         self.controls, self.work, self._known = Controls(runs), Work(self._working), {}
         self._images, self._photos = 8 if photos else images, photos
@@ -786,7 +791,7 @@ class Explorer:
         "Save what is on screen: a picture at print resolution (PNG, 300 dpi) and the numbers in it (CSV)"
         base, gap, here = Path(path).expanduser(), 30, (self.controls.lam.value, self.controls.step.value)
         base.parent.mkdir(parents=True, exist_ok=True)
-        rows = [self.gallery.sheet(*shown, 588) for shown in self.gallery.shown()]
+        rows = [self.gallery.sheet(data, b, 588) for data, b in self.gallery.shown()]
         rows += [strip.at(*here) for strip in strips(self.runs, 300).values()]
         rows.append(paint_plane(self.runs, *here, 750))
         sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height + gap for r in rows)), "white")
@@ -816,9 +821,11 @@ def explore(
 ) -> "Explorer | widgets.HBox":
     "Open the explorer: scrub lambda and training steps, and see where the model looks"
     if _in_marimo(): warnings.warn(_NOT_IN_MARIMO, stacklevel=2)
-    options = {"images": images, "target_layer": target_layer}
-    if not isinstance(runs, (list, tuple)): return Explorer(runs, split, **options, data=data)
+    options: dict = {"images": images, "target_layer": target_layer}
+    if not isinstance(runs, (list, tuple)): return Explorer(runs, split, **options, data=data)  # type: ignore[arg-type]
     if len(runs) != 2: raise ValueError(f"explore compares two run sets, got {len(runs)}; give explore([a, b])")
     both = [check_runs(one) for one in runs]
-    if data is None: data = [explorer_data(one, split, **options, progress=True) for one in both]
+    if data is None: return _side_by_side(both, [explorer_data(one, split, **options, progress=True) for one in both])
+    if isinstance(data, ExplorerData):
+        raise ValueError("explore([a, b]) needs data for both, got one; give data=[of_a, of_b]")
     return _side_by_side(both, data)
