@@ -10,11 +10,16 @@ from prograd_viz.cam import foreground, mask_scores
 from prograd_viz.clip import load_clip
 from prograd_viz.evaluate import Evaluator, accuracy_on, calibration, per_class, predict, predictions
 from prograd_viz.prompts import make_prompts, teacher_features, text_features
-from prograd_viz.rules import RULES, Signals, steering
+from prograd_viz.rules import RULES, Signals
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
-TEMPLATES = ("a photo of a {}, a type of pet.", "a photo of a {}", "a type of pet, a photo of a {}.", "a photo of ({}) here.")
+TEMPLATES = (
+    "a photo of a {}, a type of pet.",
+    "a photo of a {}",
+    "a type of pet, a photo of a {}.",
+    "a photo of ({}) here.",
+)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -129,12 +134,16 @@ def test_features_that_are_not_finite_are_evaluated_as_nan(clip, task):
     assert calibrated[["accuracy", "confidence", "ece"]].isna().all(axis=1).tolist() == [False, False, True]
     assert predict(broken, [task.train.image(0)], 1.0).isna().all(axis=None)
     prompts = make_prompts(clip, task.classes)
-    got = Evaluator(clip, task, prompts, task.template).accuracies(prompts.start[None], torch.full((1, 6, text.shape[-1]), torch.nan))
+    got = Evaluator(clip, task, prompts, task.template).accuracies(
+        prompts.start[None], torch.full((1, 6, text.shape[-1]), torch.nan)
+    )
     assert np.isnan(got["same"]).all() and np.isnan(got["train"]).all()
     shares = foreground(replace(runs, text_features=np.full_like(text, np.nan)), images=2, random_directions=1).rows
     tuned = shares["lam"].notna()
     assert shares.loc[tuned, ["share", "hit"]].isna().all(axis=None) and not shares.loc[tuned, "empty"].any()
-    assert shares.loc[~tuned, "share"].isna().equals(shares.loc[~tuned, "empty"]), "others are NaN where their map is empty alone"
+    assert shares.loc[~tuned, "share"].isna().equals(shares.loc[~tuned, "empty"]), (
+        "others are NaN where their map is empty alone"
+    )
 
 
 def test_a_method_without_a_lambda_is_compared_with_zero_shot_clip_too(clip, task):

@@ -46,7 +46,7 @@ def test_weights_that_were_changed_in_place_give_new_features(bare, tmp_path, ca
 
 
 def test_a_model_with_another_preprocessing_has_another_fingerprint(clip):
-    clip.image_fingerprint  # is remembered
+    assert clip.image_fingerprint == clip.image_fingerprint, "remembered"
     other = replace(clip, preprocess=lambda image: clip.preprocess(image) + 1)
     assert other.image_fingerprint != clip.image_fingerprint
 

@@ -1,4 +1,5 @@
-"What a model is: everything that changes a feature is in its fingerprint, and an activation is never guessed in silence."
+"Everything that changes a feature is in a model's fingerprint, and a guessed activation is always warned of."
+
 import json
 import re
 import warnings
@@ -13,9 +14,9 @@ from safetensors.torch import save_file
 from prograd_viz import cam
 from prograd_viz.cam import cam_maps
 from prograd_viz.clip import load_clip, open_clip
-from prograd_viz.torchvision_ops import torchvision
 from prograd_viz.data import Split
 from prograd_viz.scenes import layer_names
+from prograd_viz.torchvision_ops import torchvision
 from prograd_viz.training import Recipe, Training
 
 TEXTS = ["a photo of a dog."]
@@ -86,7 +87,9 @@ def test_two_loads_of_one_model_have_one_fingerprint(clip):
 def test_runs_are_resumed_with_the_model_of_the_same_activation_alone(twins, task):
     trainings = [Training(c, task, [1.0], Recipe(views=0).checked(task)) for c in twins]
     plain, quick = (training.config(hashes=True)["hashes"] for training in trainings)
-    assert plain["model"] == twins[0].fingerprint() and plain["model"] != quick["model"] and plain["data"] == quick["data"]
+    assert (
+        plain["model"] == twins[0].fingerprint() and plain["model"] != quick["model"] and plain["data"] == quick["data"]
+    )
 
 
 def test_arrays_of_the_same_bytes_and_another_shape_are_other_images(twins, tmp_path):
@@ -110,7 +113,9 @@ def test_a_file_that_does_not_say_its_activation_is_warned_of(twins, renamed):
         assert torch.equal(load_clip("ViT-B-32", renamed).encode_text(TEXTS), plain.encode_text(TEXTS))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert torch.equal(load_clip("ViT-B-32", renamed, quick_gelu=False).encode_text(TEXTS), plain.encode_text(TEXTS))
+        assert torch.equal(
+            load_clip("ViT-B-32", renamed, quick_gelu=False).encode_text(TEXTS), plain.encode_text(TEXTS)
+        )
         named = load_clip("ViT-B-32-quickgelu", renamed)
     assert torch.equal(named.encode_text(TEXTS), quick.encode_text(TEXTS))
 
@@ -127,8 +132,13 @@ def test_the_pocket_model_refuses_another_activation(clip):
     assert torch.equal(load_clip("pocket", quick_gelu=False).encode_text(TEXTS), clip.encode_text(TEXTS))
 
 
-TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_model_pretrained": False, "timm_pool": "token", "timm_proj": "linear",
-        "image_size": 32}
+TIMM = {
+    "timm_model_name": "vit_tiny_patch16_224",
+    "timm_model_pretrained": False,
+    "timm_pool": "token",
+    "timm_proj": "linear",
+    "image_size": 32,
+}
 
 
 def test_quick_gelu_is_refused_beside_a_tower_that_it_cannot_change(tiny):
@@ -150,14 +160,19 @@ def folder(twins, tmp_path):
     def write(preprocess=(), **says):
         config = {"model_cfg": open_clip.get_model_config(twins[0].name) | says, "preprocess_cfg": dict(preprocess)}
         (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-        save_file({k: v.contiguous() for k, v in twins[0].model.state_dict().items()}, tmp_path / "open_clip_model.safetensors")
+        save_file(
+            {k: v.contiguous() for k, v in twins[0].model.state_dict().items()},
+            tmp_path / "open_clip_model.safetensors",
+        )
         return f"local-dir:{tmp_path}"
     return write
 
 
 def test_a_folder_that_does_not_say_its_activation_is_warned_of_and_the_fix_works(twins, folder):
     plain, quick = (t.encode_text(TEXTS) for t in twins)
-    with pytest.warns(UserWarning, match="the configuration of 'local-dir:.*does not define its activation.*quick_gelu=True") as w:
+    with pytest.warns(
+        UserWarning, match="the configuration of 'local-dir:.*does not define its activation.*quick_gelu=True"
+    ) as w:
         assert torch.equal(load_clip(folder()).encode_text(TEXTS), plain)
     assert w[0].filename == __file__, "it names the line that called"
     with warnings.catch_warnings():
@@ -182,9 +197,20 @@ class Gain:
 
 def test_steps_of_one_s_own_are_in_the_fingerprint_by_what_they_compute(twins):
     compose, wrap = torchvision.transforms.Compose, torchvision.transforms.Lambda
-    with_step = lambda step: replace(twins[0], preprocess=compose([*twins[0].preprocess.transforms, step])).image_fingerprint
+    with_step = lambda step: (
+        replace(twins[0], preprocess=compose([*twins[0].preprocess.transforms, step])).image_fingerprint
+    )
     scaled = lambda gain: lambda x: x * gain
-    others = [lambda x: x * 2, lambda x: x * 3, wrap(lambda x: x + 2), wrap(lambda x: x + 3), scaled(5), scaled(6), Gain(2), Gain(3)]
+    others = [
+        lambda x: x * 2,
+        lambda x: x * 3,
+        wrap(lambda x: x + 2),
+        wrap(lambda x: x + 3),
+        scaled(5),
+        scaled(6),
+        Gain(2),
+        Gain(3),
+    ]
     assert len({with_step(step) for step in others}) == len(others)
     assert with_step(lambda x: x * 2) == with_step(lambda x: x * 2) and with_step(Gain(2)) == with_step(Gain(2))
     assert replace(twins[0]).image_fingerprint == twins[0].image_fingerprint
@@ -206,17 +232,34 @@ def test_weights_that_cannot_be_had_are_one_sentence_at_once(monkeypatch, caplog
     monkeypatch.setattr(module, "_hub_answers", lambda: False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     began = time.monotonic()
-    with pytest.warns(UserWarning, match="QuickGELU"), pytest.raises(OSError, match="no weights for 'RN50-quickgelu'.*download"):
+    with (
+        pytest.warns(UserWarning, match="QuickGELU"),
+        pytest.raises(OSError, match="no weights for 'RN50-quickgelu'.*download"),
+    ):
         load_clip("RN50", "openai")
     out = capfd.readouterr()
     assert time.monotonic() - began < 15 and not caplog.records and "Retry" not in out.out + out.err
     assert constants.HF_HUB_OFFLINE is False, "nobody else is kept offline"
 
 
-@pytest.mark.parametrize(("name", "tag", "fix", "closed"), [
-    ("hub", None, "load it as 'local-dir:FOLDER', or fill the cache", "pretrained="),  # a hub's model takes no pretrained=
-    ("MobileCLIP-S1", "datacompdr", "Fill the cache .* does not define its mean, std, interpolation", "pass its path"),
-    ("RN50-quickgelu", "openai", "pass its path as pretrained=", "local-dir")])
+@pytest.mark.parametrize(
+    ("name", "tag", "fix", "closed"),
+    [
+        (
+            "hub",
+            None,
+            "load it as 'local-dir:FOLDER', or fill the cache",
+            "pretrained=",
+        ),  # a hub's model takes no pretrained=
+        (
+            "MobileCLIP-S1",
+            "datacompdr",
+            "Fill the cache .* does not define its mean, std, interpolation",
+            "pass its path",
+        ),
+        ("RN50-quickgelu", "openai", "pass its path as pretrained=", "local-dir"),
+    ],
+)
 def test_the_way_out_of_missing_weights_is_open_to_the_model_that_was_asked_for(name, tag, fix, closed):
     with pytest.raises(OSError, match=f"no weights for '.*{fix}") as e:
         load_clip("hf-hub:nobody/here" if name == "hub" else name, tag)
@@ -225,7 +268,9 @@ def test_the_way_out_of_missing_weights_is_open_to_the_model_that_was_asked_for(
 
 def test_a_file_that_is_no_pocket_model_names_a_way_that_works(renamed):
     assert load_clip("ViT-B-32", renamed, quick_gelu=False).name == "ViT-B-32"
-    with pytest.raises(ValueError, match="is not a pocket model; leave pretrained out, or give the name of the file's architecture"):
+    with pytest.raises(
+        ValueError, match="is not a pocket model; leave pretrained out, or give the name of the file's architecture"
+    ):
         load_clip("pocket", renamed)
 
 
@@ -248,10 +293,23 @@ SIGLIP = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squas
 MOBILE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear"}
 
 
-@pytest.mark.parametrize(("name", "said", "followed"), [
-    ("ViT-B-16-SigLIP", r"with that of its published weights \(mean=\(0.5, 0.5, 0.5\), .*resize_mode=squash\)", SIGLIP),
-    ("MobileCLIP-S1", r"with that of its published weights \(mean=\(0.0, 0.0, 0.0\), .*interpolation=bilinear\)", MOBILE),
-    ("ViT-H-14", "with OpenAI's, but 'dfn5b' has resize_mode=squash", {}), ("ViT-B-32", None, {})])
+@pytest.mark.parametrize(
+    ("name", "said", "followed"),
+    [
+        (
+            "ViT-B-16-SigLIP",
+            r"with that of its published weights \(mean=\(0.5, 0.5, 0.5\), .*resize_mode=squash\)",
+            SIGLIP,
+        ),
+        (
+            "MobileCLIP-S1",
+            r"with that of its published weights \(mean=\(0.0, 0.0, 0.0\), .*interpolation=bilinear\)",
+            MOBILE,
+        ),
+        ("ViT-H-14", "with OpenAI's, but 'dfn5b' has resize_mode=squash", {}),
+        ("ViT-B-32", None, {}),
+    ],
+)
 def test_a_file_does_not_say_how_images_are_prepared(renamed, twins, monkeypatch, name, said, followed):
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, open_clip.get_model_config(twins[0].name))
     monkeypatch.setattr("prograd_viz.clip._tokenizer", lambda name: twins[0].tokenizer)  # SigLIP's needs a network

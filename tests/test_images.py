@@ -11,8 +11,15 @@ from PIL import Image, ImageOps
 from prograd_viz.cam import foreground, pick_images, shown_masks
 from prograd_viz.data import Split, Task
 from prograd_viz.datasets import dataset_split
-from prograd_viz.images import (class_folders, exif_orientation, image_files, mask_of, open_image, open_mask,
-                                upright_mask)
+from prograd_viz.images import (
+    class_folders,
+    exif_orientation,
+    image_files,
+    mask_of,
+    open_image,
+    open_mask,
+    upright_mask,
+)
 from prograd_viz.masks import box_mask, grabcut_mask, with_masks
 from prograd_viz.plots import plot_maps
 from prograd_viz.scenes import explorer_data

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 
 from prograd_viz.clip import load_clip
 from prograd_viz.masks import with_masks
-from prograd_viz.tasks import few_shot, folder_task, toy_pets
 from prograd_viz.plots import plot_accuracy, plot_maps
 from prograd_viz.pocket import Scene, render
 from prograd_viz.prompts import make_prompts
 from prograd_viz.report import save_report
 from prograd_viz.runs import load_runs
+from prograd_viz.tasks import few_shot, folder_task, toy_pets
 from prograd_viz.training import train
 from prograd_viz.widgets import explore
 
@@ -48,7 +48,9 @@ def test_pictures_and_explorer_take_the_test_set_there_is(folder, clip, stored, 
     explorer = explore(runs, images=2)
     explorer.work.wait()
     assert explorer.split.value == "same" and explorer.split.options == ("train", "same")
-    assert save_report(runs, tmp_path / "report.html", images=2).read_text(encoding="utf-8").count("<figure><img") == 2 + 2, "two images, cosine and accuracy"
+    assert (
+        save_report(runs, tmp_path / "report.html", images=2).read_text(encoding="utf-8").count("<figure><img") == 2 + 2
+    ), "two images, cosine and accuracy"
 
 
 def test_without_a_test_set_the_training_images_are_shown_and_it_is_said(folder, clip):

@@ -6,10 +6,11 @@ from pathlib import Path
 from threading import Barrier, Event, Thread
 
 import numpy as np
-import prograd_viz
 import pytest
 import torch
 import torch.nn.functional as F
+
+import prograd_viz
 from prograd_viz.cam import cam_maps
 from prograd_viz.data import Split, augmentation, drawing_from
 from prograd_viz.faithful import map_scores
@@ -20,9 +21,13 @@ LIBRARY = Path(prograd_viz.__file__).parent
 
 def test_maps_of_threads_are_those_of_one_after_another(clip):
     draw = torch.Generator().manual_seed(0)
-    images, directions = torch.randn(12, 4, 3, 112, 112, generator=draw), F.normalize(torch.randn(3, 128, generator=draw), dim=-1)
+    images, directions = (
+        torch.randn(12, 4, 3, 112, 112, generator=draw),
+        F.normalize(torch.randn(3, 128, generator=draw), dim=-1),
+    )
     alone = [np.asarray(cam_maps(clip, x, directions)) for x in images]
-    with ThreadPoolExecutor(4) as pool: together = list(pool.map(lambda x: np.asarray(cam_maps(clip, x, directions)), images))
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda x: np.asarray(cam_maps(clip, x, directions)), images))
     for a, b in zip(alone, together, strict=True): assert np.allclose(a, b, atol=1e-6)
 
 
