@@ -25,7 +25,10 @@ def gradients(draw, conflict=None):
     "(G_d, G_g) of a few runs, of any shape and scale; `conflict` fixes the sign of every cosine"
     shape = draw(st.one_of(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(2, 16)),
                            st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(2, 8))))
-    rng, dtype = np.random.default_rng(draw(st.integers(0, 2**32))), draw(st.sampled_from((torch.float32, torch.float64)))
+    rng, dtype = (
+        np.random.default_rng(draw(st.integers(0, 2**32))),
+        draw(st.sampled_from((torch.float32, torch.float64))),
+    )
     d, g = torch.from_numpy(rng.standard_normal((2, *shape)))
     dot = (d * g).flatten(1).sum(1)
     if conflict is not None: g = g * (torch.sign(dot) * (-1 if conflict else 1)).reshape(-1, *[1] * (d.ndim - 1))
@@ -93,14 +96,18 @@ def test_the_projection_never_lengthens_the_gradient(pair, lam):
 def test_scaling_the_general_gradient_by_a_power_of_two_changes_no_bit(pair, lam, power):
     d, g = pair
     one, scaled = project(d, g, lam, eps_rel=0), project(d, g * 2.0**power, lam, eps_rel=0)
-    assert torch.equal(one.g, scaled.g) and torch.equal(one.cos, scaled.cos) and torch.equal(one.conflict, scaled.conflict)
+    assert (
+        torch.equal(one.g, scaled.g) and torch.equal(one.cos, scaled.cos) and torch.equal(one.conflict, scaled.conflict)
+    )
 
 
 @given(gradients(), lambdas, st.floats(1e-3, 1e3))
 def test_scaling_the_general_gradient_changes_nothing_but_rounding(pair, lam, factor):
     d, g = pair
     one, scaled = project(d, g, lam, eps_rel=0), project(d, g * factor, lam, eps_rel=0)
-    assume(torch.equal(one.conflict, scaled.conflict))  # a right angle may round to either side, where both projections are nothing
+    assume(
+        torch.equal(one.conflict, scaled.conflict)
+    )  # a right angle may round to either side, where both projections are nothing
     assert (norms(one.g - scaled.g) <= 200 * torch.finfo(d.dtype).eps * norms(d)).all()
 
 
@@ -127,7 +134,8 @@ def test_each_run_is_projected_with_its_own_lambda_and_no_other(lams, data):
     d, g = data.draw(gradients(conflict=True))
     d, g = (x[:1].expand(len(lams), *x.shape[1:]) for x in (d, g))
     together = project(d, g, lams, eps_rel=0).g
-    for r, lam in enumerate(lams): torch.testing.assert_close(together[r:r + 1], project(d[:1], g[:1], lam, eps_rel=0).g, rtol=1e-6, atol=0)
+    for r, lam in enumerate(lams):
+        torch.testing.assert_close(together[r : r + 1], project(d[:1], g[:1], lam, eps_rel=0).g, rtol=1e-6, atol=0)
 
 
 @given(gradients(), st.floats(1e-6, 1e-1), st.sampled_from((0.5, 2.0)), lambdas)
@@ -145,7 +153,10 @@ def test_a_general_gradient_below_the_threshold_is_agreement_and_above_is_not(pa
 def test_by_default_a_hundred_machine_epsilons_are_agreement(dtype):
     d, eps = torch.tensor([[3.0, 4.0]], dtype=dtype), torch.finfo(dtype).eps
     conflicting = lambda norm: torch.tensor([[0.0, -norm]], dtype=dtype)
-    assert project(d, conflicting(5 * 99 * eps), 1.0).agree.item() and not project(d, conflicting(5 * 101 * eps), 1.0).agree.item()
+    assert (
+        project(d, conflicting(5 * 99 * eps), 1.0).agree.item()
+        and not project(d, conflicting(5 * 101 * eps), 1.0).agree.item()
+    )
     assert not project(d, conflicting(5 * 1e-3 * eps), 1.0, eps_rel=0).agree.item(), "0 is the published behaviour"
 
 
@@ -160,7 +171,7 @@ def test_a_zero_gradient_has_no_angle_and_is_returned():
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), lam=lambdas)
 def test_projection_never_increases_kl_to_first_order(tiny, seed, lam):
-    "Down the projected gradient, the divergence changes by -<G, G_g>: never up at lambda 1, and 1 - lambda times CoOp's rise below"
+    "The divergence changes by -<G, G_g>: it never rises at lambda 1, and by 1 - lambda times CoOp's rise below"
     clip, classes = tiny(), ["dog", "kiwi bird", "anchor"]
     g = torch.Generator().manual_seed(seed)
     prompts = make_prompts(clip, classes, n_ctx=2, init="random")
@@ -186,11 +197,23 @@ def test_the_learning_rate_is_one_epoch_of_warm_up_then_torchs_cosine(epochs, lr
     for _ in range(epochs - 1):
         expected.append(optimiser.param_groups[0]["lr"])
         optimiser.step(), cosine.step()
-    assert [learning_rate(e, epochs, lr, warmup) for e in range(1, epochs + 1)] == pytest.approx(expected, rel=1e-9, abs=1e-12 * lr)
+    assert [learning_rate(e, epochs, lr, warmup) for e in range(1, epochs + 1)] == pytest.approx(
+        expected, rel=1e-9, abs=1e-12 * lr
+    )
 
 
-@pytest.mark.parametrize("epoch, expected", [(1, 1e-5), (2, 0.002), (3, 0.001 * (1 + math.cos(math.pi / 50))), (27, 0.001), (50, 0.001 * (1 + math.cos(math.pi * 48 / 50)))])
-def test_the_published_schedule_of_fifty_epochs(epoch, expected): assert learning_rate(epoch, 50) == pytest.approx(expected, rel=1e-12)
+@pytest.mark.parametrize(
+    "epoch, expected",
+    [
+        (1, 1e-5),
+        (2, 0.002),
+        (3, 0.001 * (1 + math.cos(math.pi / 50))),
+        (27, 0.001),
+        (50, 0.001 * (1 + math.cos(math.pi * 48 / 50))),
+    ],
+)
+def test_the_published_schedule_of_fifty_epochs(epoch, expected):
+    assert learning_rate(epoch, 50) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("shots, epochs", [(1, 50), (2, 100), (4, 100), (8, 200), (16, 200)])
@@ -205,9 +228,7 @@ def published_draw(labels, shots, seed):
     tracker, output = defaultdict(list), []
     for item in enumerate(labels): tracker[item[1]].append(item)
     for _, items in tracker.items():
-        if len(items) >= shots: sampled = random.sample(items, shots)
-        else: sampled = items
-        output.extend(sampled)
+        output.extend(random.sample(items, shots) if len(items) >= shots else items)
     return [position for position, _ in output]
 
 
@@ -248,7 +269,9 @@ def maps_and_masks(draw):
     shape = draw(st.tuples(st.integers(1, 4), st.integers(2, 8), st.integers(2, 8)))
     cams = draw(hnp.arrays(np.float64, shape, elements=st.floats(0, 100, width=32)))
     masks = draw(hnp.arrays(bool, shape))
-    assume((cams.reshape(len(cams), -1).sum(1) > 1e-3).all() and masks.any((1, 2)).all() and not masks.all((1, 2)).any())
+    assume(
+        (cams.reshape(len(cams), -1).sum(1) > 1e-3).all() and masks.any((1, 2)).all() and not masks.all((1, 2)).any()
+    )
     return torch.from_numpy(cams), torch.from_numpy(masks)
 
 
@@ -264,21 +287,29 @@ def test_shares_of_a_mask_and_of_its_complement_sum_to_one(pair):
 @given(maps_and_masks(), st.integers(-20, 20))
 def test_measures_do_not_depend_on_the_scale_of_a_map(pair, power):
     cams, masks = pair
-    np.testing.assert_allclose(mask_scores(cams * 2.0**power, masks).to_numpy(float), mask_scores(cams, masks).to_numpy(float), rtol=1e-12)
+    np.testing.assert_allclose(
+        mask_scores(cams * 2.0**power, masks).to_numpy(float), mask_scores(cams, masks).to_numpy(float), rtol=1e-12
+    )
 
 
 @given(maps_and_masks(), st.floats(1e-3, 1e3))
 def test_a_uniform_map_has_the_share_of_the_area_and_no_preference(pair, level):
     cams, masks = pair
     table = mask_scores(torch.full_like(cams, level), masks)
-    assert np.allclose(table["share"], table["area"]) and np.allclose(table["preference"], 1) and np.allclose(table["iou"], table["area"])
+    assert (
+        np.allclose(table["share"], table["area"])
+        and np.allclose(table["preference"], 1)
+        and np.allclose(table["iou"], table["area"])
+    )
 
 
 @given(maps_and_masks())
 def test_preference_is_the_share_over_the_area_of_the_object(pair):
     cams, masks = pair
     table = mask_scores(cams, masks)
-    assert np.allclose(table["area"], masks.double().mean((1, 2))) and np.allclose(table["preference"] * table["area"], table["share"])
+    assert np.allclose(table["area"], masks.double().mean((1, 2))) and np.allclose(
+        table["preference"] * table["area"], table["share"]
+    )
 
 
 @given(maps_and_masks(), st.floats(0.05, 0.95))
@@ -299,25 +330,42 @@ def test_an_empty_map_or_mask_is_nan_and_counted(pair):
         assert table[["share", "preference", "hit", "iou"]].isna().all().all() and table["empty"].all()
 
 
-@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)), elements=st.floats(-10, 10, width=32)), st.integers(1, 3))
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)),
+        elements=st.floats(-10, 10, width=32),
+    ),
+    st.integers(1, 3),
+)
 def test_resized_maps_are_rectified_first_then_interpolated(maps, times):
     h, w = maps.shape[1] * (2 * times + 1), maps.shape[2] * (2 * times + 1)
     big = resize_maps(torch.from_numpy(maps), (h, w)).numpy()
     positive = maps.clip(0)
     assert big.shape == (len(maps), h, w) and (big >= 0).all() and big.max() <= positive.max() * (1 + 1e-6)
-    np.testing.assert_allclose(big[:, times::2 * times + 1, times::2 * times + 1], positive, rtol=1e-5, atol=1e-5)  # the middle of each cell
+    np.testing.assert_allclose(
+        big[:, times :: 2 * times + 1, times :: 2 * times + 1], positive, rtol=1e-5, atol=1e-5
+    )  # the middle of each cell
 
 
 @given(st.integers(0, 2**32))
 def test_the_contrast_is_the_true_class_minus_its_strongest_rival(seed):
     g = torch.Generator().manual_seed(seed)
-    text, features, labels = torch.randn(2, 5, 8, generator=g), torch.randn(6, 8, generator=g), torch.randint(5, (6,), generator=g)
-    true, predicted, contrast = (explained_directions(text, features, labels, e) for e in ("true", "predicted", "contrast"))
+    text, features, labels = (
+        torch.randn(2, 5, 8, generator=g),
+        torch.randn(6, 8, generator=g),
+        torch.randint(5, (6,), generator=g),
+    )
+    true, predicted, contrast = (
+        explained_directions(text, features, labels, e) for e in ("true", "predicted", "contrast")
+    )
     for r in range(2):
         scores = torch.nn.functional.normalize(features, dim=-1) @ text[r].T
         for b in range(6):
             rival = max((c for c in range(5) if c != labels[b]), key=lambda c: scores[b, c].item())
-            assert torch.equal(true[r, b], text[r, labels[b]]) and torch.equal(predicted[r, b], text[r, scores[b].argmax()])
+            assert torch.equal(true[r, b], text[r, labels[b]]) and torch.equal(
+                predicted[r, b], text[r, scores[b].argmax()]
+            )
             assert torch.equal(contrast[r, b], text[r, labels[b]] - text[r, rival])
 
 
@@ -325,7 +373,9 @@ def test_the_contrast_is_the_true_class_minus_its_strongest_rival(seed):
 
 def test_the_interval_of_five_seeds_is_students_t():
     mean, half = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert mean == 3 and half == pytest.approx(2.7764451 * math.sqrt(2.5) / math.sqrt(5), rel=1e-6)  # a printed table's t for 4 degrees of freedom
+    assert mean == 3 and half == pytest.approx(
+        2.7764451 * math.sqrt(2.5) / math.sqrt(5), rel=1e-6
+    )  # a printed table's t for 4 degrees of freedom
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=20), st.integers(0, 5))

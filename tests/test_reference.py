@@ -1,4 +1,5 @@
-"Against independent implementations: finite differences, torch's own losses, captum, the grad-cam package, open_clip itself."
+"Independent implementations: finite differences, torch's own losses, captum, the grad-cam package, open_clip itself."
+
 import json
 import math
 import pickle
@@ -7,23 +8,34 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
+# these reach torchvision, which the library may have to mend first
+from captum.attr import LayerGradCam
 from PIL import Image
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from safetensors.torch import save_file
 
-from prograd_viz import cam as cam_module, prompts as prompts_module
-from prograd_viz.cam import CamOperator, cam_maps, cam_operator, foreground, package_maps, resize_maps, shown_masks, find_layer
+from conftest import FASTVIT, RESNET, VIT, swin
+from prograd_viz import cam as cam_module
+from prograd_viz import prompts as prompts_module
+from prograd_viz.cam import (
+    CamOperator,
+    cam_maps,
+    cam_operator,
+    find_layer,
+    foreground,
+    package_maps,
+    resize_maps,
+    shown_masks,
+)
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split
 from prograd_viz.gradients import cross_entropy, kl_to_teacher, prompt_gradients
 from prograd_viz.pocket import random_scenes, render
 from prograd_viz.prompts import has_fast_path, make_prompts, plain_text_features, teacher_features, text_features
 from prograd_viz.training import train
-from conftest import FASTVIT, RESNET, VIT, swin
-# these reach torchvision, which the library may have to mend first
-from captum.attr import LayerGradCam
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.image import scale_cam_image
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 CLASSES = ["dog", "kiwi bird", "magnifying glass"]  # of different lengths
 
@@ -34,7 +46,7 @@ def normal(seed, *shape): return torch.randn(*shape, generator=torch.Generator()
 # -- losses and gradients -----------------------------------------------------
 
 def spelled_out(clip, tokens, context):
-    "Text features of one context [M, D] or [C, M, D] by a forward pass in the plainest words, for open_clip's standard CLIP"
+    "Text features of one context [M, D] or [C, M, D] by an explicit forward pass of open_clip's standard CLIP"
     embedded = clip.model.token_embedding.weight[tokens].clone()
     m = context.shape[-2]
     rows = []
@@ -104,7 +116,12 @@ def test_losses_are_torchs_of_each_run(temperature):
     logits, teacher, labels = 3 * normal(0, 2, 6, 5), 3 * normal(1, 6, 5), torch.tensor([0, 1, 2, 3, 4, 4])
     for r in range(2):
         torch.testing.assert_close(cross_entropy(logits, labels)[r], F.cross_entropy(logits[r], labels))
-        by_torch = temperature**2 * F.kl_div((logits[r] / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1), reduction="batchmean", log_target=True)
+        by_torch = temperature**2 * F.kl_div(
+            (logits[r] / temperature).log_softmax(-1),
+            (teacher / temperature).log_softmax(-1),
+            reduction="batchmean",
+            log_target=True,
+        )
         torch.testing.assert_close(kl_to_teacher(logits, teacher, temperature)[r], by_torch)
 
 
@@ -154,21 +171,29 @@ def test_as_many_tokens_as_words_move_into_the_context_and_the_rest_stays_frozen
 def test_before_the_first_step_the_prompt_is_the_template_itself(tiny, template):
     clip = tiny()
     prompts = make_prompts(clip, CLASSES, template=template)
-    torch.testing.assert_close(text_features(prompts, prompts.start[None])[0], teacher_features(clip, CLASSES, template), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        text_features(prompts, prompts.start[None])[0], teacher_features(clip, CLASSES, template), rtol=0, atol=1e-12
+    )
 
 
 def test_a_longer_context_starts_with_zeros_before_the_words(tiny):
     clip = tiny()
     prompts = make_prompts(clip, CLASSES, n_ctx=7)
-    assert not prompts.start[:3].any() and torch.equal(prompts.start[3:], clip.token_embedding.weight[clip.tokenizer.encode("a photo of a")])
+    assert not prompts.start[:3].any() and torch.equal(
+        prompts.start[3:], clip.token_embedding.weight[clip.tokenizer.encode("a photo of a")]
+    )
     assert words(clip, prompts.tokens[0, 1:8]) == ["x", "x", "x", "a", "photo", "of", "a"]
     assert words(clip, prompts.tokens[0, 8:10]) == ["dog", "."]
 
 
 def test_a_random_start_is_a_normal_draw_that_follows_the_seed(tiny):
     clip = tiny()
-    starts = [make_prompts(clip, CLASSES, n_ctx=16, init="random", class_specific=True, seed=s).start for s in (1, 1, 2)]
-    assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2]) and starts[0].shape == (3, 16, 32)
+    starts = [
+        make_prompts(clip, CLASSES, n_ctx=16, init="random", class_specific=True, seed=s).start for s in (1, 1, 2)
+    ]
+    assert (
+        torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2]) and starts[0].shape == (3, 16, 32)
+    )
     assert abs(starts[0].std().item() - 0.02) < 0.002 and abs(starts[0].mean().item()) < 0.002
     assert make_prompts(clip, CLASSES, init="random").n_ctx == 16
 
@@ -185,7 +210,10 @@ def packing(request, monkeypatch):
 def assert_same_encoder(clip, reference, rtol=1e-9, packing=None, **options):
     "Features and gradients of the fast encoder are those of `reference`, for several runs and random cotangents"
     prompts = make_prompts(clip, [*CLASSES, "x"], **options)
-    if packing is not None: assert len(prompts.packing.groups) == 3 and (prompts.packing.sees is None) == (packing == 0), "x and dog are of one length"
+    if packing is not None:
+        assert len(prompts.packing.groups) == 3 and (prompts.packing.sees is None) == (packing == 0), (
+            "x and dog are of one length"
+        )
     contexts = prompts.start + 0.3 * normal(4, 2, *prompts.start.shape)
     out = []
     for encode in (text_features, reference):
@@ -195,15 +223,26 @@ def assert_same_encoder(clip, reference, rtol=1e-9, packing=None, **options):
     (t, g), (t_ref, g_ref) = out
     assert t.shape == t_ref.shape
     assert (t - t_ref).abs().max() < rtol and (g - g_ref).norm() < 10 * rtol * g_ref.norm()
-    assert (t[0] - t[1]).norm() > 1e-3 * t[0].norm() and (t[:, 0] - t[:, 1]).norm() > 1e-3, "contexts and classes matter, or this compares nothing"
+    assert (t[0] - t[1]).norm() > 1e-3 * t[0].norm() and (t[:, 0] - t[:, 1]).norm() > 1e-3, (
+        "contexts and classes matter, or this compares nothing"
+    )
 
 
-FRAMES = {"from a template": {}, "padded": {"n_ctx": 6}, "comma": {"template": "a type of pet, a photo of a {}."},
-          "random": {"init": "random", "n_ctx": 5}, "class-specific": {"init": "random", "n_ctx": 3, "class_specific": True},
-          "middle": {"init": "random", "n_ctx": 5, "position": "middle"}, "front": {"position": "front"}, "class-specific middle": {"init": "random", "n_ctx": 3, "class_specific": True, "position": "middle"}}
+FRAMES = {
+    "from a template": {},
+    "padded": {"n_ctx": 6},
+    "comma": {"template": "a type of pet, a photo of a {}."},
+    "random": {"init": "random", "n_ctx": 5},
+    "class-specific": {"init": "random", "n_ctx": 3, "class_specific": True},
+    "middle": {"init": "random", "n_ctx": 5, "position": "middle"},
+    "front": {"position": "front"},
+    "class-specific middle": {"init": "random", "n_ctx": 3, "class_specific": True, "position": "middle"},
+}
 
 
-@pytest.mark.parametrize("frame", [f for f, options in FRAMES.items() if "position" not in options])  # it knows the end alone
+@pytest.mark.parametrize(
+    "frame", [f for f, options in FRAMES.items() if "position" not in options]
+)  # it knows the end alone
 def test_the_fast_encoder_is_the_forward_pass_spelled_out(tiny, frame):
     by_run = lambda prompts, contexts: torch.stack([spelled_out(prompts.clip, prompts.tokens, c) for c in contexts])
     assert has_fast_path(tiny())
@@ -211,8 +250,18 @@ def test_the_fast_encoder_is_the_forward_pass_spelled_out(tiny, frame):
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-@pytest.mark.parametrize("tower", ({}, {"custom_text": True}, {"custom_text": True, "proj_bias": True}, {"pool_type": "eos", "eos_id": 49407},
-                                   {"ls_init_value": 0.5}, {"proj_type": "none", "width": 24, "custom_text": True}), ids=lambda t: ",".join(t) or "clip")
+@pytest.mark.parametrize(
+    "tower",
+    (
+        {},
+        {"custom_text": True},
+        {"custom_text": True, "proj_bias": True},
+        {"pool_type": "eos", "eos_id": 49407},
+        {"ls_init_value": 0.5},
+        {"proj_type": "none", "width": 24, "custom_text": True},
+    ),
+    ids=lambda t: ",".join(t) or "clip",
+)
 def test_the_fast_encoder_is_open_clips_own(tiny, tower, frame, packing):
     assert has_fast_path(tiny(**tower))
     assert_same_encoder(tiny(**tower), plain_text_features, packing=packing, **FRAMES[frame])
@@ -223,23 +272,38 @@ def test_a_class_name_stands_where_coop_puts_it(tiny, position):
     "Token by token: CoOp's cut of the frame into start, context, name and rest"
     clip, m = tiny(), 5
     prompts, at_end = (make_prompts(clip, CLASSES, m, "random", position=p) for p in (position, "end"))
-    for name, row, frame, where in zip(CLASSES, prompts.tokens.tolist(), at_end.tokens.tolist(), prompts.where.tolist()):
+    for name, row, frame, where in zip(
+        CLASSES, prompts.tokens.tolist(), at_end.tokens.tolist(), prompts.where.tolist()
+    ):
         n, before = len(clip.tokenizer.encode(name)), m // 2 if position == "middle" else 0
         context, own, rest = frame[1:1 + m], frame[1 + m:1 + m + n], frame[1 + m + n:]
-        assert own == clip.tokenizer.encode(name) and row == [frame[0], *context[:before], *own, *context[before:], *rest]
+        assert own == clip.tokenizer.encode(name) and row == [
+            frame[0],
+            *context[:before],
+            *own,
+            *context[before:],
+            *rest,
+        ]
         assert where == [*range(1, 1 + before), *range(1 + before + n, 1 + m + n)]
 
 
-@pytest.mark.parametrize("tower", ({"no_causal_mask": True}, {"pool_type": "last"}, {"qk_norm": True}, {"embed_cls": True, "custom_text": True}), ids=lambda t: next(iter(t)))
+@pytest.mark.parametrize(
+    "tower",
+    ({"no_causal_mask": True}, {"pool_type": "last"}, {"qk_norm": True}, {"embed_cls": True, "custom_text": True}),
+    ids=lambda t: next(iter(t)),
+)
 def test_towers_without_the_fast_path_take_their_own_encoder(tiny, tower):
     clip = tiny(**tower)
     assert not has_fast_path(clip)
     prompts = make_prompts(clip, CLASSES)
-    torch.testing.assert_close(text_features(prompts, prompts.start[None])[0], teacher_features(clip, CLASSES), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        text_features(prompts, prompts.start[None])[0], teacher_features(clip, CLASSES), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("frame", [f for f in FRAMES if f != "comma"])  # it does not know commas
-def test_the_fast_encoder_is_exact_for_the_pocket_model(exact, frame): assert_same_encoder(exact, plain_text_features, **FRAMES[frame])
+def test_the_fast_encoder_is_exact_for_the_pocket_model(exact, frame):
+    assert_same_encoder(exact, plain_text_features, **FRAMES[frame])
 
 
 def test_the_fast_encoder_is_exact_for_a_published_text_tower(tiny):
@@ -266,7 +330,12 @@ def captum_maps(clip, pictures, directions, layer):
     "captum's LayerGradCam of the cosine with each direction, [T, B, h, w]"
     cosines = lambda x: F.normalize(clip.model.encode_image(x), dim=-1) @ directions.T
     cam = LayerGradCam(cosines, layer)
-    return torch.stack([cam.attribute(pictures.clone().requires_grad_(), target=t, relu_attributions=True)[:, 0].detach() for t in range(len(directions))])
+    return torch.stack(
+        [
+            cam.attribute(pictures.clone().requires_grad_(), target=t, relu_attributions=True)[:, 0].detach()
+            for t in range(len(directions))
+        ]
+    )
 
 
 @pytest.fixture(scope="module", params=("pocket", "ResNet", "ViT", "swin", "FastViT"))
@@ -315,7 +384,13 @@ def test_maps_are_those_of_the_grad_cam_package(looked_at):
     assert ours.shape == theirs.shape and np.abs(ours - theirs).max() < max(tolerance, 1e-6) * np.abs(theirs).max()
 
 
-DEFAULTS = {"swin": (swin, "trunk.norm"), "FastViT that ends coarse": (lambda: FASTVIT, "trunk.stages.2"), "FastViT": (lambda: FASTVIT | {"image_size": 192}, "trunk.final_conv"), "ResNet": (lambda: RESNET, "layer3.0"), "ViT": (lambda: VIT, "transformer.resblocks.2.ln_1")}
+DEFAULTS = {
+    "swin": (swin, "trunk.norm"),
+    "FastViT that ends coarse": (lambda: FASTVIT, "trunk.stages.2"),
+    "FastViT": (lambda: FASTVIT | {"image_size": 192}, "trunk.final_conv"),
+    "ResNet": (lambda: RESNET, "layer3.0"),
+    "ViT": (lambda: VIT, "transformer.resblocks.2.ln_1"),
+}
 
 
 @pytest.mark.parametrize("tower", DEFAULTS)
@@ -324,9 +399,20 @@ def test_the_default_layer_is_the_deepest_with_enough_cells(tiny, tower):
     assert find_layer(tiny(vision())) is tiny(vision()).model.visual.get_submodule(name)
 
 
-@pytest.mark.parametrize("layer, cells, channels", (("trunk.norm", 6, 96), ("trunk.layers.2", 6, 96), ("trunk.layers.1", 12, 48), ("trunk.layers.1.blocks.1.norm1", 12, 48), ("trunk.layers.1.blocks.1.norm2", 12, 48), ("trunk.layers.0.blocks.1", 24, 24), ("trunk.patch_embed.proj", 24, 24)))
+@pytest.mark.parametrize(
+    "layer, cells, channels",
+    (
+        ("trunk.norm", 6, 96),
+        ("trunk.layers.2", 6, 96),
+        ("trunk.layers.1", 12, 48),
+        ("trunk.layers.1.blocks.1.norm1", 12, 48),
+        ("trunk.layers.1.blocks.1.norm2", 12, 48),
+        ("trunk.layers.0.blocks.1", 24, 24),
+        ("trunk.patch_embed.proj", 24, 24),
+    ),
+)
 def test_layers_with_their_channels_last_give_the_packages_maps(tiny, layer, cells, channels):
-    "Of a swin transformer: stages, norms, tokens of the second norm; of its first stage h = w = K, and only the trunk can say which is which"
+    "Stages, norms and second norms of a swin transformer; in its first, h = w = K, only the trunk knows the order"
     clip = tiny(swin())
     pictures, directions = normal(0, 2, 3, 96, 96), normal(1, 3, 24)
     got = []
@@ -336,15 +422,27 @@ def test_layers_with_their_channels_last_give_the_packages_maps(tiny, layer, cel
         ours = cam_operator(clip, pictures, **where).maps(directions).numpy()
         few = cam_maps(clip, pictures, directions, **where).numpy()
     finally: hook.remove()
-    first = got[0].detach() if layer.endswith("proj") else got[0].detach().reshape(2, cells, cells, channels).permute(0, 3, 1, 2)
+    first = (
+        got[0].detach()
+        if layer.endswith("proj")
+        else got[0].detach().reshape(2, cells, cells, channels).permute(0, 3, 1, 2)
+    )
     assert ours.shape == (3, 2, cells, cells) and first.shape == (2, channels, cells, cells)
-    with GradCAM(cam_module._Cosine(clip, directions), [clip.model.visual.get_submodule(layer)], reshape_transform=lambda x: x if layer.endswith("proj") else x.reshape(len(x), cells, cells, channels).permute(0, 3, 1, 2)) as cam:
+    with GradCAM(
+        cam_module._Cosine(clip, directions),
+        [clip.model.visual.get_submodule(layer)],
+        reshape_transform=lambda x: (
+            x if layer.endswith("proj") else x.reshape(len(x), cells, cells, channels).permute(0, 3, 1, 2)
+        ),
+    ) as cam:
         outputs = cam.activations_and_grads(pictures.clone().requires_grad_())
         outputs[:, 1].sum().backward()
         theirs = (cam.activations_and_grads.gradients[0].mean((2, 3), keepdim=True) * first).sum(1).numpy()
     np.testing.assert_allclose(ours[1], theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
     np.testing.assert_allclose(few, ours, rtol=0, atol=1e-9 * np.abs(ours).max())
-    np.testing.assert_allclose(package_maps(clip, pictures, directions, **where), ours, rtol=0, atol=1e-6 * np.abs(ours).max())
+    np.testing.assert_allclose(
+        package_maps(clip, pictures, directions, **where), ours, rtol=0, atol=1e-6 * np.abs(ours).max()
+    )
 
 
 def test_a_layer_that_sees_windows_is_refused(tiny):
@@ -352,8 +450,13 @@ def test_a_layer_that_sees_windows_is_refused(tiny):
         cam_operator(tiny(swin()), normal(0, 2, 3, 96, 96), target_layer="trunk.layers.1.blocks.0.attn.qkv")
 
 
-CLOSED = {"resnet, stage": (RESNET, {}, "layer4"), "resnet, block": (RESNET, {}, "layer4.0"), "vit": (VIT, {}, None), "vit, layer scale": (VIT | {"ls_init_value": 0.5}, {}, None),
-          "vit, norm after pooling": (VIT | {"final_ln_after_pool": True}, {"custom_text": True}, None)}
+CLOSED = {
+    "resnet, stage": (RESNET, {}, "layer4"),
+    "resnet, block": (RESNET, {}, "layer4.0"),
+    "vit": (VIT, {}, None),
+    "vit, layer scale": (VIT | {"ls_init_value": 0.5}, {}, None),
+    "vit, norm after pooling": (VIT | {"final_ln_after_pool": True}, {"custom_text": True}, None),
+}
 
 
 @pytest.mark.parametrize("tower", CLOSED)
@@ -375,7 +478,10 @@ def test_towers_that_read_more_than_the_class_token_have_no_closed_form(tiny):
     clip = tiny(VIT | {"pool_type": "avg"}, custom_text=True)
     pictures = normal(0, 2, 3, 32, 32)
     assert cam_module._trace(clip, pictures, find_layer(clip)).jacobian is None
-    ours, theirs = cam_operator(clip, pictures).maps(normal(1, 2, 24)).numpy(), package_maps(clip, pictures, normal(1, 2, 24)).numpy()
+    ours, theirs = (
+        cam_operator(clip, pictures).maps(normal(1, 2, 24)).numpy(),
+        package_maps(clip, pictures, normal(1, 2, 24)).numpy(),
+    )
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max())
 
 
@@ -397,10 +503,17 @@ def test_the_operator_does_not_depend_on_how_it_is_cut_into_pieces(tiny, options
 
 
 def test_shown_maps_are_the_packages_call_before_its_stretching(looked_at):
-    "GradCAM.__call__ rectifies, subtracts the minimum, divides by (1e-7 + maximum) and resizes, then stretches once more: so do we here, from our maps"
+    "GradCAM.__call__ rectifies, subtracts the minimum, divides by (1e-7 + maximum), resizes and stretches: as here"
     clip, pictures, directions, operator, tolerance = looked_at
-    tokens, cells = lambda x: x[:, 1:].transpose(1, 2).unflatten(2, (round((x.shape[1] - 1) ** 0.5), -1)), lambda x: x.permute(0, 3, 1, 2)
-    as_grid = (cells if hasattr(clip.model.visual, "trunk") else tokens) if isinstance(find_layer(clip), torch.nn.LayerNorm) else None
+    tokens, cells = (
+        lambda x: x[:, 1:].transpose(1, 2).unflatten(2, (round((x.shape[1] - 1) ** 0.5), -1)),
+        lambda x: x.permute(0, 3, 1, 2),
+    )
+    as_grid = (
+        (cells if hasattr(clip.model.visual, "trunk") else tokens)
+        if isinstance(find_layer(clip), torch.nn.LayerNorm)
+        else None
+    )
 
     class Cosines(torch.nn.Module):
         def forward(self, x): return F.normalize(clip.model.encode_image(x), dim=-1) @ directions.T
@@ -423,7 +536,9 @@ def test_the_operator_is_linear_in_the_direction_and_blind_along_the_image_featu
     "The derivative of a cosine has no part along the feature: adding any of it to the text changes nothing"
     _, _, directions, operator, tolerance = looked_at
     (a, b), atol = operator.maps(directions[:2]), 10 * tolerance * operator.maps(directions).abs().max().item()
-    torch.testing.assert_close(operator.maps(2 * directions[:1] - 3 * directions[1:2])[0], 2 * a - 3 * b, rtol=0, atol=atol)
+    torch.testing.assert_close(
+        operator.maps(2 * directions[:1] - 3 * directions[1:2])[0], 2 * a - 3 * b, rtol=0, atol=atol
+    )
     unit = F.normalize(operator.features, dim=-1)[:, None]
     torch.testing.assert_close(operator.maps(directions[None, :1] + 5 * unit)[0], a, rtol=0, atol=atol)
 
@@ -438,7 +553,10 @@ def test_a_map_of_the_cosine_does_not_depend_on_the_length_of_the_feature(looked
 def test_foreground_measures_the_packages_map_of_each_prompt_on_each_image(clip, task, target):
     "From the trained contexts to a share, once more, with the plain encoder, the grad-cam package and a sum by hand"
     runs, rows = train(clip, task, [0, 1], epochs=10, batch_size=8, lr=0.2, views=0, progress=False), [1, 9, 22]
-    table, test = foreground(runs, "shifted", images=rows, target=target, random_directions=1).rows, task.tests["shifted"]
+    table, test = (
+        foreground(runs, "shifted", images=rows, target=target, random_directions=1).rows,
+        task.tests["shifted"],
+    )
     texts, prompts = {"zero-shot CLIP": teacher_features(clip, task.classes)}, make_prompts(clip, task.classes)
     for r, name in enumerate(runs.methods):
         texts[name] = plain_text_features(prompts, torch.from_numpy(runs.contexts[-1, r:r + 1]))[0]
@@ -448,8 +566,12 @@ def test_foreground_measures_the_packages_map_of_each_prompt_on_each_image(clip,
             picture, label, mask = test.tensor(clip, [i]), test.labels[i], test.mask(i)
             scores = (clip.encode_image(picture) @ text.T)[0]
             rival = max((c for c in range(6) if c != label), key=lambda c: scores[c].item())
-            directions = {"true": text[label], "predicted": text[scores.argmax()], "contrast": text[label] - text[rival],
-                          "hand": text[task.classes.index("hand")]}
+            directions = {
+                "true": text[label],
+                "predicted": text[scores.argmax()],
+                "contrast": text[label] - text[rival],
+                "hand": text[task.classes.index("hand")],
+            }
             small = package_maps(clip, picture, directions[target][None]).clamp(min=0)
             cam = F.interpolate(small, size=mask.shape, mode="bilinear")[0, 0].numpy()
             shares[name, i] = cam[mask].sum() / cam.sum() if cam.any() else np.nan
@@ -496,13 +618,18 @@ def test_openai_weights_make_rn50_a_quick_gelu(rn50, monkeypatch):
         torch.testing.assert_close(ours.model.encode_text(tokens), theirs.encode_text(tokens), rtol=0, atol=0)
         torch.testing.assert_close(ours.model.encode_image(picture), theirs.encode_image(picture), rtol=0, atol=0)
         for block in theirs.transformer.resblocks: block.mlp.gelu = torch.nn.GELU()
-        assert not torch.allclose(ours.model.encode_text(tokens), theirs.encode_text(tokens), atol=1e-4), "the activation matters here"
+        assert not torch.allclose(ours.model.encode_text(tokens), theirs.encode_text(tokens), atol=1e-4), (
+            "the activation matters here"
+        )
 
 
 def test_an_explicit_conflict_of_activation_is_an_error(monkeypatch):
-    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: pytest.fail("should not get as far as downloading"))
+    monkeypatch.setattr(
+        open_clip.factory, "download_pretrained", lambda *_, **__: pytest.fail("should not get as far as downloading")
+    )
     with pytest.raises(ValueError, match="QuickGELU.*quick_gelu=False"): load_clip("RN50", "openai", quick_gelu=False)
-    with pytest.raises(ValueError, match="GELU.*quick_gelu=True"): load_clip("ViT-B-32", "laion2b_s34b_b79k", quick_gelu=True)
+    with pytest.raises(ValueError, match="GELU.*quick_gelu=True"):
+        load_clip("ViT-B-32", "laion2b_s34b_b79k", quick_gelu=True)
 
 
 def test_an_unreachable_download_says_what_to_do():
@@ -518,7 +645,11 @@ def test_a_checkpoint_file_gives_its_weights(tiny, tmp_path, suffix):
     else: torch.save({"state_dict": state}, path)
     loaded = load_clip(source.name, str(path))
     for name, value in loaded.model.state_dict().items(): assert torch.equal(value, state[name]), name
-    assert loaded.pretrained == str(path) and not any(p.requires_grad for p in loaded.model.parameters()) and not loaded.model.training
+    assert (
+        loaded.pretrained == str(path)
+        and not any(p.requires_grad for p in loaded.model.parameters())
+        and not loaded.model.training
+    )
     torch.testing.assert_close(loaded.encode_text(CLASSES), source.encode_text(CLASSES))
 
 
@@ -532,7 +663,9 @@ def test_a_checkpoint_that_carries_code_is_refused(tiny, tmp_path):
 
 def test_a_folder_of_config_and_weights_is_loaded(tiny, tmp_path):
     source = tiny(precision="fp32")
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": open_clip.get_model_config(source.name), "preprocess_cfg": {}}))
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": open_clip.get_model_config(source.name), "preprocess_cfg": {}})
+    )
     save_file({k: v.clone() for k, v in source.model.state_dict().items()}, tmp_path / "open_clip_model.safetensors")
     loaded = load_clip(f"local-dir:{tmp_path}")
     torch.testing.assert_close(loaded.encode_text(CLASSES), source.encode_text(CLASSES))
@@ -548,7 +681,16 @@ def test_features_are_open_clips_own_normalised_in_batches_of_any_size(tiny, vis
     torch.testing.assert_close(clip.encode_text(CLASSES), theirs / theirs.norm(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize("precision, dtype, rounding", [("fp32", torch.float32, 1e-5), ("fp64", torch.float64, 1e-12), ("fp16", torch.float16, 2e-2), ("bf16", torch.bfloat16, 1e-1), ("amp_bf16", torch.float32, 1e-1)])
+@pytest.mark.parametrize(
+    "precision, dtype, rounding",
+    [
+        ("fp32", torch.float32, 1e-5),
+        ("fp64", torch.float64, 1e-12),
+        ("fp16", torch.float16, 2e-2),
+        ("bf16", torch.bfloat16, 1e-1),
+        ("amp_bf16", torch.float32, 1e-1),
+    ],
+)
 def test_low_precision_is_for_the_towers_alone_and_costs_its_rounding(tiny, precision, dtype, rounding):
     "Weights as asked for; contexts, features, losses and the logit scale never below float32"
     clip, reference = tiny(precision=precision), tiny()
@@ -558,9 +700,16 @@ def test_low_precision_is_for_the_towers_alone_and_costs_its_rounding(tiny, prec
     context = 0.5 * normal(1, 2, *prompts.start.shape).to(wide)
     ours, true = clip.encode_image(images), reference.encode_image(images)
     args = torch.tensor([0, 1, 2]), normal(2, 3, len(CLASSES))
-    low, full = prompt_gradients(prompts, context, ours, args[0], args[1].to(wide)), prompt_gradients(exactly, context.double(), true, *args)
+    low, full = (
+        prompt_gradients(prompts, context, ours, args[0], args[1].to(wide)),
+        prompt_gradients(exactly, context.double(), true, *args),
+    )
     assert clip.dtype == dtype and clip.logit_scale == reference.logit_scale.to(wide)
-    for found in (prompts.start, ours, clip.encode_text(CLASSES), low.loss_ce, low.g_d, low.text): assert found.dtype == wide
-    gaps = [((a.double() - b).norm() / b.norm()).item() for a, b in ((ours, true), (low.text, full.text), (low.g_d, full.g_d), (low.g_g, full.g_g))]
+    for found in (prompts.start, ours, clip.encode_text(CLASSES), low.loss_ce, low.g_d, low.text):
+        assert found.dtype == wide
+    gaps = [
+        ((a.double() - b).norm() / b.norm()).item()
+        for a, b in ((ours, true), (low.text, full.text), (low.g_d, full.g_d), (low.g_g, full.g_g))
+    ]
     assert max(gaps) < rounding, gaps
     if precision not in ("fp32", "fp64"): assert min(gaps) > 1e-5, f"nothing was computed in low precision: {gaps}"

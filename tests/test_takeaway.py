@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split, Task
-from prograd_viz.plots import plot_accuracy, plot_cosine
 from prograd_viz.evaluate import accuracy_on, calibration, class_features, per_class, predict, predictions, run_prompts
 from prograd_viz.images import open_image
+from prograd_viz.plots import plot_accuracy, plot_cosine
 from prograd_viz.prompts import plain_text_features
 from prograd_viz.published import export_prompt, load_published, read_context
-from prograd_viz.training import train
 from prograd_viz.scenes import explorer_data
+from prograd_viz.training import train
 from prograd_viz.widgets import Explorer
 
 CLASSES = ("dog", "kiwi bird", "magnifying glass")
@@ -94,8 +94,11 @@ def from_file(kind, plain, folder):
     if kind == "in a checkpoint": torch.save({"state_dict": state | numbers, "epoch": 3}, path)
     if kind == "archive": torch.jit.trace(Weights(copy.deepcopy(plain.model)), torch.ones(1)).save(str(path))
     with pytest.MonkeyPatch.context() as patch:
-        if kind == "own preprocessing": patch.setitem(open_clip.pretrained._PRETRAINED, plain.name, {"published": SQUASHED})
-        return load_clip(plain.name, str(path), quick_gelu=True if kind == "QuickGELU" else None, trust=kind == "archive")
+        if kind == "own preprocessing":
+            patch.setitem(open_clip.pretrained._PRETRAINED, plain.name, {"published": SQUASHED})
+        return load_clip(
+            plain.name, str(path), quick_gelu=True if kind == "QuickGELU" else None, trust=kind == "archive"
+        )
 
 
 def photo_of(kind, folder):
@@ -106,7 +109,8 @@ def photo_of(kind, folder):
         exif, path = Image.Exif(), path.with_suffix(".jpg")
         exif[0x0112] = 6
         small.save(path, exif=exif)
-    elif kind.startswith("grey"): Image.fromarray(values[..., 0] >> {"8": 8, "12": 4, "16": 0}[kind.split()[2]]).save(path)
+    elif kind.startswith("grey"):
+        Image.fromarray(values[..., 0] >> {"8": 8, "12": 4, "16": 0}[kind.split()[2]]).save(path)
     elif kind == "palette": small.quantize(16).save(path)
     elif kind == "alpha": small.convert("RGBA").save(path)
     elif kind == "32 bits": Image.fromarray(values[..., 0].astype(np.float32)).save(path := path.with_suffix(".tiff"))
@@ -237,23 +241,44 @@ def write(folder, context, epoch, **state):
     vectors.grad = torch.ones_like(vectors)
     optimiser.step()  # now it holds momenta
     (folder / "prompt_learner").mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": {"ctx": context, **state}, "epoch": epoch, "optimizer": optimiser.state_dict(), "scheduler": {"successor": torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 9)}}, folder / "prompt_learner" / f"model.pth.tar-{epoch}")
+    torch.save(
+        {
+            "state_dict": {"ctx": context, **state},
+            "epoch": epoch,
+            "optimizer": optimiser.state_dict(),
+            "scheduler": {"successor": torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 9)},
+        },
+        folder / "prompt_learner" / f"model.pth.tar-{epoch}",
+    )
 
 
 def test_published_checkpoints_become_a_run_set_with_the_accuracies_of_their_contexts(clip, task, tmp_path):
     runs = train(clip, task, [0, 1], epochs=4, lr=0.05, batch_size=8, views=0, evaluate_every=1, progress=False)
     for r, lam in enumerate((0, 1)):
-        for epoch in (2, 4): write(tmp_path / str(lam), torch.from_numpy(runs.contexts[runs.snapshot(3 * epoch), r]), epoch, token_prefix=torch.zeros(6, 1, 128))
+        for epoch in (2, 4):
+            write(
+                tmp_path / str(lam),
+                torch.from_numpy(runs.contexts[runs.snapshot(3 * epoch), r]),
+                epoch,
+                token_prefix=torch.zeros(6, 1, 128),
+            )
     write(tmp_path / "1", torch.zeros(4, 128), 7)  # an epoch that the other did not keep
     loaded = load_published({0: tmp_path / "0", 1: tmp_path / "1"}, clip, task)
-    assert loaded.snapshot_steps.tolist() == [2, 4] and loaded.lambdas == (0.0, 1.0) and loaded.methods == ("CoOp", "ProGrad 1")
+    assert (
+        loaded.snapshot_steps.tolist() == [2, 4]
+        and loaded.lambdas == (0.0, 1.0)
+        and loaded.methods == ("CoOp", "ProGrad 1")
+    )
     for lam in (0.0, 1.0):
         for epoch in (2, 4):
             np.testing.assert_allclose(loaded.text(lam, epoch), runs.text(lam, 3 * epoch), atol=1e-6)
             ours = runs.steps[(runs.steps["lam"] == lam) & (runs.steps["step"] == 3 * epoch)].iloc[0]
             theirs = loaded.steps[(loaded.steps["lam"] == lam) & (loaded.steps["step"] == epoch)].iloc[0]
-            for split in ("train", "same", "shifted", "new", "style"): assert theirs[f"acc_{split}"] == ours[f"acc_{split}"]
-    assert loaded.steps[["cos", "loss_ce", "loss_kl", "norm_gd"]].isna().all().all(), "what was not recorded is not made up"
+            for split in ("train", "same", "shifted", "new", "style"):
+                assert theirs[f"acc_{split}"] == ours[f"acc_{split}"]
+    assert loaded.steps[["cos", "loss_ce", "loss_kl", "norm_gd"]].isna().all().all(), (
+        "what was not recorded is not made up"
+    )
 
 
 def test_a_published_run_set_is_tested_anywhere_with_the_accuracies_of_its_record(clip, task, tmp_path):
@@ -266,7 +291,8 @@ def test_a_published_run_set_is_tested_anywhere_with_the_accuracies_of_its_recor
 
 
 def test_a_published_run_set_can_be_explored_and_drawn(clip, task, tmp_path):
-    for epoch in (1, 2): write(tmp_path, 0.02 * torch.randn(16, 128, generator=torch.Generator().manual_seed(epoch)), epoch)
+    for epoch in (1, 2):
+        write(tmp_path, 0.02 * torch.randn(16, 128, generator=torch.Generator().manual_seed(epoch)), epoch)
     loaded = load_published(tmp_path, clip, task, init="random")
     assert loaded.contexts.shape == (2, 1, 16, 128)
     explorer = Explorer(loaded, data=explorer_data(loaded, images=2))
@@ -278,7 +304,8 @@ def test_class_specific_contexts_are_read_for_as_many_classes(clip, task, tmp_pa
     write(tmp_path, 0.02 * torch.randn(6, 4, 128), 5)
     assert load_published(tmp_path, clip, task, init="random").contexts.shape == (1, 1, 6, 4, 128)
     few = Task("few", Split(task.train.images[:2], [0, 1], ("dog", "cat")), {})
-    with pytest.raises(ValueError, match="6 classes, the task has 2"): load_published(tmp_path, clip, few, init="random")
+    with pytest.raises(ValueError, match="6 classes, the task has 2"):
+        load_published(tmp_path, clip, few, init="random")
 
 
 class Bomb:
@@ -297,14 +324,17 @@ def test_a_checkpoint_runs_nothing(tmp_path, monkeypatch):
 def test_new_names_and_new_images_get_the_features_of_the_context(clip, task):
     runs, test = train(clip, task, [0, 1], epochs=3, lr=0.05, batch_size=8, views=0, progress=False), task.tests["new"]
     table = predict(runs, [test.image(i) for i in range(len(test))], 1.0, classes=test.classes)
-    assert list(table.columns) == list(test.classes) and (table.to_numpy().argmax(1) == test.labels).mean() == pytest.approx(runs.final().loc[1.0, "acc_new"])
+    assert list(table.columns) == list(test.classes) and (
+        table.to_numpy().argmax(1) == test.labels
+    ).mean() == pytest.approx(runs.final().loc[1.0, "acc_new"])
     np.testing.assert_allclose(class_features(runs, 1.0, step=3, classes=runs.classes), runs.text(1.0, 3), atol=1e-6)
 
 
 def test_calibration_and_class_accuracies_follow_from_the_predictions(clip, task):
     runs = train(clip, task, [0, 1], epochs=3, lr=0.05, batch_size=8, views=0, progress=False)
     table = predictions(runs, "same")
-    for lam in runs.lambdas: assert table.loc[table["lam"] == lam, "right"].mean() == pytest.approx(runs.final().loc[lam, "acc_same"])
+    for lam in runs.lambdas:
+        assert table.loc[table["lam"] == lam, "right"].mean() == pytest.approx(runs.final().loc[lam, "acc_same"])
     mine, ece = table[table["lam"] == 1], 0
     for low in np.arange(10) / 10:
         inside = mine[(mine["confidence"] > low) & (mine["confidence"] <= low + 0.1)]
