@@ -35,7 +35,7 @@ setup(
     include_package_data=False,  # the line above alone decides what a wheel holds
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "hf", "lab", "ray")},
+    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "hf", "lab", "ray", "torchjd")},
     entry_points={"console_scripts": cfg["console_scripts"].split(),
                   "nbdev": [f"{lib}={lib}._modidx:d"]},
     zip_safe=False,

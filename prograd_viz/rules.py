@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RULES', 'Signals', 'Rule', 'along', 'find_rule', 'check_strengths', 'feature_distance', 'feature_gradient',
-           'steering']
+           'steering', 'torchjd_rule']
 
 # %% ../nbs/22_rules.ipynb #e3731bf0
 import inspect
@@ -187,3 +187,24 @@ def _checked(direction, like, name):
     got = tuple(direction.shape) if torch.is_tensor(direction) else repr(direction)
     raise ValueError(f"rule {name!r} must return a direction for every run, a tensor of shape {tuple(like.shape)}, "
                      f"got {got}")
+
+# %% ../nbs/22_rules.ipynb #7d1a0002
+def torchjd_rule(
+    aggregator: str,  # A class of `torchjd.aggregation`, such as "MGDA", "IMTLG" or "AlignedMTL"
+    **options,  # Arguments of that class
+) -> Callable:  # Signals -> direction, [R, *context]
+    "A rule that aggregates G_d and s G_g with TorchJD (Quinton and Rey, 2024)"
+    try:
+        from torchjd import aggregation
+    except ImportError:
+        raise ImportError("torchjd_rule needs TorchJD: pip install 'prograd_viz[torchjd]'") from None
+    classes = {n: c for n, c in vars(aggregation).items() if isinstance(c, type)}
+    known = [n for n, c in classes.items() if issubclass(c, aggregation.Aggregator) and c is not aggregation.Aggregator]
+    combine = classes[check_known("aggregator", aggregator, known)](**options)
+
+    def direction(x):
+        rows = torch.stack([x.g_d.flatten(1), (x.strength * x.g_g).flatten(1)], 1)  # [R, 2, M * D]
+        return torch.stack([combine(pair) for pair in rows]).view_as(x.g_d)
+
+    direction.__name__ = aggregator
+    return direction

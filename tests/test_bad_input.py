@@ -24,13 +24,13 @@ from prograd_viz.cam import (
     cam_maps,
     cam_operator,
     explained_directions,
+    find_layer,
     foreground,
     mask_scores,
     package_maps,
     pick_images,
     run_maps,
     shown_masks,
-    find_layer,
 )
 from prograd_viz.checks import (
     check_draw,
@@ -283,7 +283,8 @@ BAD = [
     Case("few_shot", lambda w: few_shot("no/such/folder"),
          "the folder no/such/folder does not exist", FileNotFoundError),
     Case("few_shot", lambda w: few_shot(w.pets / "birds" / "all"),
-         "the folder TMP/pets/birds/all does not exist; the last part of its path that does is TMP/pets", FileNotFoundError),
+         "the folder TMP/pets/birds/all does not exist; the last part of its path that does is TMP/pets",
+         FileNotFoundError),
     Case("few_shot", lambda w: few_shot(w.tmp / "words.jpg"), "TMP/words.jpg is a file", NotADirectoryError),
     Case("few_shot", lambda w: few_shot("~/no-such-data"),
          "the folder ~/no-such-data does not exist", FileNotFoundError),
@@ -619,12 +620,14 @@ BAD = [
          "the score does not depend on the patches at this layer: only the class token"),
     Case("explorer_data", lambda w: explorer_data(w.runs, "shfted"), "unknown split 'shfted'"),
     Case("explorer_data", lambda w: explorer_data(w.runs, images=0), "images must be at least 1, got 0"),
-    Case("explorer_data", lambda w: explorer_data(replace(w.runs, clip=None)), "these runs have no model and task in memory"),
+    Case("explorer_data", lambda w: explorer_data(replace(w.runs, clip=None)),
+         "these runs have no model and task in memory"),
     Case("explore", lambda w: explore(w.runs, "new"), "the split 'new' has classes of its own"),
     Case("explore", lambda w: explore(w.runs, images=[999]), "image must be in [0, 23], got 999"),
     Case("explore", lambda w: explore(w.runs, images=2, target_layer="layer9"),
          "unknown layer of the image tower 'layer9'"),
-    Case("explore", lambda w: explore("runs"), "Runs are expected, got 'runs'; open it with load_runs('runs')", TypeError),
+    Case("explore", lambda w: explore("runs"), "Runs are expected, got 'runs'; open it with load_runs('runs')",
+         TypeError),
     Case("explore", lambda w: explore([w.runs]), "explore compares two run sets, got 1; give explore([a, b])"),
     Case("ExplorerData.load", lambda w: ExplorerData.load("never.safetensors"),
          "no file never.safetensors; write one with explorer_data(runs).save(path)", FileNotFoundError),
@@ -657,7 +660,8 @@ BAD = [
          "size of all maps in GB must be in [0, 1e-09], got 0.000197568"),
     Case("run_maps", lambda w: run_maps(w.runs, "new", progress=False), "the split 'new' has classes of its own"),
     Case("run_maps", lambda w: run_maps(replace(w.runs, task=None)), "these runs have no model and task in memory"),
-    Case("package_maps", lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), explainer="GradCAMM"),
+    Case("package_maps", lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24),
+                                                explainer="GradCAMM"),
          "unknown explainer 'GradCAMM'; did you mean 'GradCAM' or 'XGradCAM' or 'EigenGradCAM'?"),
     Case("package_maps",
          lambda w: package_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), target_layer=BLOCK),
@@ -682,7 +686,8 @@ BAD = [
     Case("foreground", lambda w: foreground(w.runs, images=0), "images must be at least 1, got 0"),
     Case("foreground", lambda w: foreground(w.runs, images=[999]), "image must be in [0, 23], got 999"),
     Case("foreground", lambda w: foreground(w.runs, steps=[99]), "no snapshot at step 99"),
-    Case("foreground", lambda w: foreground(w.runs, target_layer="layer9"), "unknown layer of the image tower 'layer9'"),
+    Case("foreground", lambda w: foreground(w.runs, target_layer="layer9"),
+         "unknown layer of the image tower 'layer9'"),
     Case("foreground", lambda w: foreground(replace(w.runs, task=None)), "these runs have no model and task in memory"),
     Case("Foreground.summary", lambda w: foreground(w.runs, images=1, random_directions=0).summary("shre"),
          "unknown column 'shre'; did you mean 'share'?"),
@@ -711,8 +716,10 @@ BAD = [
          "Runs are expected, got a DataFrame; give the runs that this table was made of", TypeError),
     Case("plot_cosine", lambda w: plot_cosine("runs"),
          "Runs are expected, got 'runs'; open it with load_runs('runs')", TypeError),
-    Case("plot_shots", lambda w: plot_shots(results()), "the table has no column 'acc_same', only shots, seed, method, lam, acc_new"),
-    Case("plot_shots", lambda w: plot_shots(results().drop(columns="shots"), ["acc_new"]), "the table has no column 'shots', only seed, method, lam, acc_new"),
+    Case("plot_shots", lambda w: plot_shots(results()),
+         "the table has no column 'acc_same', only shots, seed, method, lam, acc_new"),
+    Case("plot_shots", lambda w: plot_shots(results().drop(columns="shots"), ["acc_new"]),
+         "the table has no column 'shots', only seed, method, lam, acc_new"),
     Case("cells_of", lambda w: cells_of({"shot": [1]}),
          "unknown column of a grid 'shot'; did you mean 'shots' or 'rho' or 'root'?"),
     Case("cells_of", lambda w: cells_of({"shots": []}), "this grid has no cells: {'shots': []}"),
@@ -982,7 +989,8 @@ def test_an_all_zero_mask_is_nan_and_counted_as_empty(w):
     assert table["area"].item() == 0
     data = w.task.train
     hidden = Split(data.images, data.labels, w.task.classes, [np.zeros((112, 112), bool), *data.masks[1:]])
-    table = foreground(replace(w.runs, task=Task("hidden", hidden, {})), "train", images=[0, 5], random_directions=2).rows
+    table = foreground(replace(w.runs, task=Task("hidden", hidden, {})), "train", images=[0, 5],
+                       random_directions=2).rows
     first = table["image"] == 0
     assert table.loc[first, "empty"].all() and table.loc[first, "share"].isna().all()
     assert not table.loc[~first, "empty"].any() and table.loc[~first, "share"].between(0, 1).all()
@@ -1080,8 +1088,8 @@ INNER = """
     Gallery.prompts Gallery.refresh Gallery.sheet Gallery.shown Gallery.table Gallery.turn_pin Gallery.views
     Job.part Lock.owner Lock.release Panel.refresh Part.encode Part.span Part.wrong Recorder.close Recorder.runs
     Runs.check_contexts Runs.check_model Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule Runs.sorted_keys
-    Runs.text ExplorerData.about_masks ExplorerData.save ExplorerData.view Screen.refresh Split.fingerprint Split.fresh_features
-    Split.image Split.tensor Strip.at Sweep.results Task.fingerprint Training.accuracies Training.batches
+    Runs.text ExplorerData.about_masks ExplorerData.save ExplorerData.view Screen.refresh Split.fingerprint
+    Split.fresh_features Split.image Split.tensor Strip.at Sweep.results Task.fingerprint Training.accuracies Training.batches
     Training.config Training.descend Training.final Training.restore Training.state Work.say Work.soon Work.start
     Work.stop Work.wait Writer.close Writer.publish about_masks along augmentation base_and_new beside build_pocket
     clearest_conflict colour contact_sheet cross_entropy declare_missing encode epoch_batches exif_orientation
@@ -1093,7 +1101,7 @@ INNER = """
     step_panels strips text_features token_texts undisturbed unusual_preprocessing upright_mask without_bars
     write_whole
 """.split()
-ELSEWHERE = ["prograd_demo", "prograd_verify"]  # in test_cli.py and test_survival.py
+ELSEWHERE = ["prograd_demo", "prograd_verify", "torchjd_rule"]  # test_cli.py, test_survival.py, test_environments.py
 
 
 def test_every_public_function_that_takes_what_a_person_types_has_a_bad_call():

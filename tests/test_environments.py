@@ -14,14 +14,23 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import prograd_viz
 import pytest
 from PIL import Image
+
+import prograd_viz
 from prograd_viz import clip as clip_module
 from prograd_viz import widgets as widgets_module
 from prograd_viz.all import explore, load_clip, save_report, summarise, sweep, train
-from prograd_viz.plots import plot_accuracy, plot_angles, plot_cosine, plot_gradient_plane, plot_maps, plot_shots
-from prograd_viz.plots import plot_token_cosines
+from prograd_viz.plots import (
+    plot_accuracy,
+    plot_angles,
+    plot_cosine,
+    plot_gradient_plane,
+    plot_maps,
+    plot_shots,
+    plot_token_cosines,
+)
+from prograd_viz.rules import torchjd_rule
 from prograd_viz.widgets import _uploaded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,6 +158,12 @@ def test_a_sweep_on_ray_without_ray_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"engine='ray' needs Ray: pip install 'prograd_viz\[ray\]'"):
         sweep({"shots": [1], "epochs": [1]}, tmp_path / "sweep", engine="ray", progress=False)
+
+
+def test_a_rule_of_torchjd_without_torchjd_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchjd", None)
+    with pytest.raises(ImportError, match=r"^torchjd_rule needs TorchJD: pip install 'prograd_viz\[torchjd\]'"):
+        torchjd_rule("MGDA")
 
 
 def test_a_hugging_face_tower_without_transformers_names_the_extra(monkeypatch):
