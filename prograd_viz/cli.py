@@ -19,15 +19,23 @@ import pandas as pd
 from .cam import foreground
 from .checks import check_whole
 from .clip import Clip, load_clip
-from .tasks import few_shot, pocket_task
 from .gradients import check_lambdas
-from .plots import clearest_conflict, plot_accuracy, plot_angles, plot_cosine
-from .plots import plot_foreground, plot_gradient_plane, plot_lambda, plot_maps
+from prograd_viz.plots import (
+    clearest_conflict,
+    plot_accuracy,
+    plot_angles,
+    plot_cosine,
+    plot_foreground,
+    plot_gradient_plane,
+    plot_lambda,
+    plot_maps,
+)
 from .report import save_report
 from .runs import Runs, run_name
 from .store import plain
 from .summary import Summary, summarise
 from .sweep import Sweep, cells_of, sweep
+from .tasks import few_shot, pocket_task
 from .training import Recipe, epoch_batches
 
 # %% ../nbs/60_cli.ipynb #03fd2db6
@@ -53,8 +61,8 @@ def on_the_object(
 ) -> pd.DataFrame:  # A row for zero-shot CLIP and one per lambda: share, preference and area by split; empty_maps
     "How much of the last maps lies on the object, where the test set is alike and where it is shifted"
     steps = spread_steps(runs, snapshots)
-    options = {"images": images, "steps": steps, "target": "true"}
-    looks = pd.concat(foreground(runs, split, **options).rows for split in ("same", "shifted"))
+    tables = [foreground(runs, split, images=images, steps=steps, target="true") for split in ("same", "shifted")]
+    looks = pd.concat(table.rows for table in tables)
     zero_shot = run_name(None, None)
     looks, rows = looks[(looks["step"] == steps[-1]) | (looks["method"] == zero_shot)], []
     for method, lam in zip((zero_shot, *runs.methods), (np.nan, *runs.lambdas)):
@@ -75,8 +83,8 @@ def save_demo(
     "Steps, maps over the steps, summary, figures and a report with sliders"
     out.mkdir(parents=True, exist_ok=True)
     many, rows, summary = result.runs(clip), result.results(), summarise(result, columns=[*MEASURES])
-    options = {"images": images, "target": "true"}
-    looks = pd.concat(foreground(runs, "shifted", steps=spread_steps(runs, 10), **options).rows for runs in many)
+    tables = [foreground(runs, "shifted", images=images, steps=spread_steps(runs, 10), target="true") for runs in many]
+    looks = pd.concat(table.rows for table in tables)
     pd.concat([runs.steps for runs in many]).to_parquet(out / "steps.parquet", index=False)
     looks.to_parquet(out / "foreground.parquet", index=False)
     rows.to_csv(out / "summary.csv", index=False)
@@ -107,7 +115,8 @@ def _figures(many, rows, looks):
     first, lam = many[0], max(many[0].lambdas)
     plane = plot_gradient_plane(first, lam, clearest_conflict(first, lam))
     drawn = {"cosine": plot_cosine(first), "angles": plot_angles(first), "accuracy": plot_accuracy(many)}
-    drawn |= {"maps": plot_maps(first, "shifted", target="true"), "foreground": plot_foreground(looks), "gradient_plane": plane}
+    drawn |= {"maps": plot_maps(first, "shifted", target="true"), "foreground": plot_foreground(looks)}
+    drawn["gradient_plane"] = plane
     return drawn | {"lambda": plot_lambda(rows.dropna(subset="lam"))}
 
 # %% ../nbs/60_cli.ipynb #afc8046a
@@ -125,23 +134,27 @@ def prograd_demo(
     print(report(result, opt))
     print(f"\nOpen {opt.out / 'report.html'} in a browser to scrub lambda and steps.")
     names = ", ".join(p.name for p in paths)
-    print(f"{len(paths)} files in {opt.out}/: {names}; the run sets are in {opt.out / 'runs'}/   ({time.time() - start:.0f} s)")
+    seconds = f"{time.time() - start:.0f} s"
+    print(f"{len(paths)} files in {opt.out}/: {names}; the run sets are in {opt.out / 'runs'}/   ({seconds})")
 
 
 def _trained(opt, clip):
     "The sweep of the demo's settings; what is wrong with one is said before there is a folder"
     lambdas, seeds = check_lambdas(opt.lambdas).tolist(), check_whole("seeds", opt.seeds)
-    task = few_shot("pocket", opt.shots, opt.first_seed, noise=opt.noise, rho=opt.rho, test_per_class=1)  # only to check
+    task = few_shot("pocket", opt.shots, opt.first_seed, noise=opt.noise, rho=opt.rho, test_per_class=1)
     recipe, folder = Recipe(epochs=opt.epochs).checked(task), opt.out / "runs"
     steps = recipe.epochs * len(epoch_batches(len(task.train), recipe.batch_size, recipe.seed, 1))
     grid = {"shots": opt.shots, "noise": opt.noise, "rho": opt.rho, "lam": lambdas, "epochs": opt.epochs}
-    grid |= {"seed": range(opt.first_seed, opt.first_seed + seeds), "snapshot_every": 1 + steps // 2000, "evaluate_every": max(1, steps // 50)}
+    grid |= {"snapshot_every": 1 + steps // 2000, "evaluate_every": max(1, steps // 50)}
+    grid["seed"] = range(opt.first_seed, opt.first_seed + seeds)
     if (folder / "sweep.json").exists() and not opt.resume:
-        raise ValueError(f"{str(folder)!r} holds run sets; continue them with --resume, or name another folder with --out")
+        fix = "continue them with --resume, or name another folder with --out"
+        raise ValueError(f"{str(folder)!r} holds run sets; {fix}")
     result = sweep(grid, folder, evaluate={"maps": on_the_object}, workers=1 if seeds == 1 else None)
     result = Sweep(result.out, cells_of(grid))
     if len(result.failures): raise ValueError(result.failures["error"].iloc[0])
-    if (result.table["status"] != "done").any(): raise ValueError("interrupted; what is finished is kept: continue with --resume")
+    if (result.table["status"] != "done").any():
+        raise ValueError("interrupted; finished runs are kept: continue with --resume")
     return result
 
 
@@ -149,7 +162,8 @@ def readable(
     summary: Summary,  # Of a sweep with what `on_the_object` says
 ) -> pd.DataFrame:
     "The means and their intervals as text, a row per method, a column per measure"
-    columns = [summary.table(m, percent=False).rename(columns=MEASURES) for m in MEASURES if m in set(summary.means["measure"])]
+    known = [name for name in MEASURES if name in set(summary.means["measure"])]
+    columns = [summary.table(name, percent=False).rename(columns=MEASURES) for name in known]
     return pd.concat(columns, axis=1).fillna("")
 
 
@@ -160,10 +174,12 @@ def report(
     "The table, the paired difference, and how to read them"
     summary, area = summarise(result, columns=[*MEASURES]), result.results()["area_same"].mean()
     n, gaps = opt.seeds, summary.differences
-    title = f"pocket world, {opt.shots} shots, rho {opt.rho:g}, noise {opt.noise:g}; {n} seed{'s' * (n > 1)}, mean ± 95% interval"
+    world = f"pocket world, {opt.shots} shots, rho {opt.rho:g}, noise {opt.noise:g}"
+    title = f"{world}; {n} seed{'s' * (n > 1)}, mean ± 95% interval"
     lines = ["", title, "", readable(summary).to_string(), "",
-             "same / shifted / new / style: accuracy on each test set; on object: share of the Grad-CAM map that lies on the object",
-             f"(the object covers {area:.0%} of the image: a map without preference scores that); in conflict: share of steps"]
+             "same / shifted / new / style: accuracy on each test set; in conflict: share of steps;",
+             "on object: share of the Grad-CAM map that lies on the object "
+             f"(which covers {area:.0%} of the image: a map without preference scores that)"]
     top = gaps[(gaps["lam"] == max(opt.lambdas)) & gaps["measure"].isin(["acc_same", "acc_shifted", "acc_new"])]
     for row in top.itertuples():
         lines.append(_sentence(row.measure.removeprefix("acc_"), row.mean, (row.high - row.low) / 2, row.seeds))
@@ -186,7 +202,8 @@ def _parse(args):
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=1, help="the first of them")
     parser.add_argument("--shots", type=int, default=usual["shots"], help="training images per class")
-    parser.add_argument("--lambdas", type=float, nargs="+", default=[0.0, 1.0], help="one prompt each: 0 is CoOp, 1 ProGrad")
+    one_each = "one prompt each: 0 is CoOp, 1 ProGrad"
+    parser.add_argument("--lambdas", type=float, nargs="+", default=[0.0, 1.0], help=one_each)
     parser.add_argument("--noise", type=float, default=usual["noise"], help="pixel noise, of the full range")
     shares = "share of training images on their class's own texture"
     parser.add_argument("--rho", type=float, default=usual["rho"], help=shares)

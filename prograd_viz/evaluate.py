@@ -8,6 +8,7 @@ __all__ = ['TEMPLATE_FROM', 'Evaluator', 'run_prompts', 'class_features', 'predi
 
 # %% ../nbs/25_evaluate.ipynb #c1d5be9d
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Evaluator:
 # %% ../nbs/25_evaluate.ipynb #ea28bcc2
 def run_prompts(
     runs: Runs,  # With its model and task in memory
-    classes: list | None = None,  # Class names; None: those of the training
+    classes: Sequence[str] | None = None,  # Class names; None: those of the training
     template: str | None = None,  # The words around the class, for a context from a template; None: as trained
 ) -> Prompts:
     "What surrounds the contexts of a run set: for its own classes or for others"

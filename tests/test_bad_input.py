@@ -1089,10 +1089,11 @@ INNER = """
     Job.part Lock.owner Lock.release Panel.refresh Part.encode Part.span Part.wrong Recorder.close Recorder.runs
     Runs.check_contexts Runs.check_model Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule Runs.sorted_keys
     Runs.text ExplorerData.about_masks ExplorerData.save ExplorerData.view Screen.refresh Split.fingerprint
-    Split.fresh_features Split.image Split.tensor Strip.at Sweep.results Task.fingerprint Training.accuracies Training.batches
-    Training.config Training.descend Training.final Training.restore Training.state Work.say Work.soon Work.start
-    Work.stop Work.wait Writer.close Writer.publish about_masks along augmentation base_and_new beside build_pocket
-    clearest_conflict colour contact_sheet cross_entropy declare_missing encode epoch_batches exif_orientation
+    Split.fresh_features Split.image Split.tensor Strip.at Sweep.results Task.fingerprint Training.accuracies
+    Training.batches Training.config Training.descend Training.final Training.restore Training.state
+    Work.say Work.soon Work.start Work.stop Work.wait Writer.close Writer.publish about_masks along
+    augmentation base_and_new beside build_pocket clearest_conflict colour contact_sheet cross_entropy declare_missing
+    encode epoch_batches exif_orientation
     feature_distance feature_gradient figure frame gradient_arrows harmonic_mean has_fast_path in_this_thread
     is_archive jobs_of join_data kl_to_teacher label layer_names learning_rate mean_interval named_lambda
     listed open_parts openai_state paint paint_plane plain plain_text_features plane_panel plot_angles

@@ -3,14 +3,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import pytorch_grad_cam
 import torch
 from PIL import Image
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 from prograd_viz.cam import cam_maps, cam_operator, package_maps
 from prograd_viz.data import augmentation
-import pytorch_grad_cam
-from pytorch_grad_cam.utils.image import scale_cam_image
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}
 
@@ -31,7 +31,8 @@ def replaced(module, **others):
         for name, old in before.items(): setattr(module, name, old)
 
 
-EXPLAINERS = ("GradCAM", "GradCAMPlusPlus", "GradCAMElementWise", "HiResCAM", "LayerCAM", "XGradCAM", "EigenGradCAM", "ScoreCAM")
+EXPLAINERS = ("GradCAM", "GradCAMPlusPlus", "GradCAMElementWise", "HiResCAM", "LayerCAM", "XGradCAM", "EigenGradCAM",
+              "ScoreCAM")
 
 
 @pytest.mark.parametrize("explainer", EXPLAINERS)
@@ -113,7 +114,8 @@ def test_a_layer_that_was_not_run_is_named_with_every_explainer(tiny):
             cam_maps(clip, images, directions, explainer=explainer, target_layer=torch.nn.Conv2d(3, 3, 1))
 
 
-@pytest.mark.parametrize("size, cells", [((32, 64), (8, 16)), ((32, 72), (8, 18)), ((40, 16), (10, 4)), ((36, 36), (9, 9))])
+@pytest.mark.parametrize("size, cells", [((32, 64), (8, 16)), ((32, 72), (8, 18)), ((40, 16), (10, 4)),
+                                         ((36, 36), (9, 9))])
 def test_maps_of_images_that_are_not_square_have_their_shape(tiny, size, cells):
     clip = tiny({"image_size": list(size), "layers": 2, "width": 32, "head_width": 16, "patch_size": 4})
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from prograd_viz.cam import foreground
-from prograd_viz.plots import plot_accuracy, plot_angles, plot_cosine, plot_gradient_plane, plot_maps, plot_token_cosines
+from prograd_viz.plots import (
+    plot_accuracy,
+    plot_angles,
+    plot_cosine,
+    plot_gradient_plane,
+    plot_maps,
+    plot_token_cosines,
+)
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.report import save_report
 from prograd_viz.runs import Recorder, load_runs
@@ -19,7 +26,8 @@ QUICK = {"epochs": EPOCHS, "batch_size": 8, "views": 0, "progress": False}
 
 
 def their_loop(clip, task, record, methods=METHODS):
-    "Both methods in one loop, a prompt at a time, with backward() and torch's optimiser; the eight lines of ours are marked"
+    """Both methods in one loop, a prompt at a time, with backward() and torch's optimiser; the eight lines of ours are
+    marked"""
     prompts, zero_shot = make_prompts(clip, task.classes), teacher_features(clip, task.classes)
     features, labels = task.train.features(clip), torch.as_tensor(task.train.labels)
     contexts = {m: torch.nn.Parameter(prompts.start.clone()) for m in methods}
@@ -31,7 +39,8 @@ def their_loop(clip, task, record, methods=METHODS):
             for method, ctx in contexts.items():
                 text = plain_text_features(prompts, ctx[None])[0]
                 logits = clip.logit_scale * features[batch] @ text.T
-                ce, kl = F.cross_entropy(logits, labels[batch]), F.kl_div(logits.log_softmax(-1), believed[batch], reduction="batchmean")
+                ce, kl = F.cross_entropy(logits, labels[batch]), F.kl_div(logits.log_softmax(-1), believed[batch],
+                        reduction="batchmean")
                 (g_d,), (g_g,) = torch.autograd.grad(ce, ctx, retain_graph=True), torch.autograd.grad(kl, ctx)
                 d, g = g_d.flatten(), g_g.flatten()
                 fights = (d @ g < 0) and g.norm() > 1e-12 * d.norm() and method != "CoOp"
@@ -49,15 +58,21 @@ def their_loop(clip, task, record, methods=METHODS):
 def theirs(exact, task, tmp_path_factory):
     "Their loop, recorded in a folder and opened with model and task"
     out = tmp_path_factory.mktemp("their loop") / "run"
-    with Recorder(task.classes, METHODS, zero_shot=teacher_features(exact, task.classes), out=out) as record: their_loop(exact, task, record)  # 6, 7
+    # 6, 7
+    with Recorder(task.classes, METHODS, zero_shot=teacher_features(exact, task.classes), out=out) as record:
+        their_loop(exact, task, record)
     return load_runs(out, exact, task)  # 8
 
 
 def test_its_record_is_the_one_of_train(theirs, exact, task):
     ours = train(exact, task, [0, 1], **QUICK)
-    assert theirs.methods == ours.methods and theirs.lambdas == ours.lambdas and list(theirs.snapshot_steps) == list(ours.snapshot_steps)
-    for column in ("step", "epoch", "conflict", "agree"): assert theirs.steps[column].tolist() == ours.steps[column].tolist()
-    for column in ("loss_ce", "loss_kl", "cos", "angle_deg", "norm_gd", "norm_g", "norm_update", "cos_step_gd", "cos_step_gg", "lr"):
+    assert theirs.methods == ours.methods
+    assert theirs.lambdas == ours.lambdas
+    assert list(theirs.snapshot_steps) == list(ours.snapshot_steps)
+    for column in ("step", "epoch", "conflict", "agree"):
+        assert theirs.steps[column].tolist() == ours.steps[column].tolist()
+    for column in ("loss_ce", "loss_kl", "cos", "angle_deg", "norm_gd", "norm_g", "norm_update", "cos_step_gd",
+                   "cos_step_gg", "lr"):
         np.testing.assert_allclose(theirs.steps[column], ours.steps[column], rtol=1e-5, atol=1e-5, err_msg=column)
     np.testing.assert_allclose(theirs.contexts, ours.contexts, atol=1e-9)
     np.testing.assert_allclose(theirs.text_features, ours.text_features, atol=1e-9)
@@ -65,7 +80,8 @@ def test_its_record_is_the_one_of_train(theirs, exact, task):
 
 
 def test_every_view_works_on_it(theirs, tmp_path):
-    figures = [plot_cosine(theirs), plot_angles(theirs), plot_maps(theirs, images=2), plot_gradient_plane(theirs, 1.0, 5)]
+    figures = [plot_cosine(theirs), plot_angles(theirs), plot_maps(theirs, images=2),
+               plot_gradient_plane(theirs, 1.0, 5)]
     for figure in (*figures, plot_token_cosines(theirs, 1.0), plot_words(theirs, steps=3)): assert figure.axes
     shares = foreground(theirs, images=4, random_directions=2).rows
     assert set(shares["lam"].dropna()) == {0, 1} and shares["share"].notna().any()
@@ -84,7 +100,8 @@ def bare_method(exact, task):
     with Recorder(task.classes, "mine", zero_shot=teacher_features(exact, task.classes)) as record:
         for step in range(1, 5):
             drift = step * 0.1 * torch.randn(record.zero_shot.shape, generator=rng, dtype=torch.float64)
-            record.log(step, loss_ce=1 / step, text_features=F.normalize(torch.as_tensor(record.zero_shot) + drift, dim=-1))
+            record.log(step, loss_ce=1 / step,
+                       text_features=F.normalize(torch.as_tensor(record.zero_shot) + drift, dim=-1))
     return record.runs(exact, task)
 
 
@@ -103,7 +120,9 @@ def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_meth
     with pytest.raises(ValueError, match="hold text features and no contexts"): plot_words(runs)
     runs.save(tmp_path / "saved")
     opened = load_runs(tmp_path / "saved")
-    assert opened.methods == ("mine",) and np.array_equal(opened.text_features, runs.text_features) and opened.contexts.shape == (4, 1, 0, 0)
+    assert opened.methods == ("mine",)
+    assert np.array_equal(opened.text_features, runs.text_features)
+    assert opened.contexts.shape == (4, 1, 0, 0)
 
 
 def test_a_lambda_with_more_digits_than_its_name_shows_is_found_again(clip, bare, tmp_path):
@@ -143,7 +162,8 @@ def test_the_lambda_that_a_name_of_ours_says_is_the_one_on_disk(tmp_path):
     runs = load_runs(tmp_path / "run")
     runs.lambdas = (0.5,)
     runs.save(tmp_path / "other")
-    with pytest.raises(ValueError, match="run.json in .* does not describe a run set: 'ProGrad 7' has lambda 0.5"): load_runs(tmp_path / "other")
+    with pytest.raises(ValueError, match="run.json in .* does not describe a run set: 'ProGrad 7' has lambda 0.5"):
+        load_runs(tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", ("lam", "seed", "run"))

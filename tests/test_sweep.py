@@ -1,4 +1,5 @@
-"Sweeps: the same numbers on any engine, what is finished stays finished, what fails is told, what is lost is done again."
+"""Sweeps: the same numbers on any engine, what is finished stays finished, what fails is told, what is lost is done
+again."""
 import json
 import os
 import signal
@@ -22,14 +23,17 @@ from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"classes": 3, "test_per_class": 4, "views": 0, "batch_size": 4, "lr": 0.1}
-GRID = {"shots": [2, 4], "seed": [1, 2], "rho": [0.5, 1.0], "lam": [0, 0.5, 1], "epochs": 4} | SMALL | {"classes": [["dog", "bus", "eye"]]}  # 24 cells in 8 jobs
+# 24 cells in 8 jobs
+GRID = {"shots": [2, 4], "seed": [1, 2], "rho": [0.5, 1.0], "lam": [0, 0.5, 1],
+        "epochs": 4} | SMALL | {"classes": [["dog", "bus", "eye"]]}
 PART = GRID | {"shots": 2, "rho": 1.0}  # 6 of them in 2 jobs
 
 
 def numbers(result):
     "Everything that was measured, in one order, as bits"
     table = result.results()
-    return table.sort_values([c for c in ("data", "shots", "seed", "rho", "lam") if c in table], na_position="first").reset_index(drop=True)
+    return table.sort_values([c for c in ("data", "shots", "seed", "rho", "lam") if c in table],
+                             na_position="first").reset_index(drop=True)
 
 
 def same_bits(a, b):
@@ -37,7 +41,8 @@ def same_bits(a, b):
     pd.testing.assert_frame_equal(numbers(a), numbers(b), check_exact=True)
     for one, other in zip(a.runs(), b.runs(), strict=True):
         assert np.array_equal(one.contexts, other.contexts) and np.array_equal(one.text_features, other.text_features)
-        pd.testing.assert_frame_equal(one.steps.drop(columns="seconds"), other.steps.drop(columns="seconds"), check_exact=True)
+        pd.testing.assert_frame_equal(one.steps.drop(columns="seconds"), other.steps.drop(columns="seconds"),
+                                      check_exact=True)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,8 @@ def local(tmp_path_factory): return sweep(GRID, tmp_path_factory.mktemp("local")
 
 def test_the_grid_is_24_cells_and_all_are_done(local):
     assert len(local.cells) == 24 and set(local.table["status"]) == {"done"} and set(local.table["threads"]) == {1}
-    assert local.results()["method"].value_counts().to_dict() == {"zero-shot CLIP": 8, "CoOp": 8, "ProGrad 0.5": 8, "ProGrad 1": 8}
+    assert local.results()["method"].value_counts().to_dict() == {"zero-shot CLIP": 8, "CoOp": 8, "ProGrad 0.5": 8,
+                                                                  "ProGrad 1": 8}
     assert local.results().query("method == 'CoOp'")["acc_same"].nunique() > 1  # something was learned
 
 
@@ -57,7 +63,8 @@ def test_a_seed_joins_then_a_lambda_and_the_rest_stays_done(local, tmp_path):
     sweep(grid | {"seed": [1, 2]}, tmp_path, workers=1, progress=False)
     assert first.items() <= {p: p.stat().st_mtime_ns for p in (tmp_path / "results").glob("*.json")}.items()
     wider = sweep(grid | {"seed": [1, 2], "lam": [0, 0.25, 0.5, 1]}, tmp_path, workers=1, progress=False)
-    assert set(wider.table["status"]) == {"done"} and [set(runs.lambdas) for runs in wider.runs()] == [{0, 0.25, 0.5, 1}] * 2
+    assert set(wider.table["status"]) == {"done"}
+    assert [set(runs.lambdas) for runs in wider.runs()] == [{0, 0.25, 0.5, 1}] * 2
     one = local.results().query("seed == 2 and shots == 2 and rho == 1 and method == 'CoOp'")["loss_ce"].item()
     assert wider.results().query("seed == 2 and method == 'CoOp'")["loss_ce"].item() == one
 
@@ -74,7 +81,9 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(local, tmp_path):
 
 def killed_driver(out, engine, before=""):
     "SIGKILL to a sweep that has finished some jobs; what it returns asserts that those are not done again"
-    driver = subprocess.Popen([sys.executable, "-c", f"{before}from prograd_viz.sweep import sweep; sweep({GRID!r}, {str(out)!r}, {engine}, progress=False)"], cwd=ROOT)
+    driver = subprocess.Popen([sys.executable, "-c",
+                               f"{before}from prograd_viz.sweep import sweep; sweep({GRID!r}, {str(out)!r}, {engine}, "
+                               f"progress=False)"], cwd=ROOT)
     written = lambda: {p: p.stat().st_mtime_ns for p in (out / "results").glob("*.json")}
     wait_for(lambda: len(written()) >= 2, driver)
     driver.send_signal(signal.SIGKILL)
@@ -125,12 +134,16 @@ def test_a_broken_image_fails_its_own_cell_alone(tmp_path):
     for k in range(4):
         for noun in ("dog", "bus"):
             (tmp_path / f"world-{k}" / noun).mkdir(parents=True)
-            for i in range(4): Image.fromarray(render(Scene(noun, "sand", seed=10 * k + i))[0]).save(tmp_path / f"world-{k}" / noun / f"{i}.png")
+            for i in range(4):
+                Image.fromarray(render(Scene(noun, "sand",
+                                             seed=10 * k + i))[0]).save(tmp_path / f"world-{k}" / noun / f"{i}.png")
         worlds.append(str(tmp_path / f"world-{k}"))
     Path(worlds[2], "dog", "1.png").write_bytes(b"\x89PNG broken")
     grid = {"shots": 2, "lam": 1.0, "epochs": 2, "views": 0}
-    cells = pd.concat([cells_of(grid | {"data": world, "seed": range(1, n + 1)}) for world, n in zip(worlds, (8, 8, 1, 7))])
-    with pytest.warns(UserWarning, match="1 of 24 cells failed"): result = sweep(cells, tmp_path / "out", workers=1, progress=False)
+    cells = pd.concat([cells_of(grid | {"data": world, "seed": range(1, n + 1)})
+                       for world, n in zip(worlds, (8, 8, 1, 7))])
+    with pytest.warns(UserWarning, match="1 of 24 cells failed"):
+        result = sweep(cells, tmp_path / "out", workers=1, progress=False)
     assert result.table["status"].value_counts().to_dict() == {"done": 23, "failed": 1}
     assert len(result.runs(data=os.path.relpath(worlds[3]))) == 7  # a path is a path, however it is written
     failed = result.failures.iloc[0]
@@ -140,17 +153,22 @@ def test_a_broken_image_fails_its_own_cell_alone(tmp_path):
 def test_an_evaluation_that_comes_later_trains_nothing_again(local, tmp_path, monkeypatch):
     grid = {"shots": 2, "seed": [1, 2], "epochs": 2} | SMALL
     first = sweep(grid, tmp_path, workers=1, progress=False)
-    files = lambda under: {p: p.stat().st_mtime_ns for p in (tmp_path / under).rglob("*") if p.is_file() and p.name != ".lock"}
+    files = lambda under: {p: p.stat().st_mtime_ns for p in (tmp_path / under).rglob("*") if p.is_file()
+                           and p.name != ".lock"}
     trained, base = files("runs"), numbers(first)
     expected = np.array([np.linalg.norm(runs.contexts[-1, runs.run(lam)]) for runs in first.runs() for lam in (0, 1)])
     seen = lambda **named: sweep(grid, tmp_path, workers=1, progress=False, **named).results().dropna(subset="lam")
     assert np.allclose(seen(evaluate={"norm": last_norm})["norm"], expected)
     monkeypatch.setattr("prograd_viz.sweep.train", lambda *args, **options: pytest.fail("opened again"))
-    seen(evaluate={"norm": partial(times_norm, 2)}), seen(evaluate={"norm": last_norm}), seen()  # name and version are known
+    # name and version are known
+    seen(evaluate={"norm": partial(times_norm, 2)}), seen(evaluate={"norm": last_norm}), seen()
     monkeypatch.undo()
-    assert np.allclose(seen(evaluate={"norm": partial(times_norm, 2)}, version=2)["norm"], 2 * expected), "another version evaluates again"
-    both = seen(evaluate={"steps": lambda runs: pd.DataFrame({"lam": runs.lambdas, "snapshots": len(runs.snapshot_steps)})})
-    assert np.allclose(both["norm"], 2 * expected) and (both["snapshots"] == 2).all(), "another name stands beside the first"
+    assert np.allclose(seen(evaluate={"norm": partial(times_norm, 2)}, version=2)["norm"],
+                       2 * expected), "another version evaluates again"
+    both = seen(evaluate={"steps": lambda runs: pd.DataFrame({"lam": runs.lambdas,
+                                                              "snapshots": len(runs.snapshot_steps)})})
+    assert np.allclose(both["norm"],
+                       2 * expected) and (both["snapshots"] == 2).all(), "another name stands beside the first"
     assert trained == files("runs")
     after = numbers(load_sweep(tmp_path))
     pd.testing.assert_frame_equal(after[list(base)], base, check_exact=True)
@@ -160,10 +178,13 @@ def test_a_failed_evaluation_loses_no_training_and_is_tried_again(tmp_path):
     grid = {"shots": 1, "epochs": 1} | SMALL
     with pytest.warns(UserWarning, match="2 of 2 cells failed, the first with ZeroDivisionError"):
         result = sweep(grid, tmp_path, workers=1, progress=False, evaluate={"norm": lambda runs: 1 / 0})
-    assert set(result.table["status"]) == {"failed"} and result.results()["acc_same"].notna().all() and len(result.runs()) == 1
+    assert set(result.table["status"]) == {"failed"}
+    assert result.results()["acc_same"].notna().all()
+    assert len(result.runs()) == 1
     mended = sweep(grid, tmp_path, workers=1, progress=False, evaluate={"norm": last_norm})
     assert set(mended.table["status"]) == {"done"} and mended.results()["norm"].notna().sum() == 2
-    with pytest.raises(ValueError, match="evaluate must be a dict of functions by name"): sweep(grid, tmp_path, evaluate=last_norm)
+    with pytest.raises(ValueError, match="evaluate must be a dict of functions by name"):
+        sweep(grid, tmp_path, evaluate=last_norm)
     with pytest.raises(ValueError, match="version must be a number or a text"): sweep(grid, tmp_path, version=None)
 
 
@@ -176,7 +197,8 @@ def test_a_rule_of_ones_own_is_swept_by_its_name_in_other_processes_too(tmp_path
     same_bits(here, there)
     (coop, half), start = (here.runs(rule=rule)[0] for rule in ("coop", "half")), here.runs()[0].contexts[0]
     assert set(here.results()["method"]) == {"zero-shot CLIP", "CoOp", "half 1"}
-    assert np.linalg.norm(half.contexts[-1] - start) < 0.6 * np.linalg.norm(coop.contexts[-1] - start), "half the gradient, half the way"
+    assert np.linalg.norm(half.contexts[-1] - start) < 0.6 * np.linalg.norm(coop.contexts[-1]
+            - start), "half the gradient, half the way"
 
 
 def test_a_call_trains_what_it_asks_for_and_the_folder_remembers_the_rest(tmp_path):
@@ -193,26 +215,32 @@ def test_lambdas_that_nearly_agree_stay_several(tmp_path):
     grid = {"shots": 1, "epochs": 1, "lr": 0.1} | SMALL
     sweep(grid | {"lam": lambdas[:1]}, tmp_path, workers=1, progress=False)
     assert load_sweep(tmp_path).runs(lam=1e-9) == []
-    result = sweep(grid | {"lam": lambdas}, tmp_path, workers=1, progress=False, evaluate={"own": lambda runs: pd.DataFrame({"lam": runs.lambdas, "own": runs.lambdas})})
+    result = sweep(grid | {"lam": lambdas}, tmp_path, workers=1, progress=False,
+                   evaluate={"own": lambda runs: pd.DataFrame({"lam": runs.lambdas, "own": runs.lambdas})})
     table = result.results().dropna(subset="lam")
-    assert table["lam"].tolist() == table["own"].tolist() == lambdas and table["method"].tolist() == ["CoOp", "ProGrad 1e-09", "ProGrad 1e-08"]
+    assert table["lam"].tolist() == table["own"].tolist() == lambdas
+    assert table["method"].tolist() == ["CoOp", "ProGrad 1e-09", "ProGrad 1e-08"]
     assert [len(result.runs(lam=lam)) for lam in (*lambdas, 1e-10)] == [1, 1, 1, 0]
 
 
 def times_norm(factor, runs): return last_norm(runs).assign(norm=lambda t: factor * t["norm"])
 
 
-def last_norm(runs): return pd.DataFrame({"lam": runs.lambdas, "norm": [float(np.linalg.norm(c)) for c in runs.contexts[-1]]})
+def last_norm(runs):
+    return pd.DataFrame({"lam": runs.lambdas, "norm": [float(np.linalg.norm(c)) for c in runs.contexts[-1]]})
 
 
 def test_a_call_without_evaluate_keeps_its_numbers(tmp_path):
     grid = {"shots": 2, "epochs": 2} | SMALL
     first = sweep(grid, tmp_path, workers=1, progress=False, evaluate={"norm": last_norm})
-    pd.testing.assert_frame_equal(numbers(sweep(None, tmp_path, workers=1, progress=False)), numbers(first), check_exact=True)
+    pd.testing.assert_frame_equal(numbers(sweep(None, tmp_path, workers=1, progress=False)), numbers(first),
+                                  check_exact=True)
     assert first.results()["norm"].notna().sum() == 2
     wider = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False).results()
-    assert wider.set_index("method")["norm"].notna().to_dict() == {"zero-shot CLIP": False, "CoOp": True, "ProGrad 0.5": False, "ProGrad 1": True}
-    whole = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False, evaluate={"norm": last_norm}).results()
+    assert wider.set_index("method")["norm"].notna().to_dict() == {"zero-shot CLIP": False, "CoOp": True,
+                                                                   "ProGrad 0.5": False, "ProGrad 1": True}
+    whole = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False,
+                  evaluate={"norm": last_norm}).results()
     assert whole["norm"].notna().sum() == 3
 
 
@@ -225,19 +253,23 @@ def test_an_evaluation_may_not_hide_a_column(tmp_path):
 def test_a_folder_that_is_called_like_a_data_set_is_not_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("pocket", "oxford_pets", "mine"): Path(name).mkdir()
-    assert [cells_of({"data": name})["data"].iloc[0] for name in ("pocket", "oxford_pets", "mine")] == ["pocket", "oxford_pets", str(tmp_path / "mine")]
+    assert [cells_of({"data": name})["data"].iloc[0] for name in ("pocket", "oxford_pets", "mine")] == ["pocket",
+            "oxford_pets", str(tmp_path / "mine")]
 
 
 def test_runs_are_chosen_by_lambda_and_a_rule_has_its_own_strength(local):
     assert len(local.runs(lam=0.5)) == 8 and local.runs(lam=0.25) == []
-    assert cells_of({"rule": ["coop", "kgcoop", "prograd"]}).groupby("rule")["lam"].agg(list).to_dict() == {"coop": [0.0], "kgcoop": [8.0], "prograd": [0.0, 1.0]}
+    assert cells_of({"rule": ["coop", "kgcoop",
+                              "prograd"]}).groupby("rule")["lam"].agg(list).to_dict() == {"coop": [0.0],
+                                      "kgcoop": [8.0], "prograd": [0.0, 1.0]}
 
 
 def test_what_was_done_stays_done_when_more_of_it_fails(tmp_path, monkeypatch):
     grid = {"shots": 2, "epochs": 2, "lam": [0, 1]} | SMALL
     first = numbers(sweep(grid, tmp_path, workers=1, progress=False))
     monkeypatch.setattr("prograd_viz.sweep.train", lambda *args, **options: 1 / 0)
-    with pytest.warns(UserWarning, match="1 of 3 cells failed, the first with ZeroDivisionError"): result = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False)
+    with pytest.warns(UserWarning, match="1 of 3 cells failed, the first with ZeroDivisionError"):
+        result = sweep(grid | {"lam": [0, 0.5, 1]}, tmp_path, workers=1, progress=False)
     assert dict(zip(result.table["lam"], result.table["status"])) == {0: "done", 0.5: "failed", 1: "done"}
     assert result.table.set_index("lam")["error"].notna().to_dict() == {0: False, 0.5: True, 1: False}
     pd.testing.assert_frame_equal(numbers(result), first, check_exact=True)
@@ -246,13 +278,15 @@ def test_what_was_done_stays_done_when_more_of_it_fails(tmp_path, monkeypatch):
 
 
 def test_an_evaluation_of_the_wrong_kind_is_named(tmp_path):
-    with pytest.warns(UserWarning, match="must return a DataFrame with a column 'lam'"): result = sweep({"shots": 1, "epochs": 1} | SMALL, tmp_path, workers=1, progress=False, evaluate={"length": len})
+    with pytest.warns(UserWarning, match="must return a DataFrame with a column 'lam'"):
+        result = sweep({"shots": 1, "epochs": 1} | SMALL, tmp_path, workers=1, progress=False, evaluate={"length": len})
     assert set(result.table["status"]) == {"failed"}
 
 
 def test_two_drivers_do_not_share_a_folder(tmp_path):
     from prograd_viz.store import Lock
-    with Lock(tmp_path), pytest.raises(BlockingIOError, match="being written by"): sweep({"shots": 1}, tmp_path, progress=False)
+    with Lock(tmp_path), pytest.raises(BlockingIOError, match="being written by"):
+        sweep({"shots": 1}, tmp_path, progress=False)
 
 
 def test_a_sweep_reads_like_its_calls(local):
@@ -267,7 +301,8 @@ def test_a_sweep_reads_like_its_calls(local):
 def cluster():
     from ray.cluster_utils import Cluster
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]  # Ray counts GPUs; whether there are any it does not ask
+    # Ray counts GPUs; whether there are any it does not ask
+    nodes = [cluster.add_node(num_cpus=1, num_gpus=1) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False)
     cluster.wait_for_nodes()
     yield cluster, nodes
@@ -297,7 +332,8 @@ def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_bits(local, clu
 
 def test_a_job_waits_for_its_share_of_a_gpu(cluster, tmp_path):
     "Ray hands out the card: each worker sees one, and half of one is enough"
-    def visible_gpu(runs): return pd.DataFrame({"lam": runs.lambdas, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "none")})
+    def visible_gpu(runs):
+        return pd.DataFrame({"lam": runs.lambdas, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "none")})
 
     grid = {"shots": 1, "seed": [1, 2], "epochs": 1} | SMALL
     result = sweep(grid, tmp_path, engine="ray", gpus=0.5, evaluate={"gpu": visible_gpu}, progress=False)
@@ -306,7 +342,8 @@ def test_a_job_waits_for_its_share_of_a_gpu(cluster, tmp_path):
 
 
 def test_a_driver_on_the_cluster_that_is_killed_goes_on(local, cluster, tmp_path):
-    untouched = killed_driver(tmp_path, "engine='ray'", f"import ray; ray.init(address={cluster[0].address!r}, log_to_driver=False); ")
+    untouched = killed_driver(tmp_path, "engine='ray'",
+                              f"import ray; ray.init(address={cluster[0].address!r}, log_to_driver=False); ")
     same_bits(local, sweep(None, tmp_path, engine="ray", progress=False))
     untouched()
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prograd_viz import runs, training
 from prograd_viz.data import Task
 from prograd_viz.gradients import prompt_gradients
-from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features, text_features
+from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.runs import STEP_COLUMNS, Recorder
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import Recipe, Training, epoch_batches, train, train_more
@@ -33,7 +33,8 @@ def timeless(runs): return runs.steps.drop(columns="seconds")
 def assert_identical(a, b):
     "Bit for bit, but for the clock"
     pd.testing.assert_frame_equal(timeless(a), timeless(b), check_exact=True)
-    for field in ("contexts", "text_features", "token_cos", "snapshot_steps"): assert np.array_equal(getattr(a, field), getattr(b, field), equal_nan=True), field
+    for field in ("contexts", "text_features", "token_cos", "snapshot_steps"):
+        assert np.array_equal(getattr(a, field), getattr(b, field), equal_nan=True), field
 
 
 # -- the published trainer, restated ------------------------------------------
@@ -75,7 +76,8 @@ class CustomCLIP(torch.nn.Module):
     def forward(self, images): return self.clip.logit_scale.exp() * images @ self.text().t()
 
 
-def published(clip, names, features, labels, batches, *, lam, template=None, start=None, n_ctx=4, teacher="a photo of a {}.", epochs=4, lr=0.002,
+def published(clip, names, features, labels, batches, *, lam, template=None, start=None, n_ctx=4,
+              teacher="a photo of a {}.", epochs=4, lr=0.002,
               momentum=0.9, weight_decay=5e-4, warmup_lr=1e-5, T=1.0, warmup=1, sign=-1, always=False):
     "ProGrad's trainer for one run: contexts [S + 1, ...] and a row per step. The last three arguments break it."
     student = CustomCLIP(clip, PromptLearner(clip, names, n_ctx, template, start))
@@ -98,23 +100,31 @@ def published(clip, names, features, labels, batches, *, lam, template=None, sta
             xe.backward()
             a_grad = ctx.grad.clone()
             b_unit, a_unit = b_grad / torch.linalg.norm(b_grad), a_grad / torch.linalg.norm(a_grad)
-            cos, agree = torch.dot(a_unit.flatten(), b_unit.flatten()), bool(torch.linalg.norm(b_grad) < 1e-12 * torch.linalg.norm(a_grad))
-            if (cos < 0 or always) and not agree: ctx.grad = a_grad + sign * lam * torch.dot(a_grad.flatten(), b_unit.flatten()) * b_unit
+            cos = torch.dot(a_unit.flatten(), b_unit.flatten())
+            agree = bool(torch.linalg.norm(b_grad) < 1e-12 * torch.linalg.norm(a_grad))
+            if (cos < 0 or always) and not agree:
+                ctx.grad = a_grad + sign * lam * torch.dot(a_grad.flatten(), b_unit.flatten()) * b_unit
             optimiser.step()
             path.append(ctx.detach().clone())
             moved = (path[-2] - path[-1]).flatten()
             moved_unit = moved / moved.norm()
-            rows.append({"step": len(rows) + 1, "epoch": epoch, "lr": rate, "loss_ce": xe.item(), "cos": np.nan if agree else cos.item(), "agree": agree,
-                         "loss_kl": (kl + T * T * (F.softmax(believed / T, -1) * F.log_softmax(believed / T, -1)).sum(1).mean()).item(),
-                         "norm_gd": torch.linalg.norm(a_grad).item(), "norm_gg": torch.linalg.norm(b_grad).item(), "norm_update": moved.norm().item(),
-                         "cos_step_gd": torch.dot(moved_unit, a_unit.flatten()).item(), "cos_step_gg": np.nan if agree else torch.dot(moved_unit, b_unit.flatten()).item()})
+            rows.append({"step": len(rows) + 1, "epoch": epoch, "lr": rate, "loss_ce": xe.item(),
+                         "cos": np.nan if agree else cos.item(), "agree": agree,
+                         "loss_kl": (kl + T * T * (F.softmax(believed / T, -1) * F.log_softmax(believed / T,
+                                 -1)).sum(1).mean()).item(),
+                         "norm_gd": torch.linalg.norm(a_grad).item(), "norm_gg": torch.linalg.norm(b_grad).item(),
+                         "norm_update": moved.norm().item(),
+                         "cos_step_gd": torch.dot(moved_unit, a_unit.flatten()).item(),
+                         "cos_step_gg": np.nan if agree else torch.dot(moved_unit, b_unit.flatten()).item()})
     return torch.stack(path).numpy(), pd.DataFrame(rows)
 
 
 LAMBDAS = (0.0, 0.8, 1.0)
-STARTS = {"template": {}, "padded template": {"n_ctx": 6}, "random": {"init": "random", "n_ctx": 4}, "class-specific": {"init": "random", "n_ctx": 3, "class_specific": True},
+STARTS = {"template": {}, "padded template": {"n_ctx": 6}, "random": {"init": "random", "n_ctx": 4},
+          "class-specific": {"init": "random", "n_ctx": 3, "class_specific": True},
           "warm teacher": {"temperature": 2.0, "teacher": "a sticker of a {}."}}
-RECIPE = {"epochs": 8, "batch_size": 8, "seed": 2}  # with this seed the gradients conflict at some steps and not at others
+# with this seed the gradients conflict at some steps and not at others
+RECIPE = {"epochs": 8, "batch_size": 8, "seed": 2}
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +136,17 @@ def trained(request, model, bare):
     "Three lambdas trained by the library, and the arguments that make the published trainer do the same"
     options = STARTS[request.param]
     runs = train(model, bare, LAMBDAS, views=0, progress=False, **RECIPE, **options)
-    same = {"n_ctx": runs.contexts.shape[-2], "teacher": options.get("teacher", "a photo of a {}."), "epochs": RECIPE["epochs"], "T": options.get("temperature", 1.0)}
+    same = {"n_ctx": runs.contexts.shape[-2], "teacher": options.get("teacher", "a photo of a {}."),
+            "epochs": RECIPE["epochs"], "T": options.get("temperature", 1.0)}
     same |= {"start": torch.from_numpy(runs.contexts[0, 0])} if "init" in options else {"template": "a photo of a {}."}
     return runs, same
 
 
 def restated(model, bare, lam, **options):
     features, labels = bare.train.features(model), torch.as_tensor(bare.train.labels)
-    return published(model, bare.classes, features, labels, lambda epoch: epoch_batches(len(labels), RECIPE["batch_size"], RECIPE["seed"], epoch), lam=lam, **options)
+    return published(model, bare.classes, features, labels,
+                     lambda epoch: epoch_batches(len(labels), RECIPE["batch_size"], RECIPE["seed"], epoch), lam=lam,
+                     **options)
 
 
 def gap(runs, lam, path):
@@ -150,15 +163,18 @@ def test_every_step_is_the_published_trainers(trained, model, bare, lam):
     ours = runs.steps[runs.steps["lam"] == lam].reset_index(drop=True)
     assert (ours["conflict"].sum() >= 5) and (~ours["conflict"]).sum() >= 5, "both branches of the rule are taken"
     assert gap(runs, lam, path) < 1e-8
-    pd.testing.assert_frame_equal(ours[rows.columns].drop(columns="norm_gg"), rows.drop(columns="norm_gg"), check_dtype=False, rtol=1e-7, atol=1e-9)
+    pd.testing.assert_frame_equal(ours[rows.columns].drop(columns="norm_gg"), rows.drop(columns="norm_gg"),
+                                  check_dtype=False, rtol=1e-7, atol=1e-9)
     settled = ~rows["agree"]  # in agreement G_g is nothing but rounding
     np.testing.assert_allclose(ours["norm_gg"][settled], rows["norm_gg"][settled], rtol=1e-7)
     np.testing.assert_allclose(ours["angle_deg"], np.degrees(np.arccos(rows["cos"])), rtol=1e-6)
     assert ours["conflict"].equals(rows["cos"] < 0)
 
 
-BROKEN = {"wrong sign": {"sign": 1}, "no weight decay": {"weight_decay": 0.0}, "twice the weight decay": {"weight_decay": 1e-3}, "no momentum": {"momentum": 0.0},
-          "warm-up one epoch longer": {"warmup": 2}, "no warm-up": {"warmup": 0}, "another warm-up rate": {"warmup_lr": 1e-4}, "projects without conflict": {"always": True},
+BROKEN = {"wrong sign": {"sign": 1}, "no weight decay": {"weight_decay": 0.0},
+          "twice the weight decay": {"weight_decay": 1e-3}, "no momentum": {"momentum": 0.0},
+          "warm-up one epoch longer": {"warmup": 2}, "no warm-up": {"warmup": 0},
+          "another warm-up rate": {"warmup_lr": 1e-4}, "projects without conflict": {"always": True},
           "half the projection": {"sign": -0.5}}
 
 
@@ -179,14 +195,17 @@ def test_without_options_the_recipe_is_the_published_one(model):
     features, labels = task.train.features(model), torch.as_tensor(task.train.labels)
     runs = train(model, task, views=0, progress=False)
     assert runs.lambdas == (0.0, 1.0) and runs.steps["step"].max() == 50 and runs.config["teacher"] == task.template
-    path, _ = published(model, task.classes, features, labels, lambda epoch: epoch_batches(5, 32, 1, epoch), lam=1.0, template="a photo of a {}.", epochs=50)
+    path, _ = published(model, task.classes, features, labels, lambda epoch: epoch_batches(5, 32, 1, epoch), lam=1.0,
+                        template="a photo of a {}.", epochs=50)
     assert gap(runs, 1.0, path) < 1e-8
 
 
 def test_the_published_recipe_is_in_the_signature():
     defaults = {k: p.default for k, p in inspect.signature(train).parameters.items()}
-    assert {k: defaults[k] for k in ("batch_size", "lr", "momentum", "weight_decay", "warmup_lr", "temperature", "init", "class_specific", "epochs")} == {
-        "batch_size": 32, "lr": 0.002, "momentum": 0.9, "weight_decay": 5e-4, "warmup_lr": 1e-5, "temperature": 1.0, "init": "template", "class_specific": False, "epochs": None}
+    assert {k: defaults[k] for k in ("batch_size", "lr", "momentum", "weight_decay", "warmup_lr", "temperature", "init",
+                                     "class_specific", "epochs")} == {
+        "batch_size": 32, "lr": 0.002, "momentum": 0.9, "weight_decay": 5e-4, "warmup_lr": 1e-5, "temperature": 1.0,
+        "init": "template", "class_specific": False, "epochs": None}
 
 
 @pytest.mark.parametrize("shots, epochs, steps", [(1, 50, 1), (2, 100, 1), (8, 200, 1), (16, 200, 3)])
@@ -200,7 +219,8 @@ def test_without_options_the_shots_decide_the_epochs_and_32_images_are_a_batch(m
         seen.append(step)
         raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match=f"interrupted after 1 of {epochs * steps} steps"): runs = train(model, Task("bare", split, {}), [1], views=0, progress=False, callbacks=[stop])
+    with pytest.warns(UserWarning, match=f"interrupted after 1 of {epochs * steps} steps"):
+        runs = train(model, Task("bare", split, {}), [1], views=0, progress=False, callbacks=[stop])
     assert runs.config["epochs"] == epochs and seen == [1]
 
 
@@ -244,7 +264,9 @@ def test_every_run_starts_from_the_same_context_and_sees_the_same_batches(clip, 
         runs = train(clip, bare, [0, 0.3, 1], **QUICK | {"views": 3}, **options)
         assert all(np.array_equal(runs.contexts[0, 0], runs.contexts[0, r]) for r in (1, 2))
         hashes = [list(run["batch_hash"]) for _, run in runs.steps.groupby("run")]
-        assert hashes[0] == hashes[1] == hashes[2] and len(set(hashes[0])) == len(hashes[0]) == 12, "the same across runs, another at every step"
+        assert hashes[0] == hashes[1] == hashes[2] and len(set(hashes[0])) == len(hashes[0]) == 12, ("the same across "
+                                                                                                     "runs, another "
+                                                                                                     "at every step")
 
 
 def test_the_first_step_differs_between_lambdas_in_the_update_alone(exact, bare):
@@ -253,7 +275,8 @@ def test_the_first_step_differs_between_lambdas_in_the_update_alone(exact, bare)
     assert (first[["loss_ce", "loss_kl", "cos", "norm_gd", "norm_gg"]].std() < 1e-12).all()
 
 
-@pytest.mark.parametrize("options", ({}, {"init": "random", "n_ctx": 3, "class_specific": True}), ids=("unified", "class-specific"))
+@pytest.mark.parametrize("options", ({}, {"init": "random", "n_ctx": 3, "class_specific": True}),
+                         ids=("unified", "class-specific"))
 def test_side_by_side_is_alone(exact, bare, options):
     together = train(exact, bare, [0, 0.5, 1], **QUICK, **options)
     for lam in together.lambdas:
@@ -280,7 +303,8 @@ def test_a_cached_view_is_what_training_sees(exact, bare):
     "With one view there is nothing to draw: training on it is training on its images"
     runs = train(exact, bare, [1.0], **QUICK | {"views": 1}, seed=5)
     features, labels = bare.train.view_features(exact, 1, 5)[0], torch.as_tensor(bare.train.labels)
-    path, _ = published(exact, bare.classes, features, labels, lambda epoch: epoch_batches(24, 8, 5, epoch), lam=1.0, template="a photo of a {}.")
+    path, _ = published(exact, bare.classes, features, labels, lambda epoch: epoch_batches(24, 8, 5, epoch), lam=1.0,
+                        template="a photo of a {}.")
     assert gap(runs, 1.0, path) < 1e-8
 
 
@@ -289,7 +313,8 @@ def test_every_view_is_drawn_from(exact, bare):
     both, first = (bare.train.view_features(exact, n, 1) for n in (2, 1))
     assert torch.equal(both[0], first[0]) and not torch.allclose(both[0], both[1], atol=1e-3)
     two, one = (train(exact, bare, [1.0], **QUICK | {"views": n}) for n in (2, 1))
-    assert not np.allclose(two.steps["loss_ce"], one.steps["loss_ce"], rtol=1e-6) and not set(two.steps["batch_hash"]) & set(one.steps["batch_hash"])
+    assert not np.allclose(two.steps["loss_ce"], one.steps["loss_ce"], rtol=1e-6)
+    assert not set(two.steps["batch_hash"]) & set(one.steps["batch_hash"])
 
 
 # -- the record ---------------------------------------------------------------
@@ -302,10 +327,14 @@ def full(exact, task):
 
 def test_the_record_has_the_columns_of_the_design(full):
     assert list(full.steps.columns) == list(STEP_COLUMNS) == [
-        "run", "method", "lam", "seed", "step", "epoch", "lr", "loss_ce", "loss_kl", "cos", "angle_deg", "conflict", "agree", "norm_gd", "norm_gg", "norm_g", "norm_update",
+        "run", "method", "lam", "seed", "step", "epoch", "lr", "loss_ce", "loss_kl", "cos", "angle_deg", "conflict",
+        "agree", "norm_gd", "norm_gg", "norm_g", "norm_update",
         "cos_step_gd", "cos_step_gg", *ACCURACIES, "batch_hash", "seconds"]
-    assert len(full.steps) == 2 * 12 and list(full.steps["step"]) == [*range(1, 13)] * 2 and list(full.steps["epoch"])[:12] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
-    assert full.token_cos.shape == (12, 2, 4) and full.steps["seconds"].groupby(full.steps["run"]).apply(lambda s: s.is_monotonic_increasing).all()
+    assert len(full.steps) == 2 * 12
+    assert list(full.steps["step"]) == [*range(1, 13)] * 2
+    assert list(full.steps["epoch"])[:12] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert full.token_cos.shape == (12, 2, 4)
+    assert full.steps["seconds"].groupby(full.steps["run"]).apply(lambda s: s.is_monotonic_increasing).all()
 
 
 def test_cosines_of_tokens_are_those_of_each_context_vector(exact, bare):
@@ -318,8 +347,10 @@ def test_cosines_of_tokens_are_those_of_each_context_vector(exact, bare):
             v = torch.from_numpy(runs.contexts[step - 1, 1:]).requires_grad_()
             batch = epoch_batches(24, 8, 1, (step + 2) // 3)[(step - 1) % 3]
             logits = exact.logit_scale * features[batch] @ plain_text_features(prompts, v)[0].T
-            d, g = (torch.autograd.grad(loss, v, retain_graph=True)[0][0].reshape(-1, prompts.n_ctx, 128).transpose(0, 1).flatten(1) for loss in (
-                F.cross_entropy(logits, labels[batch]), F.kl_div(logits.log_softmax(-1), believed[batch].softmax(-1), reduction="batchmean")))
+            d, g = (torch.autograd.grad(loss, v, retain_graph=True)[0][0].reshape(-1, prompts.n_ctx, 128).transpose(0,
+                    1).flatten(1) for loss in (
+                F.cross_entropy(logits, labels[batch]),
+                F.kl_div(logits.log_softmax(-1), believed[batch].softmax(-1), reduction="batchmean")))
             np.testing.assert_allclose(runs.token_cos[step - 1, 1], F.cosine_similarity(d, g).numpy(), rtol=1e-6)
 
 
@@ -333,15 +364,19 @@ def test_accuracies_are_those_of_the_context_on_each_split(full, exact, task):
             assert list(recorded) == pytest.approx(list(right.mean(1)))
         zero_shot = (test.features(exact) @ teacher_features(exact, test.classes).T).argmax(-1).numpy() == test.labels
         assert full.zero_shot_accuracy[split] == pytest.approx(zero_shot.mean())
-    assert full.steps[ACCURACIES].nunique().min() > 1 or full.steps[ACCURACIES].std().max() > 0, "something was learned, or this compares constants"
+    assert full.steps[ACCURACIES].nunique().min() > 1 or full.steps[ACCURACIES].std().max() > 0, ("something was "
+                                                                                                  "learned, or this "
+                                                                                                  "compares constants")
 
 
 def test_text_features_are_those_of_the_snapshots(full, exact, task):
     prompts = make_prompts(exact, task.classes)
     for k in range(len(full.snapshot_steps)):
-        np.testing.assert_allclose(full.text_features[k], plain_text_features(prompts, torch.from_numpy(full.contexts[k])).numpy(), atol=1e-12)
+        np.testing.assert_allclose(full.text_features[k],
+                                   plain_text_features(prompts, torch.from_numpy(full.contexts[k])).numpy(), atol=1e-12)
     np.testing.assert_allclose(full.zero_shot, teacher_features(exact, task.classes).numpy(), atol=1e-12)
-    assert np.array_equal(full.text(0, 5), full.text_features[5, 0]) and np.array_equal(full.text(1), full.text_features[-1, 1])
+    assert np.array_equal(full.text(0, 5), full.text_features[5, 0])
+    assert np.array_equal(full.text(1), full.text_features[-1, 1])
 
 
 @pytest.mark.parametrize("every, kept", [(1, list(range(13))), (5, [0, 5, 10, 12]), (4, [0, 4, 8, 12]), (100, [0, 12])])
@@ -358,16 +393,22 @@ def test_snapshots_are_kept_at_the_start_every_so_often_and_at_the_end(exact, ta
 
 def test_callbacks_see_every_step_and_what_is_recorded(exact, bare):
     seen = []
-    runs = train(exact, bare, [0, 1], **QUICK, callbacks=[lambda step, record: seen.append((step, record["cos"].tolist())), lambda step, record: None])
+    runs = train(exact, bare, [0, 1], **QUICK,
+                 callbacks=[lambda step, record: seen.append((step, record["cos"].tolist())), lambda step,
+                            record: None])
     assert [s for s, _ in seen] == list(range(1, 13))
-    np.testing.assert_array_equal([c for _, c in seen], np.stack([run["cos"] for _, run in runs.steps.groupby("run")], 1))
+    np.testing.assert_array_equal([c for _, c in seen],
+                                  np.stack([run["cos"] for _, run in runs.steps.groupby("run")], 1))
 
 
 def test_one_run_wins_by_its_lambda_not_by_its_place(exact, bare):
     runs = train(exact, bare, [1, 0.25, 0], **QUICK)
     for r, lam in enumerate((1, 0.25, 0)):
-        assert runs.run(lam) == r and (runs.steps.loc[runs.steps["run"] == r, "lam"] == lam).all() and runs.final().loc[lam, "run"] == r
-    assert runs.conflicts().to_dict() == {lam: runs.steps.loc[runs.steps["lam"] == lam, "conflict"].mean() for lam in (1, 0.25, 0)}
+        assert runs.run(lam) == r
+        assert (runs.steps.loc[runs.steps["run"] == r, "lam"] == lam).all()
+        assert runs.final().loc[lam, "run"] == r
+    assert runs.conflicts().to_dict() == {lam: runs.steps.loc[runs.steps["lam"] == lam, "conflict"].mean()
+                                          for lam in (1, 0.25, 0)}
 
 
 # -- Ctrl-C -------------------------------------------------------------------
@@ -375,14 +416,19 @@ def test_one_run_wins_by_its_lambda_not_by_its_place(exact, bare):
 def assert_is_the_beginning(partial, full):
     "What an interrupted training returns is the uninterrupted one, up to some step"
     done = len(partial.steps) // 2
-    assert partial.interrupted and len(partial.steps) == 2 * done and len(partial.token_cos) == done and partial.snapshot_steps[-1] == done
+    assert partial.interrupted
+    assert len(partial.steps) == 2 * done
+    assert len(partial.token_cos) == done
+    assert partial.snapshot_steps[-1] == done
     expected = full.steps[full.steps["step"] <= done].reset_index(drop=True)
     same = [c for c in timeless(full).columns if c not in ACCURACIES]
     if done: pd.testing.assert_frame_equal(partial.steps[same], expected[same], check_exact=True)
     for name in ACCURACIES:
         evaluated = partial.steps[name].notna()
-        assert partial.steps.loc[evaluated, name].equals(expected.loc[evaluated, name]) and (partial.steps.loc[partial.steps["step"] == done, name].notna().all())
-    assert np.array_equal(partial.contexts, full.contexts[partial.snapshot_steps]) and np.array_equal(partial.text_features, full.text_features[partial.snapshot_steps])
+        assert partial.steps.loc[evaluated, name].equals(expected.loc[evaluated, name])
+        assert partial.steps.loc[partial.steps["step"] == done, name].notna().all()
+    assert np.array_equal(partial.contexts, full.contexts[partial.snapshot_steps])
+    assert np.array_equal(partial.text_features, full.text_features[partial.snapshot_steps])
     assert repr(partial) and len(partial.final()) == (2 if done else 0) and partial.text(1).shape == full.text(1).shape
     return done
 
@@ -393,13 +439,15 @@ def test_ctrl_c_after_a_step_returns_all_until_then(exact, task, full, stop, eve
     def press(step, record):
         if step == stop: raise KeyboardInterrupt
     with pytest.warns(UserWarning, match=f"interrupted after {stop} of 12"):
-        partial = train(exact, task, [0, 1], **QUICK, callbacks=[press], snapshot_every=every, evaluate_every=every, lr=0.05)
+        partial = train(exact, task, [0, 1], **QUICK, callbacks=[press], snapshot_every=every, evaluate_every=every,
+                        lr=0.05)
     assert assert_is_the_beginning(partial, full) == stop
 
 
 @contextlib.contextmanager
 def pressed(at):
-    "Raise KeyboardInterrupt before the at-th line of training.py or runs.py that runs inside the training loop; yields the places passed, as (function, line)"
+    """Raise KeyboardInterrupt before the at-th line of training.py or runs.py that runs inside the training loop;
+    yields the places passed, as (function, line)"""
     places, files = [], {training.__file__, runs.__file__}
     loops = {train.__code__: loop_lines(train, "for batch in")}
 
@@ -444,14 +492,16 @@ def test_ctrl_c_at_any_line_of_the_loop_returns_whole_steps(exact, task, full):
             with warnings.catch_warnings(action="ignore"), pressed(at): partial = train(exact, task, [0, 1], **options)
             assert_is_the_beginning(partial, full)
         except (Exception, KeyboardInterrupt) as e: broken.add("{}, line {}: {}".format(*places[at - 1], repr(e)[:200]))
-    assert not broken, "interrupted before one of these, a training returns half a step or nothing:\n" + "\n".join(sorted(broken))
+    assert not broken, ("interrupted before one of these, a training returns half a step or "
+                        "nothing:\n") + "\n".join(sorted(broken))
 
 
 # -- lightness ----------------------------------------------------------------
 
 @pytest.mark.parametrize("module", ("prograd_viz", "prograd_viz.runs", "prograd_viz.checks"))
 def test_a_record_opens_without_torch(module, tmp_path):
-    code = f"import sys, {module}; print(sorted({{'torch', 'open_clip', 'torchvision', 'nbdev', 'fastcore'}} & set(sys.modules)))"
+    code = (f"import sys, {module}; print(sorted({{'torch', 'open_clip', 'torchvision', 'nbdev', 'fastcore'}} & "
+            f"set(sys.modules)))")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert out.stdout.strip() == "[]"
 
@@ -459,11 +509,14 @@ def test_a_record_opens_without_torch(module, tmp_path):
 def test_fresh_views_are_new_at_each_step_and_the_same_again_with_the_same_seed(clip, bare):
     "On-the-fly augmentation: no two epochs see the same pixels, two trainings with one seed see exactly the same"
     seen = lambda seed, *at: bare.train.fresh_features(clip, [0, 1], [seed, *at])
-    assert torch.equal(seen(1, 2, 0), seen(1, 2, 0)) and not torch.equal(seen(1, 2, 0), seen(1, 3, 0)) and not torch.equal(seen(1, 2, 0), seen(2, 2, 0))
-    options = dict(lambdas=[0, 1], epochs=3, views="fresh", progress=False)
-    one, other, cached = train(clip, bare, **options), train(clip, bare, **options), train(clip, bare, **options | {"views": 2})
+    assert torch.equal(seen(1, 2, 0), seen(1, 2, 0))
+    assert not torch.equal(seen(1, 2, 0), seen(1, 3, 0))
+    assert not torch.equal(seen(1, 2, 0), seen(2, 2, 0))
+    options = {"lambdas": [0, 1], "epochs": 3, "progress": False}
+    one, other, cached = (train(clip, bare, views=views, **options) for views in ("fresh", "fresh", 2))
     np.testing.assert_array_equal(one.contexts, other.contexts)
-    assert not np.array_equal(one.contexts[1:], cached.contexts[1:]) and one.steps["batch_hash"].nunique() == len(one.steps) / 2
+    assert not np.array_equal(one.contexts[1:], cached.contexts[1:])
+    assert one.steps["batch_hash"].nunique() == len(one.steps) / 2
 
 
 def test_parts_of_the_classes_train_the_same_prompts(exact, bare):
@@ -475,7 +528,8 @@ def test_parts_of_the_classes_train_the_same_prompts(exact, bare):
 def test_a_class_name_in_the_middle_is_trained_and_judged_there(exact, task):
     runs = train(exact, task, [0, 1], epochs=2, position="middle", progress=False)
     prompts = make_prompts(exact, task.classes, position="middle")
-    np.testing.assert_allclose(runs.text_features[-1], plain_text_features(prompts, torch.from_numpy(runs.contexts[-1])).numpy(), atol=1e-12)
+    np.testing.assert_allclose(runs.text_features[-1],
+                               plain_text_features(prompts, torch.from_numpy(runs.contexts[-1])).numpy(), atol=1e-12)
     new = task.tests["new"]
     text = plain_text_features(make_prompts(exact, new.classes, position="middle"), torch.from_numpy(runs.contexts[-1]))
     right = ((new.features(exact) @ text.mT).argmax(-1) == torch.as_tensor(new.labels)).double().mean(-1)
@@ -493,11 +547,12 @@ def test_a_step_reads_nothing_back_from_the_device(clip, bare):
             return func(*args, **(kwargs or {}))
 
     training = Training(clip, bare, [0.0, 1.0], Recipe(views=0).checked(bare))
-    training.prompts.packing  # decided once
+    assert training.prompts.packing is not None  # decided once, before the watch
     [batch], record = list(training.batches())[:1], training.recorder()
     with Watch():
         for step in (1, 2):
-            grads = prompt_gradients(training.prompts, training.context, batch.images, batch.labels, batch.teacher_logits)
+            grads = prompt_gradients(training.prompts, training.context, batch.images, batch.labels,
+                                     batch.teacher_logits)
             direction = training.steer(grads, training.context.detach().clone())
             record.log(step, loss_ce=grads.loss_ce, loss_kl=grads.loss_kl, g_d=grads.g_d, g_g=grads.g_g, g=direction,
                        context=training.context, text_features=grads.text, lr=batch.lr, batch_hash=batch.hash)

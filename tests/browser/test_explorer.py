@@ -5,15 +5,14 @@ SCREENSHOTS=figures/explorer python -m pytest tests/browser    # also writes the
 import io
 import re
 import shutil
-import urllib.request
 from pathlib import Path
 
-import lab
 import nbformat
 import pytest
 from pages import ROOT, SCREENSHOTS, assert_shows, computed, panels_of, press, shown
 from PIL import Image
 
+import lab
 from prograd_viz.clip import load_clip
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
@@ -26,7 +25,8 @@ SLIDERS = ("overlay", "lambda", "step")  # of the explorer, in the order of the 
 @pytest.fixture(scope="module")
 def twin():
     "What the tutorial makes, in this process"
-    runs = train(load_clip("pocket"), few_shot("pocket", shots=8, seed=1), lambdas=[0, 0.5, 1], epochs=100, progress=False)
+    runs = train(load_clip("pocket"), few_shot("pocket", shots=8, seed=1), lambdas=[0, 0.5, 1], epochs=100,
+                 progress=False)
     plane = show_gradient_plane(runs)
     plane.controls.jump("next conflict")
     return show_cosine(runs), plane, explore(runs).wait()
@@ -59,7 +59,8 @@ def run_all(page, cells):
 
 def executed(page, cells):
     "Wait for the last cell, and for the explorer's images"
-    page.locator(".jp-CodeCell .jp-InputPrompt").filter(has_text=re.compile(r"\[\d+\]")).nth(cells).wait_for(timeout=240_000)
+    prompts = page.locator(".jp-CodeCell .jp-InputPrompt").filter(has_text=re.compile(r"\[\d+\]"))
+    prompts.nth(cells).wait_for(timeout=240_000)
     page.locator(".pv-thumbs button").nth(7).wait_for(timeout=60_000)
 
 
@@ -76,7 +77,7 @@ def slider(area, name): return area.locator(".noUi-handle").nth(SLIDERS.index(na
 def test_the_tutorial_runs_from_top_to_bottom_and_shows_what_the_library_computes(page, outputs, twin):
     code = [c for c in nbformat.read(ROOT / TUTORIAL, 4).cells if c.cell_type == "code"]
     assert page.locator(".jp-CodeCell").count() == len(code) == 6 and len(computed(panels_of(twin[2])())[0]) == 5
-    for area, screen in zip(outputs[:2], twin): assert_shows(area, lambda: list(screen.panels.values()))
+    for area, screen in zip(outputs[:2], twin): assert_shows(area, lambda screen=screen: list(screen.panels.values()))
     assert_shows(outputs[2], panels_of(twin[2]))
 
 
@@ -88,32 +89,42 @@ def test_a_key_moves_the_slider_of_a_small_widget(outputs, twin, which, handle, 
     assert_shows(outputs[which], lambda: list(twin[which].panels.values()))
 
 
-@pytest.mark.parametrize("name, key", [("lambda", "ArrowLeft"), ("step", "ArrowLeft"), ("step", "Home"), ("step", "ArrowRight"), ("step", "End"), ("lambda", "ArrowRight"), ("overlay", "ArrowLeft")])
+@pytest.mark.parametrize("name, key", [("lambda", "ArrowLeft"), ("step", "ArrowLeft"), ("step", "Home"),
+                                       ("step", "ArrowRight"), ("step", "End"), ("lambda", "ArrowRight"),
+                                       ("overlay", "ArrowLeft")])
 def test_a_key_moves_a_slider_the_picture_and_the_numbers(outputs, twin, name, key):
     explorer, before = twin[2], shown(outputs[2])
     slider(outputs[2], name).press(key)
     if name == "overlay": explorer.gallery.strength.value = round(explorer.gallery.strength.value - 0.05, 10)
     else: press({"lambda": explorer.controls.lam, "step": explorer.controls.step}[name], key)
     assert_shows(outputs[2], panels_of(explorer))
-    assert shown(outputs[2])[0] != before[0] and (name == "overlay" or shown(outputs[2])[1] != before[1]), "pictures changed, and words where numbers did"
+    assert shown(outputs[2])[0] != before[0] and (name == "overlay"
+                                                  or shown(outputs[2])[1] != before[1]), ("pictures changed, and words "
+                                                                                          "where numbers did")
     if key in ("Home", "End") or name != "step": assert shown(outputs[2])[0][1] != before[0][1], "the maps changed"
 
 
 def test_the_other_controls_do_what_they_say(page, outputs, twin):
     area, explorer = outputs[2], twin[2]
-    area.get_by_role("button", name="next conflict").click(); explorer.controls.jump("next conflict")
+    area.get_by_role("button", name="next conflict").click()
+    explorer.controls.jump("next conflict")
     assert_shows(area, panels_of(explorer))
-    area.get_by_title("Which image to look at").select_option(index=2); explorer.gallery.image.index = 2
+    area.get_by_title("Which image to look at").select_option(index=2)
+    explorer.gallery.image.index = 2
     assert_shows(area, panels_of(explorer))
-    area.get_by_role("button", name="pin", exact=True).click(); explorer.gallery.turn_pin()
-    area.locator(".pv-thumbs button").nth(5).click(); explorer.gallery.image.index = 5
+    area.get_by_role("button", name="pin", exact=True).click()
+    explorer.gallery.turn_pin()
+    area.locator(".pv-thumbs button").nth(5).click()
+    explorer.gallery.image.index = 5
     assert_shows(area, panels_of(explorer))
     assert len(shown(area)[0]) == 6, "the pinned image stays"
-    area.get_by_title("The class whose score").select_option(label="predicted class"); explorer.gallery.target.value = "predicted"
+    area.get_by_title("The class whose score").select_option(label="predicted class")
+    explorer.gallery.target.value = "predicted"
     assert_shows(area, panels_of(explorer))
     area.get_by_title("Which image to look at").select_option(index=2)
     area.get_by_role("button", name="unpin", exact=True).click()
-    explorer.gallery.image.index = 2; explorer.gallery.turn_pin()
+    explorer.gallery.image.index = 2
+    explorer.gallery.turn_pin()
     assert_shows(area, panels_of(explorer))
 
 
@@ -132,7 +143,8 @@ def test_a_drag_from_end_to_end_leaves_the_display_at_the_last_value(page, outpu
     handle = slider(outputs[2], "step")
     handle.press("Home")
     page.wait_for_timeout(300)
-    box, track = (x.bounding_box() for x in (handle, handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]")))
+    box, track = (x.bounding_box() for x in (handle,
+                                             handle.locator("xpath=ancestor::*[contains(@class, 'noUi-target')]")))
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
     for i in range(31): page.mouse.move(track["x"] + track["width"] * i / 30, box["y"] + box["height"] / 2)
@@ -143,12 +155,18 @@ def test_a_drag_from_end_to_end_leaves_the_display_at_the_last_value(page, outpu
 
 def test_another_split_and_another_layer_are_prepared_while_the_page_lives(outputs, twin):
     area, explorer = outputs[2], twin[2]
-    area.get_by_title("Which images: of training").select_option(label="same"); explorer.split.value = "same"; explorer.wait()
+    area.get_by_title("Which images: of training").select_option(label="same")
+    explorer.split.value = "same"
+    explorer.wait()
     assert_shows(area, panels_of(explorer), 30)
-    area.get_by_title("The layer of the image tower").select_option(index=1); explorer.layer.index = 1; explorer.wait()
+    area.get_by_title("The layer of the image tower").select_option(index=1)
+    explorer.layer.index = 1
+    explorer.wait()
     assert_shows(area, panels_of(explorer), 30)
-    area.get_by_title("The layer of the image tower").select_option(index=0); explorer.layer.index = 0
-    area.get_by_title("Which images: of training").select_option(label="shifted"); explorer.split.value = "shifted"
+    area.get_by_title("The layer of the image tower").select_option(index=0)
+    explorer.layer.index = 0
+    area.get_by_title("Which images: of training").select_option(label="shifted")
+    explorer.split.value = "shifted"
     assert_shows(area, panels_of(explorer), 30)
 
 
@@ -160,10 +178,12 @@ def test_a_new_lambda_is_trained_by_a_button_and_can_be_cancelled(outputs, twin)
     area.get_by_label("new lambda").fill("0.75")
     area.get_by_label("new lambda").press("Tab")
     area.get_by_role("button", name="train it").click()
-    explorer.train_lambda(0.75); explorer.wait()
+    explorer.train_lambda(0.75)
+    explorer.wait()
     area.get_by_text("ProGrad, lambda 0.75").first.wait_for(timeout=60_000)
     assert_shows(area, panels_of(explorer), 30)
-    slider(area, "lambda").press("End"); press(explorer.controls.lam, "End")
+    slider(area, "lambda").press("End")
+    press(explorer.controls.lam, "End")
     assert_shows(area, panels_of(explorer))
 
 
@@ -172,18 +192,25 @@ def test_a_photo_can_be_uploaded(page, outputs, twin):
     explorer.runs.task.tests["same"].image(3).save(photo, "PNG")
     with page.expect_file_chooser() as chooser: area.get_by_role("button", name="your photos").click()
     chooser.value.set_files({"name": "<b>mine.png", "mimeType": "image/png", "buffer": photo.getvalue()})
-    explorer._upload([{"name": "<b>mine.png", "content": memoryview(photo.getvalue())}]); explorer.wait()
+    explorer._upload([{"name": "<b>mine.png", "content": memoryview(photo.getvalue())}])
+    explorer.wait()
     assert_shows(area, panels_of(explorer), 30)
     assert "mine" in shown(area)[1][1] and "no mask" in shown(area)[1][1]
-    area.get_by_title("Which images: of training").select_option(label="shifted"); explorer.split.value = "shifted"
+    area.get_by_title("Which images: of training").select_option(label="shifted")
+    explorer.split.value = "shifted"
     assert_shows(area, panels_of(explorer))
 
 
 def test_every_control_has_a_label_and_a_tooltip(outputs):
-    for name, tip in (("lambda", "How much"), ("step", "Training step"), ("image", "Which image to look"), ("explain", "The class whose"), ("overlay", "Strength"), ("split", "Which images"), ("layer", "The layer"), ("new lambda", "A lambda to train")):
-        assert outputs[2].locator(f".widget-label:text-is('{name}')").count() == 1 and outputs[2].get_by_title(tip).count() >= 1, name
-    for name in ("first", "previous conflict", "next conflict", "last", "save", "pin", "train it", "your photos"): assert outputs[2].get_by_role("button", name=name).first.get_attribute("title"), name
-    assert all(outputs[2].locator(".pv-thumbs button").nth(i).get_attribute("title").startswith("Look at") for i in range(8))
+    for name, tip in (("lambda", "How much"), ("step", "Training step"), ("image", "Which image to look"),
+                      ("explain", "The class whose"), ("overlay", "Strength"), ("split", "Which images"),
+                      ("layer", "The layer"), ("new lambda", "A lambda to train")):
+        assert outputs[2].locator(f".widget-label:text-is('{name}')").count() == 1, name
+        assert outputs[2].get_by_title(tip).count() >= 1, name
+    for name in ("first", "previous conflict", "next conflict", "last", "save", "pin", "train it", "your photos"):
+        assert outputs[2].get_by_role("button", name=name).first.get_attribute("title"), name
+    assert all(outputs[2].locator(".pv-thumbs button").nth(i).get_attribute("title").startswith("Look at")
+               for i in range(8))
 
 
 def test_every_control_is_reached_by_tab(page, outputs):
@@ -191,9 +218,14 @@ def test_every_control_is_reached_by_tab(page, outputs):
     reached = set()
     for _ in range(36):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.getAttribute('title') || document.activeElement.labels?.[0]?.title || document.activeElement.getAttribute('role') || ''"))
-    wanted = {"slider", "The class whose score the maps explain", "Go to the start", "Go to the end", "Which images: of training, of a test set, or your own", "The layer of the image tower that maps are read from", "A lambda to train, from 0 to 1",
-              "Train this lambda just as the others were, and add it to the slider", "Look at photos of your own", "Save what is on screen: a picture at print resolution and a table"}
+        reached.add(page.evaluate("document.activeElement.getAttribute('title') || "
+                                  "document.activeElement.labels?.[0]?.title || "
+                                  "document.activeElement.getAttribute('role') || ''"))
+    wanted = {"slider", "The class whose score the maps explain", "Go to the start", "Go to the end",
+              "Which images: of training, of a test set, or your own",
+              "The layer of the image tower that maps are read from", "A lambda to train, from 0 to 1",
+              "Train this lambda just as the others were, and add it to the slider", "Look at photos of your own",
+              "Save what is on screen: a picture at print resolution and a table"}
     assert wanted <= reached, wanted - reached
 
 
@@ -216,9 +248,12 @@ def test_nothing_is_cut_off_in_either_theme_at_either_width(page, outputs, theme
     lab.command(page, "apputils:change-theme", theme=theme)
     outputs[2].get_by_title("Which image to look at").scroll_into_view_if_needed()
     page.wait_for_timeout(1200)
-    wide = page.evaluate("[...document.querySelectorAll('.pv-panel img, .pv-panel table')].filter(e => e.offsetParent).map(e => [e.getBoundingClientRect().right, e.closest('.jp-OutputArea-output').getBoundingClientRect().right])")
+    wide = page.evaluate("[...document.querySelectorAll('.pv-panel img, .pv-panel table')].filter(e => "
+                         "e.offsetParent).map(e => [e.getBoundingClientRect().right, "
+                         "e.closest('.jp-OutputArea-output').getBoundingClientRect().right])")
     assert len(wide) >= 5 and all(right <= edge + 1 for right, edge in wide), wide
-    clipped = page.evaluate("[...document.querySelectorAll('.jp-OutputArea-output .jupyter-button')].filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)")
+    clipped = page.evaluate("[...document.querySelectorAll('.jp-OutputArea-output .jupyter-button')].filter(e => "
+                            "e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)")
     assert clipped == [], "button texts fit"
     if SCREENSHOTS:
         dark = "-dark" if theme.endswith("Dark") else ""

@@ -3,10 +3,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import lab
 import pytest
 from pages import ROOT, SCREENSHOTS, assert_shows, panels_of, press
 
+import lab
 from prograd_viz.clip import load_clip
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
@@ -18,7 +18,8 @@ MAKE = (ROOT / "Makefile").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     "What `make app` serves, on a free port"
-    with lab.voila(tmp_path_factory.mktemp("voila"), ROOT / "nbs" / "app.ipynb") as (address, token): yield address, token
+    with lab.voila(tmp_path_factory.mktemp("voila"), ROOT / "nbs" / "app.ipynb") as (address, token):
+        yield address, token
 
 
 def test_the_app_asks_for_its_token(server):
@@ -38,7 +39,8 @@ def test_the_app_shows_what_the_library_computes(server, browser):
     page = lab.watched(browser)
     page.goto(f"{server[0]}/?token={server[1]}", wait_until="commit")
     page.locator(".pv-thumbs button").nth(7).wait_for(timeout=90_000)
-    runs = train(load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10), lambdas=[0, 0.5, 1], epochs=60, progress=False)
+    runs = train(load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10), lambdas=[0, 0.5, 1],
+                 epochs=60, progress=False)
     explorer, root = explore(runs).wait(), page.locator("body")
     assert_shows(root, panels_of(explorer), 30)
     for handle, key in ((2, "ArrowLeft"), (1, "Home"), (2, "Home"), (1, "End"), (2, "End")):
