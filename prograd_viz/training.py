@@ -123,12 +123,12 @@ class Training:
         self,
         clip: Clip,  # The frozen model
         task: Task,  # What to learn and how to test
-        lambdas: Sequence,  # One run each
+        lambdas: Any,  # One run each
         recipe: Recipe,  # Checked
         rule: str | Callable = "prograd",  # As in `train`
     ):
         self.clip, self.task, self.recipe = clip, task, recipe
-        self.lambdas = check_strengths(rule, list(lambdas)).to(clip.device)
+        self.lambdas = check_strengths(rule, lambdas).to(clip.device)
         self.prompts = make_prompts(clip, list(task.classes), recipe.n_ctx, recipe.init, task.template,
                                     recipe.class_specific, recipe.seed, recipe.position)
         self.evaluator = Evaluator(clip, task, self.prompts, recipe.teacher, recipe.position)
@@ -233,7 +233,7 @@ class Training:
 def train(
     clip: Clip,  # The frozen model
     task: Task,  # What to learn and how to test
-    lambdas: Sequence = (0.0, 1.0),  # One run each: 0 is CoOp, 1 is ProGrad; strengths where `rule` is another one
+    lambdas: Any = (0.0, 1.0),  # One run each: 0 is CoOp, 1 is ProGrad; strengths where `rule` is another one
     *,
     rule: str | Callable = "prograd",  # A name of `rules.RULES`, or a function of `rules.Signals`
     n_ctx: int | None = None,  # M, context vectors; None: as many as the start has words, 16 for a random start
@@ -327,7 +327,7 @@ def finished_runs(
 # %% ../nbs/26_training.ipynb #97d6b135
 def train_more(
     runs: Runs,  # With its model and task in memory
-    lambdas: Sequence,  # Not trained yet
+    lambdas: Any,  # Not trained yet
     callbacks: Sequence = (),  # See `train`
     progress: bool = True,  # Show a progress bar
     rule: Callable | None = None,  # The function that the runs followed, if it is none of `rules.RULES`
@@ -346,7 +346,7 @@ def train_more(
     if find_rule(rule)[0] != name:
         raise ValueError(f"these runs followed the rule {name!r}, got rule {find_rule(rule)[0]!r}; use the same rule, "
                          "or train a new run set")
-    known = {run_name(name, lam) for lam in check_strengths(rule, list(lambdas)).tolist()} & {*runs.methods}
+    known = {run_name(name, lam) for lam in check_strengths(rule, lambdas).tolist()} & {*runs.methods}
     if known: raise ValueError(f"{', '.join(sorted(known))} was already trained; choose others than {runs.lambdas}")
 
     def stop(step, record):

@@ -753,7 +753,7 @@ BAD = [
     Case("summarise", lambda w: summarise(results(), by=["shot"]), "unknown column 'shot'; did you mean 'shots'?"),
     Case("summarise", lambda w: summarise(results(), columns=["acc"]), "unknown column 'acc'"),
     Case("summarise", lambda w: summarise(pd.concat([results(), results()])),
-         "12 values share shots, method, seed, measure with another, such as {'shots': 1, 'method': 'zero-shot', "
+         "12 values share shots, method, seed, measure with another, such as {'shots': 1, 'method': 'zero-shot CLIP', "
          "'seed': 1, 'measure': 'acc_new'}; add the column that distinguishes"),
     Case("summarise", lambda w: summarise(results(), against="CoOpp"), "unknown method 'CoOpp'; did you mean 'CoOp'?"),
     Case("Summary.table", lambda w: summarise(results().query("method != 'CoOp'")).table("acc_new", differences=True),
@@ -1091,10 +1091,10 @@ INNER = """
     Runs.text ExplorerData.about_masks ExplorerData.save ExplorerData.view Screen.refresh Split.fingerprint
     Split.fresh_features Split.image Split.tensor Strip.at Sweep.results Task.fingerprint Training.accuracies
     Training.batches Training.config Training.descend Training.final Training.restore Training.state
-    Work.say Work.soon Work.start Work.stop Work.wait Writer.close Writer.publish about_masks along
+    Work.say Work.soon Work.start Work.stop Work.wait Writer.publish about_masks along
     augmentation base_and_new beside build_pocket clearest_conflict colour contact_sheet cross_entropy declare_missing
     encode epoch_batches exif_orientation
-    feature_distance feature_gradient figure frame gradient_arrows harmonic_mean has_fast_path in_this_thread
+    feature_distance feature_gradient figure steps_table gradient_arrows harmonic_mean has_fast_path in_this_thread
     is_archive jobs_of join_data kl_to_teacher label layer_names learning_rate mean_interval named_lambda
     listed open_parts openai_state paint paint_plane plain plain_text_features plane_panel plot_angles
     prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized rule_of
