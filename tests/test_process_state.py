@@ -7,6 +7,7 @@ import warnings
 import matplotlib
 import numpy as np
 import pytest
+import pytorch_grad_cam.metrics.road  # noqa: F401  its import, not the library, draws numbers and adds filters
 import torch
 from huggingface_hub import constants
 
