@@ -456,7 +456,8 @@ class Recorder:
             last.step, last.row, last.kept = step, False, True
             for entry in self._log[-2:-1]: entry.values |= before
             return
-        values = self._given(r, {"context": context, "text_features": text_features})
+        first = not self._saved and not self._shapes.keys() & {*_STATES}  # no state was recorded before
+        values = self._given(r, {"context": context, "text_features": text_features}, first)
         self._append(_Entry(self.last_step, values, row=False), before)
 
     def _check_order(self, step, r):
@@ -471,7 +472,7 @@ class Recorder:
         if step == self._waiting_step and r in self._waiting:
             raise ValueError(f"step {step} of {self.methods[r]} is logged twice")
 
-    def _given(self, r, values):
+    def _given(self, r, values, first=False):
         "Numbers and tensors of run `r` or of all, with their axis of runs; every number becomes a column"
         import torch
         found = {}
@@ -480,11 +481,11 @@ class Recorder:
             number, wide = isinstance(x, (int, float)), name in (*_GRADIENTS, *_STATES)
             plain = number or isinstance(x, (list, tuple))  # Python's numbers are doubles
             x = float(x) if number and r is None else torch.as_tensor(x, dtype=torch.float64 if plain else None)
-            found[name] = self._tensor(name, x, r, wide) if torch.is_tensor(x) else x
+            found[name] = self._tensor(name, x, r, wide, first or not self._log) if torch.is_tensor(x) else x
             if not wide and name not in self.columns: self.columns.append(name)
         return found
 
-    def _tensor(self, name, x, r, wide):
+    def _tensor(self, name, x, r, wide, first):
         "A tensor with its axis of runs; one whose shape changes is refused"
         x, methods = x.detach().clone(), self.methods if r is None else [self.methods[r]]
         if wide and r is not None: x = x[None]
@@ -495,7 +496,7 @@ class Recorder:
             raise ValueError(f"{name} has shape {tuple(x.shape)}; {first}")
         if name == "text_features" and (x.ndim != 3 or shape[0] != len(self.classes)):
             raise ValueError(f"text_features of shape {shape} do not fit {len(self.classes)} classes; pass [C, E]")
-        if kind not in self._shapes and not (wide and self._log): self._shapes[kind] = shape if wide else ()
+        if kind not in self._shapes and (first or not wide): self._shapes[kind] = shape if wide else ()
         known = self._shapes.get(kind, "none")
         if shape == known: return x
         fix = "shapes must not change (earlier steps are kept)"

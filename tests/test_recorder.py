@@ -170,3 +170,23 @@ def test_the_lambda_that_a_name_of_ours_says_is_the_one_on_disk(tmp_path):
 def test_a_column_of_the_run_is_no_name_for_a_number_of_the_step(name):
     record = Recorder(["cat", "dog"])
     with pytest.raises(ValueError, match=f"{name} is a column of every record"): record.log(1, **{name: 1.0})
+
+
+def test_a_loop_may_record_the_state_after_every_step(tmp_path):
+    states = torch.arange(24.0).reshape(4, 3, 2)
+    with Recorder(["cat", "dog", "bus"], out=tmp_path / "run", snapshot_every=1, checkpoint_every=2) as record:
+        for step, state in zip((2, 4, 6, 7), states):
+            record.log(step)
+            record.end(text_features=state, accuracies={"same": step / 10})
+    runs = load_runs(tmp_path / "run")
+    assert runs.snapshot_steps.tolist() == [2, 4, 6, 7] and np.array_equal(runs.text_features[:, 0], states)
+    assert runs.steps["acc_same"].tolist() == [0.2, 0.4, 0.6, 0.7] and runs.steps["step"].tolist() == [2, 4, 6, 7]
+
+
+def test_a_state_that_is_recorded_twice_is_one_snapshot():
+    record = Recorder(["cat", "dog"], snapshot_every=1)
+    for step in (1, 2):
+        record.log(step, text_features=torch.full((2, 3), step - 1.0))
+        record.end(text_features=torch.full((2, 3), float(step)))
+    runs = record.runs()
+    assert runs.snapshot_steps.tolist() == [0, 1, 2] and runs.text_features[:, 0, 0, 0].tolist() == [0, 1, 2]
