@@ -28,8 +28,6 @@ EXCEPTIONS = {  # function and argument -> why
     "pretrain.scene_labels(scenes)": "scenes of the pocket world, which are drawn, not explored",
     "pretrain.render_pool(scenes)": "scenes of the pocket world, which are drawn, not explored",
     "pretrain.align(scenes)": "scenes of the pocket world, which are drawn, not explored",
-    "summary.Summary.table(measure)": "the values of the column `measure` of Summary's long tables",
-    "summary.summarise(measures)": "the values of the column `measure` of Summary's long tables",
 }
 
 
