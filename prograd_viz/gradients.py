@@ -138,7 +138,8 @@ def check_lambdas(
 ) -> torch.Tensor:  # [n], float64
     "Lambdas, or strengths of another rule, as a tensor; a value outside the range is an error"
     values: Any = lam.tolist() if isinstance(lam, torch.Tensor) else lam
-    values = list(values) if isinstance(values, (list, tuple)) or hasattr(values, "__len__") else [values] * (n or 1)
+    several = hasattr(values, "__len__") and not isinstance(values, str)
+    values = list(values) if several else [values] * (n or 1)
     if not values:
         hint = "[0, 1] compares CoOp with ProGrad" if what == "lambda" else "give one per run"
         raise ValueError(f"no {what} given; {hint}")

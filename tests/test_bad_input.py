@@ -417,7 +417,7 @@ BAD = [
     Case("check_lambdas", lambda w: check_lambdas([0, 1.5]), "lambda must be in [0, 1], got 1.5"),
     Case("check_lambdas", lambda w: check_lambdas([nan]), "lambda must be in [0, 1], got nan"),
     Case("check_lambdas", lambda w: check_lambdas([]), "no lambda given"),
-    Case("check_lambdas", lambda w: check_lambdas("much"), "lambda must be in [0, 1], got 'm'"),
+    Case("check_lambdas", lambda w: check_lambdas("much"), "lambda must be in [0, 1], got 'much'"),
     Case("check_lambdas", lambda w: check_lambdas(None), "lambda must be in [0, 1], got None"),
     Case("check_lambdas", lambda w: check_lambdas([inf]), "lambda must be in [0, 1], got inf"),
     Case("train", lambda w: train(w.task, w.clip),
