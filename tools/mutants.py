@@ -1,7 +1,7 @@
 """Break the library one line at a time, in a copy, and see which test notices.
 
     make mutants                        # all of them; writes figures/mutants/mutants.csv
-    make mutants ARGS="sign norm"       # those with one of these words in their names; writes nothing
+    make mutants ARGS="sign norm"       # those with one of these words in their names, in their rows of the table
 
 `tools/mutants.toml` lists the mutants. Each replaces one piece of text, which must occur exactly once, in a module of
 a temporary copy of the tree, and runs the tests that are about that module until one fails. The copy without a mutant
@@ -122,14 +122,32 @@ def row_of(mutant, code, first, text, seconds):
     if code not in (0, 1): sys.exit(f"mutant {mutant.name!r} does not run (pytest exit code {code}):\n{text}")
     caught = first if code else "SURVIVED"
     print(f"{seconds:6.1f} s  {mutant.name:44} {mutant.file + '.py':13} {caught}", flush=True)
-    change = f"{mutant.old} -> {mutant.new or '(nothing)'}"
-    return {"name": mutant.name, "file": f"prograd_viz/{mutant.file}.py", "change": change, "caught by": caught,
-            "seconds": round(seconds, 1)}
+    return {"name": mutant.name, "file": f"prograd_viz/{mutant.file}.py", "change": change_of(mutant),
+            "caught by": caught, "seconds": round(seconds, 1)}
+
+
+def write_table(
+    rows: list,  # From `try_all`
+    mutants: list,  # All that there are, in their order
+):
+    "Put rows into the table, beside those of mutants that were not tried now and have not changed since"
+    import pandas as pd
+    found = pd.DataFrame(rows).set_index("name")
+    if OUT.exists():
+        before = pd.read_csv(OUT, index_col="name")
+        found = pd.concat([found, before[~before.index.isin(found.index)]])
+    known = [m.name for m in mutants if m.name in found.index and found.loc[m.name, "change"] == change_of(m)]
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    found.loc[known].to_csv(OUT, lineterminator="\n")
+    print(f"\nwrote {OUT.relative_to(ROOT)}: {len(known)} of {len(mutants)} mutants")
+
+
+def change_of(mutant): return f"{mutant.old} -> {mutant.new or '(nothing)'}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", help="parts of names; default: all, and the table is written")
+    parser.add_argument("words", nargs="*", help="parts of names; default: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="copies side by side")
     options, start = parser.parse_args(), time.time()
     chosen = [m for m in read_mutants() if not options.words or any(word in m.name for word in options.words)]
@@ -140,11 +158,7 @@ def main():
             sys.exit(f"mutant {mutant.name!r}: {mutant.old!r} occurs {times} times in {mutant.file}.py, not once")
     rows = try_all(chosen, options.workers)
     alive = [row["name"] for row in rows if row["caught by"] == "SURVIVED"]
-    if not options.words:
-        import pandas as pd
-        OUT.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(OUT, index=False, lineterminator="\n")
-        print(f"\nwrote {OUT.relative_to(ROOT)}")
+    write_table(rows, read_mutants())
     print(f"{len(rows) - len(alive)} of {len(rows)} mutants caught in {time.time() - start:.0f} s")
     if alive: sys.exit(f"nothing catches: {', '.join(alive)}")
 
