@@ -70,3 +70,25 @@ def test_a_newer_format_is_refused_with_the_version_that_wrote_it(folder):
     text = (folder / store.RUN).read_bytes()[83:-2].replace(b'"format":%d' % store.FORMAT, b'"format":99', 1)
     (folder / store.RUN).write_bytes(store._SEAL % (store.sha256(text).encode(), text))
     with pytest.raises(ValueError, match="it has format '?99'?, this version of prograd_viz reads"): load_runs(folder)
+
+
+def test_a_column_that_is_listed_twice_is_refused(folder):
+    contents = store.read_contents(store.Folder.of(folder))
+    contents.about["columns"][-1] = contents.about["columns"][0]
+    (folder / store.RUN).write_bytes(contents.seal())
+    with pytest.raises(ValueError, match="lists something twice"): load_runs(folder)
+
+
+def test_a_replacement_counts_when_it_is_finished_and_not_before(folder):
+    place = store.Folder.of(folder)
+    before = store.read_contents(place)
+    part = before.parts[0]
+    file = store.PartFile(place, part)
+    rows = {name: file.tensor(name) for name in ("record", "token_cos")}
+    states = {name: file.tensor(name) for name in ("contexts", "text_features")}
+    with store.Writer(folder) as writer:
+        writer.begin(before.about, replaces=True)
+        writer.add([*range(1, part.rows + 1)], part.snapshots, rows, states, {"zero_shot": None})
+        assert store.read_contents(place).parts == before.parts
+        writer.add([], [], rows, states, {}, finished=True)
+    assert store.read_contents(place).parts != before.parts
