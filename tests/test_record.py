@@ -7,6 +7,7 @@ import torch
 
 from prograd_viz import store
 from prograd_viz.runs import Recorder, load_runs
+from prograd_viz.training import train
 
 G_D = torch.tensor([[1.0, 0.0], [0.0, 2.0]])  # [M, D]
 
@@ -92,3 +93,8 @@ def test_a_replacement_counts_when_it_is_finished_and_not_before(folder):
         assert store.read_contents(place).parts == before.parts
         writer.add([], [], rows, states, {}, finished=True)
     assert store.read_contents(place).parts != before.parts
+
+
+def test_a_training_that_diverges_is_stopped_where_it_is_evaluated(clip, task):
+    options = {"epochs": 4, "views": 0, "lr": 1e30, "evaluate_every": 1, "progress": False}
+    with pytest.raises(FloatingPointError, match="the training has diverged by step"): train(clip, task, [0], **options)
