@@ -559,7 +559,7 @@ BAD = [
     Case("Folder.size", lambda w: Folder.of(w.tmp).size("pets"), "pets in 'TMP' is not a plain file"),
     Case("Folder.read", lambda w: Folder.of(w.tmp / "stored").read("absent", 0, 1),
          "[Errno 2] No such file or directory: 'TMP/stored/absent'", FileNotFoundError),
-    Case("Folder.held", lambda w: Folder.of(w.tmp / "stored").held("absent"),
+    Case("Folder.held", lambda w: Folder.of(w.tmp / "stored").held("absent", 1),
          "[Errno 2] No such file or directory: 'TMP/stored/absent'", FileNotFoundError),
     Case("PartFile.check", lambda w: PartFile(Folder.of(w.tmp / "flipped"), part(w)).check(),
          "part-00001.safetensors in 'TMP/flipped' is damaged: its contexts do not match their hash"),

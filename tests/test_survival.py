@@ -603,6 +603,34 @@ def test_rows_are_read_and_checked_when_they_are_asked_for_and_not_before(run, t
     pd.testing.assert_frame_equal(opened.steps, run[1].steps, check_exact=True)
 
 
+@pytest.mark.parametrize("files", [store.MAX_HELD, 0])
+def test_open_runs_stay_readable_when_a_lambda_is_added_however_many_are_open(run, tmp_path, monkeypatch, files):
+    "Beyond the files that may stay open, their bytes are kept"
+    monkeypatch.setattr(store, "MAX_HELD", files)
+    save_runs(run[1], tmp_path)
+    opened = load_runs(tmp_path)
+    save_runs(run[1].join(replace(run[1], methods=("a", "b", "c"), lambdas=None)), tmp_path,
+              replaces=True)
+    assert soak.identical(opened, run[1]) and len(load_runs(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("address", ["{}/run", "memory://replaced"])
+def test_beyond_what_is_held_other_numbers_under_the_same_name_are_never_read(run, tmp_path, monkeypatch, address):
+    monkeypatch.setattr(store, "MAX_HELD", 0)
+    monkeypatch.setattr(store, "MAX_KEPT", 0)
+    folder = store.Folder.of(save_runs(run[1], address.format(tmp_path)))
+    opened = load_runs(address.format(tmp_path))
+    assert np.array_equal(opened.contexts[:], run[1].contexts)
+    folder.fs.rm(folder.path, recursive=True)
+    with pytest.raises(ValueError, match="part-00001.safetensors .* was removed or replaced after it was opened"):
+        opened.contexts[0]
+    save_runs(replace(run[1], contexts=run[1].contexts[:] + 1), address.format(tmp_path))
+    with pytest.raises(ValueError, match="part-00001.safetensors .* is damaged: its contexts do not match their hash"):
+        opened.contexts[0]
+    assert np.array_equal(opened.text_features[:], run[1].text_features), "these bytes are the same"
+    folder.fs.rm(folder.path, recursive=True)
+
+
 def test_many_open_run_sets_of_many_parts_keep_few_files_open(run, tmp_path):
     "Each of 30 run sets has 24 parts; a process may open 1024 files, often 256"
     import psutil
