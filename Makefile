@@ -114,7 +114,8 @@ export: env ## write prograd_viz/ from nbs/ and clean the notebooks
 	@$(BIN)/nbdev_export
 	@$(BIN)/nbdev_clean
 
-readme: env ## write README.md and README.zh.md from nbs/index.ipynb and nbs/zh/index.ipynb
+readme: env ## fill in the numbers of all texts; write README.md and README.zh.md from nbs/index.ipynb and nbs/zh/index.ipynb
+	@$(BIN)/python tools/fill.py
 	@$(BIN)/python tools/readme.py
 
 build: env ## wheel and sdist in dist/

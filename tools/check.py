@@ -175,12 +175,16 @@ def main():
     with tempfile.TemporaryDirectory() as tmp: bad = drift(Path(tmp))
     bad["outputs that name a place on this machine: catch the warning, or print less"] = places()
 
+    import fill
+    bad["numbers that are not what their files say: run `python tools/fill.py`, then `make readme`"] = fill.stale()
+
     bad[f"lines over {COLUMNS} columns, functions over {BODY} lines"] = style(root)
 
     for title, files in bad.items():
         if files: print(title, *(f"    {name}: {what}" for name, what in files), sep="\n", file=sys.stderr)
     if any(bad.values()): sys.exit(1)
-    print(f"{lib}/, notebooks and README.md agree, and no line or function is too long ({time.time() - start:.1f} s)")
+    took = f"{time.time() - start:.1f} s"
+    print(f"{lib}/, notebooks, numbers and README.md agree, and no line or function is too long ({took})")
 
 
 if __name__ == "__main__": main()

@@ -7,6 +7,8 @@ from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter
 
+from fill import unmarked
+
 root = Path(__file__).resolve().parent.parent
 
 PAGES = {"README.md": "nbs/index.ipynb", "README.zh.md": "nbs/zh/index.ipynb"}
@@ -104,7 +106,7 @@ def readme(
     name = Path(fname).resolve().relative_to(root)
     nb = prune(nbformat.read(fname, as_version=4), name.parent.as_posix())
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    text = "\n".join(line.rstrip() for line in text.strip().split("\n"))
+    text = "\n".join(line.rstrip() for line in unmarked(text).strip().split("\n"))
     return banner.format(name.as_posix()) + re.sub(r"\n{3,}", "\n\n", text) + "\n"
 
 

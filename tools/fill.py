@@ -1,0 +1,133 @@
+"""Numbers in prose, written there from the files that hold them.
+
+    python tools/fill.py            # rewrites those that differ, in notebooks and texts
+
+A number with a comment behind it, as in `21<!--ahead acc_shifted-->`, is this tool's: the first word names one of the
+functions below, the others are its arguments. No page shows comments. For a new number, write 0 and its mark.
+"""
+import argparse
+import re
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+root = Path(__file__).resolve().parent.parent
+MARK = re.compile(r"(?P<number>[-+]?\d[\d.,]*(?: ± \d[\d.]*)?)<!--(?P<name>\w+)(?P<arguments>(?: [\w-]+)*)-->")
+
+
+@cache
+def rows(name): return pd.read_csv(root/f"figures/{name}.csv")
+
+
+# -- the chosen setting ----------------------------------------------------------------------------
+
+def chosen(column):
+    "A number of the screened setting with the largest gain on shifted"
+    tried = rows("headline/screened")
+    return f"{tried.loc[tried['gap_shifted'].idxmax(), column]:g}"
+
+
+def screened(): return str(len(rows("headline/screened")))
+
+
+# -- the evidence ----------------------------------------------------------------------------------
+
+def gaps(column, against="CoOp"):
+    "Differences of ProGrad from another method, a row per setting"
+    return rows("evidence/differences").query("method == 'ProGrad 1' and measure == @column and against == @against")
+
+
+def ahead(column, against="CoOp"): return str(len(gaps(column, against).query("decided and mean > 0")))
+def behind(column, against="CoOp"): return str(len(gaps(column, against).query("decided and mean < 0")))
+def settings(column="acc_shifted"): return str(len(gaps(column)))
+def seeds(): return str(rows("evidence/trainings")["seed"].nunique())
+def trainings(): return f"{rows('evidence/trainings')['lam'].notna().sum():,}"
+
+
+def wins(context, shots):
+    "How many settings have this context and so many shots or more, if ProGrad is ahead on shifted in just these"
+    found = gaps("acc_shifted").query("context == @context")
+    many = found["shots"] >= int(shots)
+    if not (found["decided"] == many).all() or (found["mean"][many] < 0).any():
+        raise ValueError(f"with {context} contexts ProGrad is not ahead in all settings of {shots} shots or more and "
+                         "undecided in the others, as the text says: rewrite its sentence")
+    return str(many.sum())
+
+
+def gain(column):
+    "The gain in the setting of the headline, on the seeds of the evidence"
+    row = gaps(column).query("context == 'unified' and rho == 1 and shots == 8").iloc[0]
+    return f"{row['mean']:+.3f} ± {(row['high'] - row['low']) / 2:.3f}"
+
+
+def correlation(first, place):
+    "The rank correlation of a column with the drop of accuracy under swapped backgrounds"
+    row = rows("evidence/correlations").query("first == @first and second == 'drop'").iloc[0]
+    return f"{row[place]:+.2f} ± {row[place + '_half']:.2f}"
+
+
+def undecided(first):
+    "The same with setting and lambda held, if its interval holds 0"
+    found = correlation(first, "within")
+    mean, half = found.split(" ± ")
+    if abs(float(mean)) < float(half): return found
+    raise ValueError(f"the correlation of {first} within a setting is {found}, not undecided: rewrite its sentence")
+
+
+def verdicts(which):
+    "How many verdicts two computations compare (`all`), and how many of them differ (`changed`)"
+    text = (root/"figures/evidence/compared.md").read_text(encoding="utf-8")
+    return dict(zip(("changed", "all"), re.search(r"- (\d+) of ([\d,]+) verdicts", text).groups()))[which]
+
+
+# -- the explorer and the models -------------------------------------------------------------------
+
+def explorer_ms(what): return rows("bench/explorer").query("model == 'pocket' and what == @what")["ms"].item()
+def key_to_frame(): return f"{explorer_ms('key to frame, median'):.0f}"
+def first_picture(): return f"{explorer_ms('first picture') / 1000:.1f}"
+def architectures(): return str(len(rows("models/models")))
+def refused(): return str((rows("models/models")["works"] == "refused").sum())
+
+
+NUMBERS = (chosen, screened, ahead, behind, settings, seeds, trainings, wins, gain, correlation, undecided, verdicts,
+           key_to_frame, first_picture, architectures, refused)
+NUMBERS = {f.__name__: f for f in NUMBERS}
+
+
+# -- filling in ------------------------------------------------------------------------------------
+
+def value(
+    mark:re.Match, # Of MARK
+)->str:
+    "What the file of a mark says today"
+    if mark["name"] not in NUMBERS:
+        raise ValueError(f"{mark[0]}: no number is called {mark['name']!r}; there are: {', '.join(NUMBERS)}")
+    return NUMBERS[mark["name"]](*mark["arguments"].split())
+
+
+def filled(text): return MARK.sub(lambda mark: mark[0].replace(mark["number"], value(mark), 1), text)
+def unmarked(text): return re.sub(MARK, lambda mark: mark["number"], text)
+
+
+def texts()->list: # Notebooks and Markdown that are written by hand
+    "The files whose marks are filled"
+    found = [*(root/"nbs").rglob("*.ipynb"), *root.glob("*.md"), root/"figures/README.md"]
+    return sorted(f for f in found if ".ipynb_checkpoints" not in f.parts and not f.name.startswith("README."))
+
+
+def stale()->list: # (file, what is wrong)
+    "Numbers that are not what their files say"
+    found = [(f.relative_to(root).as_posix(), mark) for f in texts() for mark in MARK.finditer(f.read_text("utf-8"))]
+    return [(name, f"{mark[0]} should be {value(mark)}") for name, mark in found if mark["number"] != value(mark)]
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.parse_args()
+    for name in sorted({name for name, _ in stale()}):
+        print(name)
+        (root/name).write_text(filled((root/name).read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__": main()
