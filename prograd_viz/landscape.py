@@ -7,7 +7,7 @@ __all__ = ['context_losses', 'Landscape', 'landscape', 'plot_landscape', 'plot_t
 
 # %% ../nbs/52_landscape.ipynb #e1f38c5b
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -34,6 +34,7 @@ def context_losses(
     *,
     memory_gb: float = 1.0,  # What the text encoder may use at a time, GB
     progress: bool = False,  # Show a bar
+    each: Callable | None = None,  # Function of the share that is done, called as it grows
 ) -> dict:  # "loss_ce", "loss_kl" (nats, over all training images) and "accuracy", each [N]
     "Both losses and the accuracy of any contexts (ProGrad, eqs. 2 and 3)"
     check_runs(runs).check_model()
@@ -47,7 +48,9 @@ def context_losses(
     others = None if test.classes == runs.classes else run_prompts(runs, test.classes)
     found: dict = {"loss_ce": [], "loss_kl": [], "accuracy": []}
     at_once = contexts.split(_at_once(prompts, memory_gb))
-    for some in tqdm(at_once, "landscape", unit_scale=len(at_once[0]), unit="contexts", disable=not progress):
+    bar = tqdm(at_once, "landscape", unit_scale=len(at_once[0]), unit="contexts", disable=not progress)
+    for n, some in enumerate(bar, 1):
+        if each is not None: each(n / len(at_once))
         some = some.to(clip.device, clip.wide)
         text = text_features(prompts, some)
         logits = clip.logit_scale * images @ text.mT
@@ -89,6 +92,7 @@ def landscape(
     margin: float = 0.2,  # Room around the paths, as a share of their extent
     memory_gb: float = 1.0,  # What the text encoder may use at a time, GB
     progress: bool = True,  # Show a bar
+    each: Callable | None = None,  # Function of the share that is done, called as it grows
 ) -> Landscape:
     "Compute both losses and accuracy on the plane through the start and two ends; a run alone gets its path's plane"
     check_runs(runs).check_contexts()
@@ -103,7 +107,7 @@ def landscape(
     x, y = (torch.linspace(c - half, c + half, size, dtype=torch.double) for c in (low + high) / 2)
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)  # [Y * X, 2]
     contexts = (start + grid @ basis).unflatten(1, runs.contexts.shape[2:])
-    found = context_losses(runs, contexts, split, memory_gb=memory_gb, progress=progress)
+    found = context_losses(runs, contexts, split, memory_gb=memory_gb, progress=progress, each=each)
     length = (paths[-1] - start).norm(dim=-1).clamp_min(torch.finfo(torch.double).tiny)
     shares = flat[-1].norm(dim=-1) / length
     name = split if isinstance(split, str) else runs.task.usual_split if split is None else "the given split"
@@ -135,7 +139,7 @@ def plot_landscape(
     split: str | Split | None = None,  # Where accuracy is tested; None: the task's usual split
     *,
     columns: Sequence = ("loss_ce", "loss_kl", "accuracy"),  # What to draw, a panel each
-    **options,  # See `landscape`: ends, size, margin, memory_gb, progress
+    **options,  # See `landscape`: ends, size, margin, memory_gb, progress, each
 ) -> Figure:
     "Contours on the plane through the start and two ends, with the paths of all runs"
     for column in columns: check_known("column", column, _COLOURS)

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'colour', 'label', 'run_colour', 'figure', 'plot_cosine',
-           'plot_angles', 'gradient_arrows', 'plot_gradient_plane', 'plot_token_cosines', 'clearest_conflict',
-           'plot_maps', 'plot_accuracy', 'plot_foreground', 'plot_lambda', 'plot_shots']
+           'draw_cosine', 'plot_angles', 'plane_arrows', 'gradient_arrows', 'plot_gradient_plane', 'plot_token_cosines',
+           'clearest_conflict', 'plot_maps', 'draw_image', 'draw_map', 'draw_note', 'plot_accuracy', 'plot_foreground',
+           'plot_lambda', 'plot_shots']
 
 # %% ../nbs/50_plots.ipynb #6c6af4e9
 from collections.abc import Sequence
-from functools import wraps
+from functools import partial, wraps
 from itertools import cycle
 
 import matplotlib.pyplot as plt
@@ -17,8 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from prograd_viz.cam import (
     COLUMNS,
@@ -91,8 +94,14 @@ def figure(
         with plt.style.context(ASSETS / "prograd.mplstyle"):
             fig = draw(*args, **kwargs)
             plt.close(fig)
+            fig.savefig = partial(_save_in_style, fig)
             return fig
     return styled
+
+
+def _save_in_style(fig, *args, **kwargs):
+    "What `Figure.savefig` does, with the resolution and the fonts of the style"
+    with plt.style.context(ASSETS / "prograd.mplstyle"): return Figure.savefig(fig, *args, **kwargs)
 
 # %% ../nbs/50_plots.ipynb #da53c45b
 @figure
@@ -102,8 +111,20 @@ def plot_cosine(
     window: int = 15,  # Steps in the running mean
 ) -> Figure:
     "Cosine of G_d and G_g over steps, with the band of conflict shaded"
-    chosen, rates = _chosen(runs, lambdas), runs.conflicts()
     fig, ax = plt.subplots(figsize=(8, 3.2))
+    draw_cosine(ax, runs, lambdas, window)
+    fig.legend(loc="outside upper left", ncols=3)
+    return fig
+
+
+def draw_cosine(
+    ax: Axes,  # Where
+    runs: Runs,  # One run set
+    lambdas: list | None = None,  # Which runs, by lambda or name; None: all
+    window: int = 15,  # Steps in the running mean
+):
+    "The cosines of `plot_cosine`, without a legend"
+    chosen, rates = _chosen(runs, lambdas), runs.conflicts()
     ax.axhspan(-1, 0, color="#000000", alpha=0.06, lw=0)
     for lam in chosen:
         run, c = runs.record(lam), run_colour(runs, lam)
@@ -115,8 +136,6 @@ def plot_cosine(
     ax.text(1.008, 0.25, "conflict", transform=ax.transAxes, rotation=-90, ha="left", va="center",
             color="#444444", style="italic")
     ax.set(xlabel="step", ylabel="cosine of $G_d$ and $G_g$", ylim=(-1, 1), xlim=(0, runs.steps["step"].max()))
-    fig.legend(loc="outside upper left", ncols=3)
-    return fig
 
 # %% ../nbs/50_plots.ipynb #9ea19850
 @figure
@@ -137,25 +156,36 @@ def plot_angles(
     return fig
 
 # %% ../nbs/50_plots.ipynb #09cab7b0
+def plane_arrows(
+    runs: Runs,  # One run set
+    lam: float | str,  # Which run
+) -> np.ndarray:  # [S, 4, 2]
+    "G_g, G_d, the rule's G and the real step at each step, as vectors (across, along) G_g; NaN: not recorded"
+    record, key = check_runs(runs).record(lam), runs.keys[runs.run(lam)]
+    cos = record["cos"].fillna(1.0).to_numpy()
+    g_d = record[["norm_gd"]].to_numpy() * np.stack([np.sqrt(1 - cos**2), cos], 1)
+    g_g = record[["norm_gg"]].to_numpy() * np.array([[0.0, 1.0]])
+    g = _rule_in_plane(runs.rule(lam), key, g_d, g_g)
+    length = np.linalg.norm(g, axis=1)
+    length = np.where(length > 0, length, record["norm_gd"])
+    return np.stack([g_g, g_d, g, _step_in_plane(record, cos) * length[:, None]], 1)  # the step at the length of G
+
+
 def gradient_arrows(
     runs: Runs,  # One run set
-    lam: float,  # Which run
+    lam: float | str,  # Which run
     step: int,  # Which step, from 1
 ) -> tuple:  # Arrows as (end [2], colour, name), the reach of the longest, and the step's row
     "G_d, G_g, the rule's G and the real step as vectors (across, along) G_g"
-    row = check_runs(runs).record(lam)
-    row = row[row["step"] == step]
-    if row.empty: raise ValueError(f"no step {step}; there are steps 1 to {runs.steps['step'].max()}")
-    row = row.iloc[0]
-    cos = 1.0 if np.isnan(row["cos"]) else row["cos"]
-    g_d, g_g = row["norm_gd"] * np.array([np.sqrt(1 - cos**2), cos]), np.array([0, row["norm_gg"]])
+    record = check_runs(runs).record(lam)
+    at = np.flatnonzero(record["step"] == step)
+    if not len(at): raise ValueError(f"no step {step}; there are steps 1 to {runs.steps['step'].max()}")
+    g_g, g_d, g, real = plane_arrows(runs, lam)[at[0]]
     rule, lam = runs.rule(lam), runs.keys[runs.run(lam)]
-    g = _rule_in_plane(rule, lam, g_d, g_g)
-    real = _in_plane(row, cos) * (np.linalg.norm(g) or row["norm_gd"])  # negated, at the length of G, projected
     if rule in ("coop", "prograd"): name, c = f"$G$, $\\lambda={lam:g}$", PROGRAD
     else: name, c = f"$G$, {runs.name(lam)}" + ("" if g.any() else ": leaves this plane"), run_colour(runs, lam)
     arrows = [(g_g, ZERO_SHOT, "$G_g$"), (g_d, COOP, "$G_d$"), (g, c, name), (real, "#000000", "real step")]
-    return arrows, 1.25 * max(*(np.abs(end).max() for end, _, _ in arrows), 1e-12), row
+    return arrows, 1.25 * max(*(np.abs(end).max() for end, _, _ in arrows), 1e-12), record.iloc[at[0]]
 
 
 @figure
@@ -209,20 +239,19 @@ def clearest_conflict(
 
 
 def _rule_in_plane(rule, lam, g_d, g_g):
-    "G of a rule for two gradients given in their plane; 0 for a rule that reads more than the two"
-    if rule not in ("coop", "prograd", "sum", "distil", "pcgrad", "agem", "gated"): return np.zeros(2)
-    one = lambda x: torch.tensor([[x]])
-    strength = one(0.0 if rule == "coop" else float(lam))
-    gradients = torch.from_numpy(g_d[None]), torch.from_numpy(g_g[None].astype(float))
-    signals = Signals(*gradients, None, None, strength, one(g_d[1]), one(bool(g_d[1] < 0)), None)
-    return RULES[rule].direction(signals)[0].numpy()
+    "G of a rule for gradients given in their planes, [S, 2]; 0 for a rule that reads more than the two"
+    if rule not in ("coop", "prograd", "sum", "distil", "pcgrad", "agem", "gated"): return np.zeros_like(g_d)
+    along = torch.as_tensor(g_d[:, 1:])
+    strength = torch.full_like(along, 0.0 if rule == "coop" else float(lam))
+    gradients = torch.as_tensor(g_d), torch.as_tensor(g_g)
+    return RULES[rule].direction(Signals(*gradients, None, None, strength, along, along < 0, None)).numpy()
 
 
-def _in_plane(row, cos):
-    "Unit real step projected to the plane of the gradients, (across, along) G_g"
-    along, on_d = np.nan_to_num(row["cos_step_gg"]), row["cos_step_gd"]
-    sin = np.sqrt(max(1e-12, 1 - cos**2))
-    return np.array([(on_d - cos * along) / sin if sin > 1e-5 else on_d, along])
+def _step_in_plane(record, cos):
+    "Unit real steps projected to the planes of the gradients, (across, along) G_g, [S, 2]"
+    along, on_d = record["cos_step_gg"].fillna(0).to_numpy(), record["cos_step_gd"].to_numpy()
+    sin = np.sqrt(np.maximum(1e-12, 1 - cos**2))
+    return np.stack([np.where(sin > 1e-5, (on_d - cos * along) / sin, on_d), along], 1)
 
 # %% ../nbs/50_plots.ipynb #e0ac75b0
 @figure
@@ -248,23 +277,27 @@ def plot_maps(
     fig, axes = plt.subplots(len(rows), 1 + len(columns), figsize=size, squeeze=False)
     for r, (i, line) in enumerate(zip(rows, axes)):
         picture, mask = shown_image(runs.clip, test.image(i)), None if masks is None else masks[r]
-        _draw_image(line, picture, mask)
+        draw_image(line, picture, mask)
         words = "" if mask is None else f"\n{_object_words(test, i, mask)}"
         line[0].set_xlabel(test.classes[test.labels[i]] + words, parse_math=False)  # a name may hold dollars
         for ax, one, verdict in zip(line[1:], maps[:, r], verdicts):
             drawn = one.nan_to_num()
-            _draw_map(ax, picture, drawn, float((drawn if normalise else maps[:, r].nan_to_num()).max()) or 1.0)
+            draw_map(ax, picture, drawn, float((drawn if normalise else maps[:, r].nan_to_num()).max()) or 1.0)
             share = "" if mask is None else _share_words(mask_scores(one[None], mask[None]).iloc[0], mask) + "\n"
             ax.set_xlabel(share + verdict[r], parse_math=False)
     for ax in axes.flat: ax.set(xticks=[], yticks=[])
     for ax, key in zip(axes[0, 1:], columns): ax.set_title(runs.name(key, "math"))
     axes[0, 0].set_title("image" if masks is None else "image, object outlined")
     unknown = "no masks: what lies on the object is not known; see with_masks"
-    _note(fig, unknown if masks is None else about_masks(test.masks_from))
+    draw_note(fig, unknown if masks is None else about_masks(test.masks_from))
     return fig
 
 
-def _draw_image(axes, picture, mask):
+def draw_image(
+    axes: Sequence,  # Of the image, then of its maps
+    picture: Image.Image,  # As the model sees it
+    mask: torch.Tensor | None,  # The object, [H, W] bool
+):
     "The image, and the object's outline on it and on its maps"
     axes[0].imshow(picture)
     if mask is None or not mask.any(): return
@@ -273,14 +306,22 @@ def _draw_image(axes, picture, mask):
     for ax in axes[1:]: ax.contour(mask, [0.5], colors=["white"], linewidths=0.9)
 
 
-def _draw_map(ax, picture, one, top):
-    "A map over its image in grey; `top` gets the last colour"
+def draw_map(
+    ax: Axes,  # Where
+    picture: Image.Image,  # As the model sees it
+    one: torch.Tensor,  # A rectified map at its resolution, [H, W]
+    top: float,  # The value that gets the last colour
+):
+    "A map over its image in grey"
     ax.grid(False)
     ax.imshow(picture.convert("L"), cmap="gray", alpha=0.7)
     ax.imshow(one, cmap="inferno", alpha=(one / top).numpy() ** 0.5 * 0.85, vmin=0, vmax=top)
 
 
-def _note(fig, text):
+def draw_note(
+    fig: Figure,  # Of constrained layout
+    text: str,  # Any; empty: nothing is drawn
+):
     "A small line below a figure"
     if text: fig.supxlabel(text, fontsize=8, color="#444444", parse_math=False)
 
@@ -391,7 +432,7 @@ def plot_foreground(
     titles = {"share": "share of the map on the object", "preference": "share / area"}
     ax.set(xlabel="step", ylabel=titles.get(column, column))
     ax.set_ylim(bottom=0)
-    _note(fig, "; ".join(filter(None, map(about_masks, table["masks"].replace("not said", "").unique()))))
+    draw_note(fig, "; ".join(filter(None, map(about_masks, table["masks"].replace("not said", "").unique()))))
     fig.legend(loc="outside right center")
     return fig
 

@@ -350,6 +350,7 @@ class Recorder:
     config: dict = field(default_factory=dict)  # Further facts to keep, strict JSON
     final: Callable | None = None  # Returns the arguments of `end`, for a loop that can be stopped anywhere
     restore: Callable | None = None  # Takes the rows in `out` and the tensors of the last `state` there, to continue
+    watchers: list = field(default_factory=list)  # Functions called while it grows, at most once a second, and at its end
 
     def __post_init__(self):
         self._alone = isinstance(self.method, str)
@@ -363,7 +364,7 @@ class Recorder:
         self.columns = [c for c in STEP_COLUMNS if c not in _OF_RUN]
         self._shapes, self._log, self._waiting, self._waiting_step, self._spacing = {}, [], {}, 0, 1
         self._saved, self._saved_step, self._saved_snapshot = 0, 0, -1  # rows on disk, the last step and snapshot
-        self.interrupted, self.started = False, time.time()
+        self.interrupted, self.started, self._told = False, time.time(), 0.0
         if self.out is not None: self.out = Folder.of(self.out).local
         self._writer = None if self.out is None else Writer(self.out)
 
@@ -440,6 +441,11 @@ class Recorder:
             values, before = map(_beside, zip(*(self._waiting[r] for r in range(len(self.methods)))))
         self._append(_Entry(int(step), _angles(values, self.eps_rel) | values), before)
         if self._writer and self._due(): self._flush(state() if state else None)
+        if self.watchers and time.time() - self._told > 1: self._tell()
+
+    def _tell(self):
+        for see in self.watchers: see()
+        self._told = time.time()
 
     def end(
         self,
@@ -589,6 +595,7 @@ class Recorder:
         except KeyboardInterrupt:  # pressed in the block, raised after it: all is there by now
             if not ended: raise
             kind, stopped = KeyboardInterrupt, True
+        if ended: self._tell()
         if diverged: diverged.runs = self.runs()
         if diverged and diverged is not error: raise diverged
         if kind is KeyboardInterrupt:
