@@ -59,7 +59,7 @@ from prograd_viz.plots import (
     plot_shots,
 )
 from .report import save_report
-from .widgets import explore
+from .explorer import explore
 from .words import plot_words
 
 _all_ = [

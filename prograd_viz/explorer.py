@@ -6,7 +6,7 @@
 __all__ = ['PANELS', 'PHOTOS', 'OWN', 'CHEAP', 'Work', 'Explorer', 'explore', 'show_cosine', 'show_gradient_plane',
            'show_landscape', 'show_maps']
 
-# %% ../nbs/53_explorer.ipynb #6542a95c
+# %% ../nbs/53_explorer.ipynb #72c29fb6
 import contextvars
 import io
 import sys
@@ -44,7 +44,7 @@ from prograd_viz.screen import (
 )
 from .training import train_more
 
-# %% ../nbs/53_explorer.ipynb #a1fff6a4
+# %% ../nbs/53_explorer.ipynb #381dfb16
 class Work:
     "One slow thing at a time, beside the kernel's own thread"
     def __init__(
@@ -58,7 +58,7 @@ class Work:
         self,
         what: str,  # For the reader
         total: int,  # Ticks until it is done
-        work: Callable,  # Of `tick`, run in the thread; tick() or tick(share) moves the bar, or raises Cancel
+        work: Callable,  # Of `tick`, in the thread; tick() or tick(share) moves the bar, or raises Cancel
         done: Callable,  # Of what `work` returned
     ):
         "Begin; what is under way is not disturbed"
@@ -112,7 +112,7 @@ def _kernel():
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None or _marimo() is not None
 
-# %% ../nbs/53_explorer.ipynb #3286eb41
+# %% ../nbs/53_explorer.ipynb #51040643
 PANELS = ("maps", "cosine", "plane", "landscape", "accuracy", "tradeoff", "tokens")  # What can be shown
 PHOTOS, OWN = "photos", "your split"  # Splits that have no name in the task
 CHEAP = 3e5  # Numbers in the prompts of all classes; with fewer, the landscape is computed unasked
@@ -162,7 +162,8 @@ class Explorer(anywidget.AnyWidget):
         if isinstance(images, (list, tuple)) and not all(isinstance(i, Number) for i in images):
             self._images, self._photos = 8, list(images)
         wanted = "maps" in panels and (data is not None or recorder is None or self.able)
-        if wanted and data is None: data_parts(self.sets[0], split, images=images, target_layer=target_layer)  # may raise
+        if wanted and data is None:  # what cannot be shown raises here
+            data_parts(self.sets[0], split, images=images, target_layer=target_layer)
         super().__init__(_panels=list(panels), _runs=self._record(), **self._first(split, target, target_layer))
         self.observe(self._load, ["split", "target_layer"])
         self.observe(self._retarget, "target")
@@ -378,8 +379,8 @@ class Explorer(anywidget.AnyWidget):
         for b in dict.fromkeys([min(self.image, len(data) - 1), *self.pins]):
             for key in self.methods():
                 view, strength = data.view(b, runs.text(key, step), self.target), None if key is None else runs.run(key)
-                here = {"method": runs.name(key), "lam": np.nan if key is None else runs.lambdas[strength], "step": step}
-                here |= {"image": data.names[b]} | {name: getattr(view, name) for name in _SEEN} | {"masks": masks}
+                here = {"method": runs.name(key), "lam": np.nan if key is None else runs.lambdas[strength]}
+                here |= {"step": step, "image": data.names[b]} | {name: getattr(view, name) for name in _SEEN} | {"masks": masks}
                 rows.append(here | (recorded.iloc[0].to_dict() if len(recorded) else {}))
         return pd.DataFrame(rows)
 
@@ -439,7 +440,7 @@ def _opened(files):
         else: good[-1].filename = name
     return good, bad
 
-# %% ../nbs/53_explorer.ipynb #61357299
+# %% ../nbs/53_explorer.ipynb #2c214b44
 def explore(
     runs: Runs | Sequence | Recorder,  # A run set, seeds of one recipe, two to compare, or what is still recorded
     split: str | Split | None = None,  # See `Runs.split`

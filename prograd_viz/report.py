@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SNAPSHOTS', 'save_report']
 
-# %% ../nbs/54_report.ipynb #aebb2104
+# %% ../nbs/54_report.ipynb #19e406f5
 import base64
 import hashlib
 import html
@@ -37,7 +37,7 @@ from prograd_viz.screen import (
     scene_buffer,
 )
 
-# %% ../nbs/54_report.ipynb #3a99f7c3
+# %% ../nbs/54_report.ipynb #14bed2e6
 SNAPSHOTS = 121  # At most so many snapshots are in a page, evenly spread
 
 
@@ -101,7 +101,7 @@ def _json(x): return json.dumps(x, ensure_ascii=False).replace("<", "\\u003c")
 
 def _hash(content): return f"'sha256-{_text(hashlib.sha256(content.encode()).digest())}'"
 
-# %% ../nbs/54_report.ipynb #be6c1c87
+# %% ../nbs/54_report.ipynb #11be8ff0
 _METHODS = (
     "CLIP recognises an image by comparing it with a sentence about each class. Prompt learning replaces the words "
     "around the class name by vectors that are tuned on a few labelled images. {tuned} CoOp follows G_d, the gradient "
@@ -118,7 +118,7 @@ _TESTS = {
 def _about(sets, data, split):
     "What the page shows, for somebody who has five minutes"
     runs, task = sets[0], sets[0].config.get("task") or {}
-    shots = f"{task['shots']} of each of {len(runs.classes)} classes" if "shots" in task else f"{len(runs.classes)} classes"
+    shots = f"{task['shots']} of each of " * ("shots" in task) + f"{len(runs.classes)} classes"
     seeds = f"{len(sets)} seeds are in this page." if len(sets) > 1 else ""
     known = {runs.rule(key) for key in runs.keys} <= {"coop", "prograd"}
     methods = _METHODS.format(tuned=f"Here: {shots}.") if known else f"{', '.join(runs.methods)}; trained on {shots}."
@@ -141,8 +141,8 @@ def _summary(runs):
         rate = "-" if np.isnan(rates[key]) else f"{rates[key]:.0%}"
         rows.append([runs.name(key, "words"), *(show(final.loc[key, c]) for c in columns), rate])
     row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
-    head = row(["method", *columns.values(), "steps in conflict"], "th")
-    return f"<table><caption>{html.escape(runs_title(runs))}</caption>{head}{''.join(row(r, 'td') for r in rows)}</table>"
+    body = row(["method", *columns.values(), "steps in conflict"], "th") + "".join(row(r, "td") for r in rows)
+    return f"<table><caption>{html.escape(runs_title(runs))}</caption>{body}</table>"
 
 
 def _still(runs, data, target):

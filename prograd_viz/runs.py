@@ -350,7 +350,7 @@ class Recorder:
     config: dict = field(default_factory=dict)  # Further facts to keep, strict JSON
     final: Callable | None = None  # Returns the arguments of `end`, for a loop that can be stopped anywhere
     restore: Callable | None = None  # Takes the rows in `out` and the tensors of the last `state` there, to continue
-    watchers: list = field(default_factory=list)  # Functions called while it grows, at most once a second, and at its end
+    watchers: list = field(default_factory=list)  # Functions called as it grows, at most once a second, and at its end
 
     def __post_init__(self):
         self._alone = isinstance(self.method, str)

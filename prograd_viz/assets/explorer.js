@@ -58,6 +58,7 @@ export const percent = x => Number.isFinite(x) ? `${fixed(100 * x, 0)}%` : "-"
 const signed = x => (x < 0 ? "\u2212" : "+") + fixed(Math.abs(x), 2)
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high)
 const finite = values => values.filter(Number.isFinite)
+const brief = x => Math.abs(x) < 0.001 && x !== 0 ? x.toExponential(0) : `${+x.toPrecision(2)}`
 const short = x => x === 0 ? "0" : Math.abs(x) < 0.01 || Math.abs(x) >= 1000 ? x.toExponential(1) : `${+x.toPrecision(3)}`
 
 /** About n round numbers between two ends */
@@ -606,7 +607,7 @@ class PlanePanel extends Panel {
   draw() {
     const { training, view } = this, step = view.state.get("step"), i = training.row(step), r = training.nearest(view.state.get("lam"))
     const method = training.methods[r], grey = view.book.about.zero.colour
-    const norm = name => training.column(name, r)?.[i], long = name => Number.isFinite(norm(name)) ? ` ${short(norm(name))}` : ""
+    const norm = name => training.column(name, r)?.[i], long = name => Number.isFinite(norm(name)) ? ` ${brief(norm(name))}` : ""
     this.key([[grey, `G_g${long("norm_gg")}`], [view.book.about.coop, `G_d${long("norm_gd")}`], [method.colour, "G"], ["currentColor", "step"]])
     if (!this.size || this.size[1] < 60) return
     const [width, height] = this.size, middle = [width / 2, height / 2]
@@ -863,15 +864,16 @@ class LandscapePanel extends Panel {
       }
     }
     pen.putImageData(image, 0, 0)
-    const show = v => name === "accuracy" ? percent(v) : short(v)
-    this.range.textContent = `light ${show(low)}, dark ${show(top)}${name === "accuracy" ? "" : " nats"}; \u2192 towards ${this.land.about.ends[0]}'s end`
+    const show = v => name === "accuracy" ? percent(v) : brief(v)
+    this.range.textContent = `light ${show(low)}, dark ${show(top)}${name === "accuracy" ? "" : " nats"}; \u2192 ${this.land.about.ends[0]}'s end`
     this.draw()
   }
 
   draw() {
     if (!this.chart) return
     const { training, land } = this, k = training.place(this.view.state.get("step"))
-    this.key(this.shown().map(r => [training.methods[r].colour, `${training.methods[r].name} ${percent(land.inside.data[r])} in the plane`]))
+    this.key(this.shown().map(r => [training.methods[r].colour, `${training.methods[r].name} ${percent(land.inside.data[r])}`]))
+    this.legend.append(make("span", { title: "the share of a displacement that lies in the plane of this picture" }, "in this plane"))
     this.note.textContent = ""
     this.chart.emphasise(this.shown())
     this.chart.cursor(null, this.shown().map(r => [...(this.paths[r][Math.min(k, this.paths[r].length - 1)] ?? [NaN, NaN]), training.methods[r].colour]))
@@ -942,7 +944,7 @@ export class View {
     el.append(this.root)
     this.tell = later(() => { this.twin.textContent = this.sentence() }, 350)
     state.watchers.push((names, from) => this.changed(names, from))
-    this.theme()
+    new ResizeObserver(() => this.theme()).observe(this.root)  // notebooks put it into the page later
     this.media = matchMedia("(prefers-color-scheme: dark)")
     this.media.addEventListener("change", this.retheme = () => this.theme())
     this.observer = new MutationObserver(this.retheme)
@@ -957,9 +959,10 @@ export class View {
 
   /** Form controls follow the page: dark where its text is light */
   theme() {
+    if (!this.root.isConnected) return
     this.root.style.colorScheme = ""
-    const [r, g, b] = getComputedStyle(this.root).color.match(/[\d.]+/g).map(Number)
-    const dark = 0.3 * r + 0.6 * g + 0.1 * b > (getComputedStyle(this.root).color.startsWith("color(") ? 0.5 : 128)
+    const { color } = getComputedStyle(this.root), [r, g, b] = color.match(/[\d.]+/g).map(Number)
+    const dark = 0.3 * r + 0.6 * g + 0.1 * b > (color.startsWith("color(") ? 0.5 : 128)
     this.root.style.colorScheme = dark ? "dark" : "light"
     this.root.dataset.theme = dark ? "dark" : "light"
   }
