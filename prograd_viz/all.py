@@ -48,6 +48,7 @@ _all_ = [
 ]
 
 # %% ../nbs/61_all.ipynb #a1200004
+from .explorer import explore
 from prograd_viz.plots import (
     plot_accuracy,
     plot_angles,
@@ -59,7 +60,6 @@ from prograd_viz.plots import (
     plot_shots,
 )
 from .report import save_report
-from .explorer import explore
 from .words import plot_words
 
 _all_ = [

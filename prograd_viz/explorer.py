@@ -6,9 +6,11 @@
 __all__ = ['PANELS', 'PHOTOS', 'OWN', 'CHEAP', 'Work', 'Explorer', 'explore', 'show_cosine', 'show_gradient_plane',
            'show_landscape', 'show_maps']
 
-# %% ../nbs/53_explorer.ipynb #72c29fb6
+# %% ../nbs/53_explorer.ipynb #73a88266
+import base64
 import contextvars
 import io
+import os
 import sys
 import threading
 import warnings
@@ -29,7 +31,8 @@ from .clip import ASSETS, Clip
 from .data import Split, Task
 from .evaluate import run_prompts
 from .images import open_image
-from .landscape import landscape
+from .landscape import landscape, plot_landscape, plot_tradeoff
+from .plots import plot_accuracy, plot_cosine, plot_gradient_plane, plot_token_cosines
 from .runs import Cancel, Recorder, Runs, load_runs
 from prograd_viz.screen import (
     ExplorerData,
@@ -44,15 +47,17 @@ from prograd_viz.screen import (
 )
 from .training import train_more
 
-# %% ../nbs/53_explorer.ipynb #381dfb16
+# %% ../nbs/53_explorer.ipynb #10ca1c23
 class Work:
     "One slow thing at a time, beside the kernel's own thread"
     def __init__(
         self,
-        say: Callable,  # Function of (text, wrong, done): words, whether they are bad news, progress from 0 to 1 or None
+        say: Callable,  # Function of (text, wrong, done): words, whether they are bad news, progress or None
     ):
-        self.say, self.error, self.what = say, None, None
+        self.say = say
         self._thread: Any = None
+        self.error: Exception | None = None
+        self.what = ""  # is under way; empty: nothing is
 
     def start(
         self,
@@ -73,14 +78,14 @@ class Work:
         def run():
             try:
                 result = work(tick)
-                self.what = None
+                self.what = ""
                 done(result)
                 self.say("", False, None)
             except Cancel: self.say(f"cancelled: {what}", False, None)
             except Exception as e:
                 self.error = e
                 self.say(f"{what} failed: {e}", True, None)
-            finally: self.what = None
+            finally: self.what = ""
 
         self._thread = _thread_class()(target=contextvars.copy_context().run, args=(run,), daemon=True)
         self._thread.start()
@@ -106,13 +111,14 @@ def _thread_class():
     return getattr(_marimo(), "Thread", threading.Thread)
 
 
-def _kernel():
-    "Whether somebody may look at widgets: a notebook's kernel, not a script"
+def _live():
+    "Whether somebody may look at widgets: a kernel runs this, and PROGRAD_VIZ_STILL does not ask for pictures to keep"
+    if os.environ.get("PROGRAD_VIZ_STILL"): return False
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None or _marimo() is not None
 
-# %% ../nbs/53_explorer.ipynb #51040643
+# %% ../nbs/53_explorer.ipynb #11f7742a
 PANELS = ("maps", "cosine", "plane", "landscape", "accuracy", "tradeoff", "tokens")  # What can be shown
 PHOTOS, OWN = "photos", "your split"  # Splits that have no name in the task
 CHEAP = 3e5  # Numbers in the prompts of all classes; with fewer, the landscape is computed unasked
@@ -130,11 +136,11 @@ class Explorer(anywidget.AnyWidget):
     split = traitlets.Unicode(help="where the images come from").tag(sync=True)
     target_layer = traitlets.Unicode("default", help="layer that maps are read from").tag(sync=True)
     opacity = traitlets.Float(0.85, min=0, max=1, help="of the maps").tag(sync=True)
-    pins = traitlets.List(help="positions of images that stay in view").tag(sync=True)
+    pins: Any = traitlets.List(help="positions of images that stay in view").tag(sync=True)
     set = traitlets.Int(0, min=0, help="whose maps are seen, of several seeds").tag(sync=True)
     filter = traitlets.Unicode("all", help="which images there are to choose from").tag(sync=True)
     speed = traitlets.Int(15, min=1, help="snapshots per second while it plays").tag(sync=True)
-    _panels = traitlets.List().tag(sync=True)
+    _panels: Any = traitlets.List().tag(sync=True)
     _runs = traitlets.Bytes().tag(sync=True)
     _scene = traitlets.Bytes().tag(sync=True)
     _land = traitlets.Bytes().tag(sync=True)
@@ -157,8 +163,9 @@ class Explorer(anywidget.AnyWidget):
         for name in panels: check_known("panel", name, PANELS)
         recorder = runs if isinstance(runs, Recorder) else None
         self.sets, self.compare = run_sets(runs.runs(clip, task) if isinstance(runs, Recorder) else runs)
-        self._known, self.work, self._stopped = {}, Work(self._say), threading.Event()
-        self._images, self._photos, self._own, self.data = images, [], split if isinstance(split, Split) else None, None
+        self._known: dict = {}  # (split, layer) -> data that was prepared
+        self.work, self._stopped, self.data = Work(self._say), threading.Event(), None
+        self._images, self._photos, self._own = images, [], split if isinstance(split, Split) else None
         if isinstance(images, (list, tuple)) and not all(isinstance(i, Number) for i in images):
             self._images, self._photos = 8, list(images)
         wanted = "maps" in panels and (data is not None or recorder is None or self.able)
@@ -369,18 +376,24 @@ class Explorer(anywidget.AnyWidget):
 
     # -- what is kept
 
+    def _shown(self):
+        "The images, as soon as they are there"
+        self.wait()
+        if self.data is not None: return self.data
+        raise ValueError(f"this explorer shows {', '.join(self._panels)} and no maps; open it with explore(runs)")
+
     def table(self) -> pd.DataFrame:  # A row per image and method
         "The numbers on screen"
-        self.wait()
-        (lam, step), runs, data, rows = self.here(), self.runs, self.data, []
+        (lam, step), runs, data, rows = self.here(), self.runs, self._shown(), []
         record = runs.record(lam)
         recorded = record[record["step"] == step][[name for name in _RECORDED if name in record]].head(1)
         masks = "none" if data.masks is None else data.masks_from or "not said"
         for b in dict.fromkeys([min(self.image, len(data) - 1), *self.pins]):
             for key in self.methods():
-                view, strength = data.view(b, runs.text(key, step), self.target), None if key is None else runs.run(key)
-                here = {"method": runs.name(key), "lam": np.nan if key is None else runs.lambdas[strength]}
-                here |= {"step": step, "image": data.names[b]} | {name: getattr(view, name) for name in _SEEN} | {"masks": masks}
+                view = data.view(b, runs.text(key, step), self.target)
+                strength = np.nan if key is None else runs.lambdas[runs.run(key)]
+                here = {"method": runs.name(key), "lam": strength, "step": step, "image": data.names[b]}
+                here |= {name: getattr(view, name) for name in _SEEN} | {"masks": masks}
                 rows.append(here | (recorded.iloc[0].to_dict() if len(recorded) else {}))
         return pd.DataFrame(rows)
 
@@ -391,11 +404,11 @@ class Explorer(anywidget.AnyWidget):
         return list(dict.fromkeys([None, *(coop or keys)[:1], self.here()[0]]))
 
     def figure(self) -> Figure:
-        "What is on screen, drawn for print: the maps with their numbers, and the cosine"
-        self.wait()
-        lam, step = self.here()
-        images = list(dict.fromkeys([min(self.image, len(self.data) - 1), *self.pins]))
-        return plot_view(self.runs, self.data, keys=self.methods(), step=step, images=images, target=self.target)
+        "What is on screen, drawn for print: the maps with their numbers and the cosine, or the one panel there is"
+        if "maps" not in self._panels: return _plot_panel(self._panels[0], self.runs, *self.here())
+        data, step = self._shown(), self.here()[1]
+        images = list(dict.fromkeys([min(self.image, len(data) - 1), *self.pins]))
+        return plot_view(self.runs, data, keys=self.methods(), step=step, images=images, target=self.target)
 
     def save(
         self,
@@ -419,16 +432,24 @@ class Explorer(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs):
         "A live view where there is a kernel; elsewhere a picture that says how to get one"
         what = f"{type(self).__name__} of {self.runs}"
-        if _kernel(): return super()._repr_mimebundle_(**kwargs)
-        if "maps" not in self._panels: return {"text/plain": what}
+        if _live(): return super()._repr_mimebundle_(**kwargs)
         drawn = io.BytesIO()
         self.figure().savefig(drawn, format="png")
-        return {"image/png": drawn.getvalue(), "text/plain": f"{what}: recorded; run this notebook to move the sliders"}
+        return {"image/png": base64.b64encode(drawn.getvalue()).decode(),
+                "text/plain": f"{what}: a recorded picture; run this notebook to move the sliders"}
 
 
 _SEEN = "predicted", "probability", "explained", "share", "preference"
 _RECORDED = ("cos", "conflict", "agree", "norm_gd", "norm_gg", "acc_train", "acc_same", "acc_shifted", "acc_new",
              "acc_style")  # of the chosen run
+
+
+def _plot_panel(panel, runs, lam, step):
+    "One panel for print"
+    if panel == "plane": return plot_gradient_plane(runs, lam, max(1, step))
+    if panel == "tokens": return plot_token_cosines(runs, lam)
+    if panel == "landscape": return plot_landscape(runs, progress=False)
+    return {"cosine": plot_cosine, "accuracy": plot_accuracy, "tradeoff": plot_tradeoff}[panel](runs)
 
 
 def _opened(files):
@@ -440,7 +461,7 @@ def _opened(files):
         else: good[-1].filename = name
     return good, bad
 
-# %% ../nbs/53_explorer.ipynb #2c214b44
+# %% ../nbs/53_explorer.ipynb #19de2dac
 def explore(
     runs: Runs | Sequence | Recorder,  # A run set, seeds of one recipe, two to compare, or what is still recorded
     split: str | Split | None = None,  # See `Runs.split`

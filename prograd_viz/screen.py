@@ -7,7 +7,7 @@ __all__ = ['HEAT', 'RECORDED', 'AT_ONCE', 'View', 'Views', 'ExplorerData', 'resi
            'layer_names', 'buffer', 'run_sets', 'runs_title', 'runs_buffer', 'scene_buffer', 'kept_snapshots',
            'land_buffer', 'plot_view']
 
-# %% ../nbs/52_screen.ipynb #a8ce0c15
+# %% ../nbs/52_screen.ipynb #285c04eb
 import io
 import json
 import math
@@ -52,7 +52,7 @@ from .rules import RULES
 from .runs import Runs
 from .store import plain
 
-# %% ../nbs/52_screen.ipynb #00039ebf
+# %% ../nbs/52_screen.ipynb #7f21e9ef
 @dataclass
 class View:
     "One image under one prompt"
@@ -323,7 +323,7 @@ def layer_names(
     alike = [name for name, module in modules.items() if type(module) is type(usual) and kind(name) == kind(default)]
     return {"default": f"default ({default})"} | {name: name for name in alike if name != default}
 
-# %% ../nbs/52_screen.ipynb #adea057c
+# %% ../nbs/52_screen.ipynb #24557072
 HEAT = (colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)  # [256, 3]
 RECORDED = ("step", "loss_ce", "loss_kl", "cos", "angle_deg", "conflict", "agree", "norm_gd", "norm_gg")
 AT_ONCE = 2**26  # Bytes of text features that are read together
@@ -342,7 +342,7 @@ def run_sets(
     runs: Runs | Sequence,  # One run set, several seeds of one recipe, or two to compare
 ) -> tuple:  # The run sets, and whether they are compared
     "Several seeds of one recipe are seen together; two recipes side by side"
-    sets = [runs] if isinstance(runs, Runs) or not isinstance(runs, (list, tuple)) else list(runs)
+    sets: list = list(runs) if isinstance(runs, (list, tuple)) else [runs]
     if not sets: raise ValueError("no run set to explore; give one, or a list")
     first = check_runs(sets[0])
     for other in sets[1:]:
@@ -517,7 +517,7 @@ def land_buffer(
                 "inside": np.array([land.inside[key] for key in keys], np.float32)}
     return buffer({"set": position, "ends": [runs.name(key) for key in land.ends], "split": land.split}, tensors)
 
-# %% ../nbs/52_screen.ipynb #e8d8c83d
+# %% ../nbs/52_screen.ipynb #70bf6541
 @figure
 def plot_view(
     runs: Runs,  # One run set

@@ -37,6 +37,7 @@ def main():
     files = p.parse_args().notebooks or sorted(f for f in (root/"nbs").rglob("*.ipynb")
                                                if ".ipynb_checkpoints" not in f.parts)
     # a kernel sees this checkout, installed or not
+    os.environ["PROGRAD_VIZ_STILL"] = "1"  # the explorer leaves a picture, for its kernel will be gone
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     for f in files:
         start = time.time()
