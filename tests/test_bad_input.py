@@ -55,6 +55,7 @@ from prograd_viz.evaluate import (
     predictions,
     run_prompts,
 )
+from prograd_viz.explorer import Explorer, explore, show_landscape, show_maps
 from prograd_viz.faithful import causal_checks, composites, faithfulness, map_scores, without_object
 from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.images import class_folders, image_files, mask_of, open_image, open_mask
@@ -74,16 +75,15 @@ from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.protocols import base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, paper_table
 from prograd_viz.published import export_prompt, load_published, read_context
-from prograd_viz.report import report_data, save_report
+from prograd_viz.report import save_report
 from prograd_viz.rules import check_strengths, find_rule, steering
 from prograd_viz.runs import Recorder, load_runs, save_runs
-from prograd_viz.scenes import ExplorerData, data_parts, explorer_data
+from prograd_viz.screen import ExplorerData, data_parts, explorer_data, plot_view, run_sets
 from prograd_viz.store import Contents, Folder, NotFinite, PartFile, Writer, read_contents, repair, verify
 from prograd_viz.summary import interval_of, summarise
 from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
 from prograd_viz.tasks import few_shot, folder_task, pocket_task, table_task, torchvision_task, toy_pets
 from prograd_viz.training import Recipe, Training, finished_runs, train, train_more
-from prograd_viz.widgets import Controls, Gallery, explore, show_maps
 from prograd_viz.words import nearest_tokens, plot_words, read_context_words
 
 nan, inf = math.nan, math.inf
@@ -628,7 +628,15 @@ BAD = [
          "unknown layer of the image tower 'layer9'"),
     Case("explore", lambda w: explore("runs"), "Runs are expected, got 'runs'; open it with load_runs('runs')",
          TypeError),
-    Case("explore", lambda w: explore([w.runs]), "explore compares two run sets, got 1; give explore([a, b])"),
+    Case("explore", lambda w: explore([]), "no run set to explore; give one, or a list"),
+    Case("explore", lambda w: explore(w.runs, target="predict"), "unknown target 'predict'; did you mean 'predicted'?"),
+    Case("explore", lambda w: explore(w.runs, panels=["map"]), "unknown panel 'map'; did you mean 'maps'?"),
+    Case("explore", lambda w: explore(w.runs, data=replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),
+         "the data shows ('a', 'b')..., these runs were trained on ('umbrella', 'hand')..."),
+    Case("run_sets", lambda w: run_sets([w.runs, replace(w.runs, classes=tuple("abcdef"))]),
+         "these run sets are about different classes, umbrella, hand, ... and a, b, ...; open them one by one"),
+    Case("run_sets", lambda w: run_sets([w.runs, w.runs, w.runs]),
+         "3 run sets that are not seeds of one recipe; give two, or runs that differ in their seed alone"),
     Case("ExplorerData.load", lambda w: ExplorerData.load("never.safetensors"),
          "no file never.safetensors; write one with explorer_data(runs).save(path)", FileNotFoundError),
     Case("ExplorerData.load", lambda w: ExplorerData.load(w.tmp / "words.jpg"),
@@ -638,11 +646,13 @@ BAD = [
          "image not found: TMP/absent.png", FileNotFoundError),
     Case("data_parts", lambda w: data_parts(w.runs, images=[w.tmp / "broken.png"])[0](),
          "cannot read image TMP/broken.png"),
-    Case("Controls.jump", lambda w: Controls(w.runs).jump("back"), "unknown place to jump to 'back'"),
-    Case("Controls.adopt", lambda w: Controls(w.runs).adopt(w.runs, 0.3), "lambda 0.3 was not trained"),
-    Case("Gallery.adopt",
-         lambda w: Gallery(Controls(w.runs)).adopt(replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),
-         "the data shows ('a', 'b')..., these runs were trained on ('umbrella', 'hand')..."),
+    Case("plot_view", lambda w: plot_view(w.runs, explorer_data(w.runs, images=1), step=99), "no snapshot at step 99"),
+    Case("plot_view", lambda w: plot_view(w.runs, explorer_data(w.runs, images=1), keys=[0.3]),
+         "lambda 0.3 was not trained"),
+    Case("plot_view", lambda w: plot_view(w.runs, explorer_data(w.runs, images=1), target="predict"),
+         "unknown target 'predict'; did you mean 'predicted'?"),
+    Case("ExplorerData.views", lambda w: explorer_data(w.runs, images=1).views(w.runs.text(1)[None], "predict"),
+         "unknown target 'predict'; did you mean 'predicted'?"),
     Case("show_maps", lambda w: show_maps(w.runs, split="shfted"), "unknown split 'shfted'"),
     Case("show_maps", lambda w: show_maps(w.runs, images=0), "images must be at least 1, got 0"),
     Case("explore", lambda w: explore([w.runs, w.runs], "shfted"), "unknown split 'shfted'"),
@@ -652,8 +662,22 @@ BAD = [
          "image not found: TMP/absent.png", FileNotFoundError),
     Case("save_report", lambda w: save_report(w.runs, "never.html", "shfted"), "unknown split 'shfted'"),
     Case("save_report", lambda w: save_report(w.runs, "never.html", images=0), "images must be at least 1, got 0"),
-    Case("report_data", lambda w: report_data(w.runs, explorer_data(w.runs, images=2), steps=0),
-         "steps must be at least 1, got 0"),
+    Case("save_report", lambda w: save_report(w.runs, "never.html", images=1, target="predict"),
+         "unknown target 'predict'; did you mean 'predicted'?"),
+    Case("save_report", lambda w: save_report([w.runs, w.runs, w.runs], "never.html", images=1),
+         "3 run sets that are not seeds of one recipe; give two, or runs that differ in their seed alone"),
+    Case("save_report",
+         lambda w: save_report(w.runs, w.tmp / "never.html",
+                               data=replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),
+         "the data shows ('a', 'b')..., these runs were trained on ('umbrella', 'hand')..."),
+    Case("show_landscape", lambda w: show_landscape("runs"),
+         "Runs are expected, got 'runs'; open it with load_runs('runs')", TypeError),
+    Case("Explorer.show_landscape", lambda w: Explorer(replace(w.runs, clip=None), panels=["cosine"]).show_landscape(),
+         "these runs have no model and task in memory"),
+    Case("Explorer.show_runs", lambda w: Explorer(w.runs, panels=["cosine"]).show_runs("runs"),
+         "Runs are expected, got 'runs'; open it with load_runs('runs')", TypeError),
+    Case("Explorer.table", lambda w: Explorer(w.runs, panels=["cosine"]).table(),
+         "this explorer shows cosine and no maps; open it with explore(runs)"),
     Case("run_maps", lambda w: run_maps(w.runs, classes=["dgo"], progress=False), "unknown class 'dgo'"),
     Case("run_maps", lambda w: run_maps(w.runs, steps=[99], progress=False), "no snapshot at step 99"),
     Case("run_maps", lambda w: run_maps(w.runs, memory_gb=1e-9, progress=False),

@@ -14,6 +14,7 @@ import torch
 from prograd_viz.cam import cam_maps, cam_operator, foreground, run_maps
 from prograd_viz.clip import load_clip
 from prograd_viz.data import Split, Task
+from prograd_viz.explorer import explore
 from prograd_viz.faithful import map_scores
 from prograd_viz.images import open_image, open_mask
 from prograd_viz.masks import box_mask, with_masks
@@ -21,7 +22,7 @@ from prograd_viz.plots import plot_maps
 from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.report import save_report
 from prograd_viz.runs import load_runs, run_name
-from prograd_viz.scenes import explorer_data
+from prograd_viz.screen import explorer_data
 from prograd_viz.tasks import few_shot, toy_pets
 from prograd_viz.training import train
 
@@ -231,8 +232,10 @@ def test_a_tilde_is_the_home_folder_wherever_something_is_written(clip, bare, tm
     runs = train(clip, bare, epochs=1, views=0, progress=False)
     save_report(runs, "~/page.html", images=1)
     runs.export("~/tables")
-    explorer_data(runs, images=1).save("~/scenes.safetensors")
-    assert {"page.html", "tables", "scenes.safetensors"} <= {path.name for path in tmp_path.iterdir()}
+    explorer_data(runs, images=1).save("~/data.safetensors")
+    explore(runs, images=1).save("~/seen")
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"page.html", "tables", "data.safetensors", "seen.pdf", "seen.png", "seen.csv"} <= written
 
 
 def test_a_method_of_ones_own_is_no_formula_in_a_legend():

@@ -2,6 +2,7 @@
 
 Needs nothing but the library, pytest and the shared fixtures; no extra is installed in most of those environments.
 """
+import base64
 import io
 import json
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -19,8 +21,8 @@ from PIL import Image
 
 import prograd_viz
 from prograd_viz import clip as clip_module
-from prograd_viz import widgets as widgets_module
 from prograd_viz.all import explore, load_clip, save_report, summarise, sweep, train
+from prograd_viz.explorer import PHOTOS
 from prograd_viz.plots import (
     plot_accuracy,
     plot_angles,
@@ -31,7 +33,6 @@ from prograd_viz.plots import (
     plot_token_cosines,
 )
 from prograd_viz.rules import torchjd_rule
-from prograd_viz.widgets import _uploaded
 
 ROOT = Path(__file__).resolve().parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -43,6 +44,12 @@ def runs(clip, task): return train(clip, task, lambdas=[0, 1], epochs=3, progres
 
 @pytest.fixture(scope="module")
 def explorer(runs): return explore(runs, images=2).wait()
+
+
+def press(explorer, message, buffers=()):
+    "What a button in the browser sends, and what comes of it"
+    explorer._handle_custom_msg(message, list(buffers))
+    return explorer.wait()
 
 
 # -- what everybody does first ----------------------------------------------------
@@ -109,47 +116,68 @@ def test_the_notebook_for_colab_runs(tmp_path, monkeypatch):
     assert set(here["runs"].lambdas) == {0.0, 0.5, 1.0} and here["runs"].final()["acc_same"].between(0.5, 1).all()
 
 
-# -- the explorer under ipywidgets 7 and 8, and in marimo ------------------------
+# -- the explorer where a kernel runs it, in marimo, and where nobody can move a slider -----
 
-def test_the_explorer_shows_itself_as_a_widget(explorer):
-    bundle = explorer._repr_mimebundle_()
-    assert bundle[VIEW] == {"version_major": 2, "version_minor": 0, "model_id": explorer.ui.model_id}
-    assert "open this notebook in JupyterLab" in bundle["text/plain"]
+def bundle(explorer):
+    "What a notebook is given to show; widgets may return metadata beside it"
+    found = explorer._repr_mimebundle_(include=None, exclude=None)
+    return found[0] if isinstance(found, tuple) else found
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    "As if a notebook ran this"
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.delenv("PROGRAD_VIZ_STILL", raising=False)
+
+
+def test_the_explorer_shows_itself_as_a_widget(explorer, kernel):
+    view = bundle(explorer)[VIEW]
+    assert (view["version_major"], view["model_id"]) == (2, explorer.model_id)
+
+
+def test_without_a_kernel_it_is_a_picture_that_says_how_to_get_one(explorer):
+    shown = bundle(explorer)
+    assert set(shown) == {"image/png", "text/plain"} and "run this notebook to move the sliders" in shown["text/plain"]
+    assert Image.open(io.BytesIO(base64.b64decode(shown["image/png"]))).width > 1000
+
+
+def test_documentation_may_ask_for_pictures_although_there_is_a_kernel(explorer, kernel, monkeypatch):
+    monkeypatch.setenv("PROGRAD_VIZ_STILL", "1")
+    assert set(bundle(explorer)) == {"image/png", "text/plain"}
 
 
 def test_its_sliders_and_buttons_work(explorer):
-    before = explorer.gallery.table()
-    explorer.controls.lam.value, explorer.controls.step.index = 0.0, 0
-    assert not explorer.gallery.table().equals(before)
-    explorer.controls.lam.value, explorer.controls.step.index = 1.0, len(explorer.controls.step.options) - 1
-    explorer.train_lambda(0.5)
-    explorer.wait()
-    assert sorted(explorer.runs.lambdas) == [0.0, 0.5, 1.0] and explorer.controls.lam.value == 0.5
+    before = explorer.table()
+    explorer.lam, explorer.step = 0.0, 0
+    assert not explorer.table().equals(before)
+    explorer.lam, explorer.step = 1.0, int(explorer.runs.snapshot_steps[-1])
+    assert explorer.table().equals(before)
+    press(explorer, {"ask": "train", "lam": 0.5})
+    assert sorted(explorer.runs.lambdas) == [0.0, 0.5, 1.0] and explorer.lam == 0.5
+    assert explorer._work == {"text": "", "wrong": False, "done": None}
 
 
-def test_files_of_an_upload_are_read_from_either_ipywidgets():
-    file = {"name": "a.png", "content": memoryview(b"1")}
-    assert _uploaded((file,)) == [file]
-    assert _uploaded({"a.png": {"metadata": {"size": 1}, "content": b"1"}}) == [{"name": "a.png", "content": b"1"}]
-    assert _uploaded({}) == [] == _uploaded(())
-
-
-def test_an_upload_of_ipywidgets_7_becomes_a_split(explorer):
+def test_files_that_are_dropped_become_a_split(explorer):
     file = io.BytesIO()
     Image.new("RGB", (40, 30), "red").save(file, "PNG")
-    explorer._upload(_uploaded({"mine.png": {"metadata": {}, "content": file.getvalue()}}))
-    explorer.wait()
-    assert explorer.split.value == widgets_module._PHOTOS
+    press(explorer, {"ask": "photos", "names": ["mine.png"]}, [memoryview(file.getvalue())])
+    assert explorer.split == PHOTOS and explorer.data.names == ("1: mine.png",)
 
 
-def test_marimo_is_told_where_to_go(explorer, runs, monkeypatch):
-    monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(running_in_notebook=lambda: True))
-    said = r"marimo does not show ipywidgets; .*save_report\(runs, 'report.html'\)"
-    with pytest.warns(UserWarning, match=said): explore(runs, images=1)
-    assert set(explorer._repr_mimebundle_()) == {"text/plain"}
-    assert re.search(said, explorer._repr_mimebundle_()["text/plain"])
-    monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(running_in_notebook=lambda: False))
-    assert VIEW in explorer._repr_mimebundle_()
+def test_marimo_shows_it_and_lends_it_a_thread(explorer, runs, monkeypatch):
+    began = []
+
+    class TheirThread(Thread):
+        def start(self):
+            began.append(self)
+            super().start()
+
+    for notebook in (True, False):
+        marimo = SimpleNamespace(running_in_notebook=lambda notebook=notebook: notebook, Thread=TheirThread)
+        monkeypatch.setitem(sys.modules, "marimo", marimo)
+        explore(runs, images=1).wait()
+        assert len(began) == 1 and (VIEW in bundle(explorer)) == notebook
 
 
 # -- what is missing says which extra to install --------------------------------

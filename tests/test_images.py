@@ -22,7 +22,7 @@ from prograd_viz.images import (
 )
 from prograd_viz.masks import box_mask, grabcut_mask, with_masks
 from prograd_viz.plots import plot_maps
-from prograd_viz.scenes import explorer_data
+from prograd_viz.screen import explorer_data
 from prograd_viz.tasks import toy_pets
 from prograd_viz.training import train
 

@@ -8,9 +8,11 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import pytest
 
+from buffers import in_page, texts, unpack
 from prograd_viz.cam import foreground
 from prograd_viz.data import Task
 from prograd_viz.evaluate import accuracy_on
+from prograd_viz.explorer import explore
 from prograd_viz.masks import with_masks
 from prograd_viz.plots import (
     COOP,
@@ -26,11 +28,10 @@ from prograd_viz.plots import (
     plot_maps,
     run_colour,
 )
-from prograd_viz.report import report_data, save_report
+from prograd_viz.report import save_report
 from prograd_viz.runs import load_runs, run_name
-from prograd_viz.scenes import ExplorerData, explorer_data
+from prograd_viz.screen import ExplorerData, explorer_data
 from prograd_viz.training import train
-from prograd_viz.widgets import explore
 from prograd_viz.words import plot_words
 
 QUICK = {"epochs": 2, "batch_size": 8, "views": 0, "progress": False}
@@ -82,18 +83,15 @@ def test_the_tables_call_a_run_by_its_own_name(case):
 
 def test_the_explorer_calls_a_run_by_its_own_name_and_words(case):
     runs, names = case
-    explorer = explore(runs, images=2)
-    explorer.wait()
-    text = re.sub(r"<[^>]*>", " ", " ".join(panel.text.value
-                                            for panel in (*explorer.gallery.panels, *explorer.panels.values())))
-    assert names[1] in explorer.controls.where()
-    assert names[1] in text
-    assert "ProGrad" not in text
-    assert "CoOp" not in text
-    assert "lambda" not in text
-    assert list(explorer.gallery.prompts())[-1] == names[1] and explorer.gallery.table()["method"].iloc[-1] == names[1]
-    assert explorer.controls.lam.description == "strength"
-    assert not any("CoOp" in name for name, _ in explorer.controls.lam.options)
+    explorer = explore(runs, images=2).wait()
+    about = unpack(explorer._runs)[0]
+    assert [method["name"] for method in about["sets"][0]["methods"]] == names
+    assert about["words"]["symbol"] == about["words"]["strength"] == "strength"
+    for text in (*texts(about), *texts(unpack(explorer._scene)[0])):
+        assert not {"ProGrad", "CoOp", "lambda", "\N{GREEK SMALL LETTER LAMDA}"} & set(re.findall(r"\w+", text)), text
+    assert [runs.name(key) for key in explorer.methods()] == explorer.table()["method"].tolist()
+    assert explorer.table()["method"].tolist() == ["zero-shot CLIP", *names]
+    assert_own(words(explorer.figure()), names)
 
 
 def test_the_report_calls_a_run_by_its_own_name(case, tmp_path):
@@ -102,12 +100,10 @@ def test_the_report_calls_a_run_by_its_own_name(case, tmp_path):
     page = html.unescape(save_report(runs, tmp_path / "r.html", data=data).read_text(encoding="utf-8"))
     shown = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
     shown = re.sub(r"data:image/[^'\"]*", "", shown)
-    assert report_data(runs, data)["labels"] == names
-    assert all(name in shown for name in names)
-    assert "ProGrad" not in shown
-    assert "CoOp" not in shown
-    assert f"{names[0].split()[0]}, side by side" in shown
-    assert '<label for="lam">strength</label>' in page
+    about = in_page(page, "runs")[0]
+    assert [method["name"] for method in about["sets"][0]["methods"]] == names
+    assert about["words"]["strength"] == "strength" and not about["able"]
+    assert_own(shown, names)
 
 
 def test_coop_stays_vermillion_prograd_blue_and_the_others_are_neither(case):
@@ -150,9 +146,10 @@ def test_masks_that_are_not_exact_are_named_below_every_number(clip, task, tmp_p
         assert says in words(plot_maps(runs, split, images=2))
         data = explorer_data(runs, split, images=2)
         explorer = explore(runs, data=data)
-        assert says in explorer.gallery.panels[0].text.value
-        assert set(explorer.gallery.table()["masks"]) == {tests[split].masks_from or "not said"}
-        assert html.escape(says) in save_report(runs, tmp_path / "r.html", data=data).read_text(encoding="utf-8")
+        assert says in unpack(explorer._scene)[0]["masks"] and says in words(explorer.figure())
+        assert set(explorer.table()["masks"]) == {tests[split].masks_from or "not said"}
+        page = save_report(runs, tmp_path / "r.html", data=data).read_text(encoding="utf-8")
+        assert html.escape(says) in page and says in in_page(page, "scene")[0]["masks"]
         assert ExplorerData.load(data.save(tmp_path / "s.safetensors")).about_masks() == says
 
 
@@ -162,7 +159,7 @@ def test_exact_masks_need_no_line(clip, task):
     explorer = explore(runs, data=explorer_data(runs, images=2))
     assert set(shares.rows["masks"]) == {"exact: rendered with their images"}
     assert "masks" not in words(plot_maps(runs, images=2)) + words(plot_foreground(shares))
-    assert "masks" not in explorer.gallery.panels[0].text.value
+    assert unpack(explorer._scene)[0]["masks"] == "" and "masks" not in words(explorer.figure())
 
 
 def test_names_need_no_torch():

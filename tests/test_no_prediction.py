@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from buffers import unpack
 from prograd_viz.cam import NO_PREDICTION, TARGETS, explained_directions
 from prograd_viz.faithful import causal_checks, faithfulness
 from prograd_viz.plots import plot_maps
-from prograd_viz.report import report_data, save_report
-from prograd_viz.scenes import explorer_data, paint
+from prograd_viz.report import save_report
+from prograd_viz.screen import explorer_data, plot_view, scene_buffer
 from prograd_viz.training import train
 from prograd_viz.words import plot_words, read_context_words
 
@@ -60,15 +61,22 @@ def test_an_image_under_a_prompt_of_nan_has_no_prediction(broken, target, label)
     known = target == "true" and label == 1
     assert view.explained == (broken.classes[1] if known else NO_PREDICTION)
     assert np.isfinite(view.cam).all() == known and np.isnan(view.share) != known
-    assert np.array_equal(paint(data.pictures[0], view.cam * np.nan), paint(data.pictures[0], view.cam * 0))
+    drawn = plot_view(broken, data, target=target).axes[3].images[-1].get_array()
+    assert np.isfinite(drawn).all() and drawn.any() == known, "a map of NaN is drawn as a map of zeros"
 
 
 def test_pictures_and_pages_say_that_there_is_no_prediction(broken, tmp_path):
     labels = [ax.get_xlabel() for ax in plot_maps(broken, images=1, target="predicted").axes]
     assert [label == f"no map\n{NO_PREDICTION}" for label in labels] == [False, False, False, True]
     data = explorer_data(broken, images=1)
-    drawn = report_data(broken, data)
-    assert [run[0][:2] for run in drawn["views"][-1]][1] == [-1, None] and drawn["zero"][0][0] >= 0
+    _, sent = unpack(scene_buffer([broken], data))
+    assert sent["0.predicted"][-1, :, 0].tolist()[1:] == [-1] and sent["0.predicted"][-1, 0, 0] >= 0
+    assert np.isnan(sent["0.chance"][-1, 1, 0]) and sent["zero.predicted"].min() >= 0
+    for target in TARGETS:  # the image is of the class whose text features are NaN
+        assert np.isnan(sent[f"0.top.{target}"][-1, 1]).all() and not sent[f"0.maps.{target}"][-1, 1].any()
+        assert np.isnan(sent[f"0.share.{target}"][-1, 1]).all() and np.isfinite(sent[f"0.top.{target}"][-1, 0]).all()
+    texts = [ax.get_xlabel() for ax in plot_view(broken, data).axes[:4]]
+    assert [text.startswith(NO_PREDICTION) for text in texts] == [False, False, False, True]
     assert f": {NO_PREDICTION}, " in save_report(broken, tmp_path / "page.html", data=data).read_text()
 
 

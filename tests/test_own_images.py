@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
+from buffers import in_page, unpack
 from prograd_viz.clip import load_clip
+from prograd_viz.explorer import explore
 from prograd_viz.masks import with_masks
 from prograd_viz.plots import plot_accuracy, plot_maps
 from prograd_viz.pocket import Scene, render
@@ -19,7 +21,6 @@ from prograd_viz.report import save_report
 from prograd_viz.runs import load_runs
 from prograd_viz.tasks import few_shot, folder_task, toy_pets
 from prograd_viz.training import train
-from prograd_viz.widgets import explore
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +47,14 @@ def test_pictures_and_explorer_take_the_test_set_there_is(folder, clip, stored, 
     assert [ax.get_title() for ax in plot_accuracy(runs).axes] == ["same distribution"]
     assert len(plot_maps(runs, images=2).axes) == 2 * 4
     explorer = explore(runs, images=2)
-    explorer.work.wait()
-    assert explorer.split.value == "same" and explorer.split.options == ("train", "same")
-    assert (
-        save_report(runs, tmp_path / "report.html", images=2).read_text(encoding="utf-8").count("<figure><img") == 2 + 2
-    ), "two images, cosine and accuracy"
+    explorer.wait()
+    assert explorer.split == "same" and unpack(explorer._scene)[0]["splits"] == ["train", "same"]
+    assert unpack(explorer._scene)[0]["split"] == "same" and len(explorer.data) == 2
+    page = save_report(runs, tmp_path / "report.html", images=2).read_text(encoding="utf-8")
+    assert page.count("<figure><img") == 1, "two images and the cosine in one picture"
+    assert "<th>same</th>" in page and "<th>shifted</th>" not in page and "<th>new</th>" not in page
+    about, sent = in_page(page, "scene")
+    assert (about["split"], len(about["images"]), len(sent["ends"])) == ("same", 2, 2)
 
 
 def test_without_a_test_set_the_training_images_are_shown_and_it_is_said(folder, clip):
@@ -163,8 +167,9 @@ def test_a_test_set_of_any_name_has_its_column(folder, clip, tmp_path):
     assert [ax.get_title() for ax in plot_accuracy(runs).axes] == ["val", "my phone"]
     save_report(stored, tmp_path / "report.html", images=2)
     explorer = explore(stored, images=2)
-    explorer.work.wait()
-    assert "val" in explorer.split.options
+    explorer.wait()
+    assert unpack(explorer._scene)[0]["splits"] == ["train", "val", "my phone"]
+    assert unpack(explorer._runs)[0]["sets"][0]["tested"] == ["val", "my phone"]
 
 
 # -- classes that are one prompt ----------------------------------------------

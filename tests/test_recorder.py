@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from buffers import unpack
 from prograd_viz.cam import foreground
+from prograd_viz.explorer import explore
 from prograd_viz.plots import (
     plot_accuracy,
     plot_angles,
@@ -16,9 +18,8 @@ from prograd_viz.plots import (
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.report import save_report
 from prograd_viz.runs import Recorder, load_runs
-from prograd_viz.scenes import explorer_data
+from prograd_viz.screen import explorer_data, runs_buffer
 from prograd_viz.training import epoch_batches, learning_rate, train
-from prograd_viz.widgets import explore
 from prograd_viz.words import plot_words
 
 EPOCHS, METHODS = 4, ("CoOp", "ProGrad 1")
@@ -87,8 +88,10 @@ def test_every_view_works_on_it(theirs, tmp_path):
     assert set(shares["lam"].dropna()) == {0, 1} and shares["share"].notna().any()
     data = explorer_data(theirs, images=2)
     explorer = explore(theirs, data=data)
-    explorer.controls.lam.value, explorer.controls.step.value = 0.0, 3
-    assert "cosine" in explorer.controls.where()
+    explorer.lam, explorer.step = 0.0, 3
+    table = explorer.table()
+    assert table["method"].tolist() == ["zero-shot CLIP", "CoOp"] and table["step"].unique().tolist() == [3]
+    assert table["cos"].tolist() == [theirs.record(0.0)["cos"].iloc[2]] * 2
     assert "CoOp" in save_report(theirs, tmp_path / "report.html", data=data).read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="no accuracy on any test set was recorded"): plot_accuracy(theirs)
 
@@ -114,8 +117,12 @@ def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_meth
     shares = foreground(runs, images=2, random_directions=1)
     assert shares.summary()["method"].tolist() == ["zero-shot CLIP", "mine", "random directions"]
     data = explorer_data(runs, images=2)
-    controls = explore(runs, data=data).controls
-    assert controls.lam.description == "method" and "the gradients were not recorded" in controls.where()
+    explorer = explore(runs, data=data)
+    assert explorer.lam == "mine" and explorer.table()["cos"].isna().all()
+    about, sent = unpack(runs_buffer([runs]))
+    assert about["words"]["symbol"] == "method" and [m["name"] for m in about["sets"][0]["methods"]] == ["mine"]
+    assert np.isnan(sent["0.record"][about["sets"][0]["columns"].index("cos")]).all()
+    assert np.isnan(sent["0.arrows"][:, :, :2]).all(), "no gradients, no arrows"
     assert "mine" in save_report(runs, tmp_path / "report.html", data=data).read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="hold text features and no contexts"): plot_words(runs)
     runs.save(tmp_path / "saved")

@@ -510,8 +510,9 @@ def evil(run, tmp_path):
 
 def test_names_from_files_are_never_paths(evil, tmp_path, monkeypatch):
     "A class called ../../x writes nothing outside"
-    from prograd_viz.scenes import explorer_data
-    from prograd_viz.widgets import Explorer
+    from buffers import in_page, unpack
+    from prograd_viz.explorer import Explorer
+    from prograd_viz.screen import explorer_data
     runs = load_runs(evil)
     assert runs.classes == EVIL[:4]
     clip, task = soak.world()
@@ -521,11 +522,12 @@ def test_names_from_files_are_never_paths(evil, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "deep" / "inside" / "work")
     data = explorer_data(known, images=4)
     explorer = Explorer(runs, data=data)
-    explorer._save_clicked()
+    explorer._asked(explorer, {"ask": "save"}, [])
+    assert explorer._work["text"].startswith("saved ") and not explorer._work["wrong"]
     page = Path(save_report(runs, "report.html", data=data)).read_text()
     assert "<script>alert" not in page
     assert "onerror=alert" not in page.replace("&lt;img src=x onerror=alert(1)&gt;", "")
-    assert "<script>alert" not in explorer.gallery.panels[0].text.value
+    for about in (unpack(explorer._scene)[0], in_page(page, "scene")[0]): assert about["classes"] == list(EVIL[:4])
     written = {p.relative_to(tmp_path).parts[:3] for p in tmp_path.rglob("*") if p.is_file()}
     assert written == {("deep", "inside", "run"), ("deep", "inside", "work")}
 

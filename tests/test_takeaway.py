@@ -19,13 +19,13 @@ from safetensors.torch import save_file
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split, Task
 from prograd_viz.evaluate import accuracy_on, calibration, class_features, per_class, predict, predictions, run_prompts
+from prograd_viz.explorer import Explorer
 from prograd_viz.images import open_image
 from prograd_viz.plots import plot_accuracy, plot_cosine
 from prograd_viz.prompts import plain_text_features
 from prograd_viz.published import export_prompt, load_published, read_context
-from prograd_viz.scenes import explorer_data
+from prograd_viz.screen import explorer_data
 from prograd_viz.training import train
-from prograd_viz.widgets import Explorer
 
 CLASSES = ("dog", "kiwi bird", "magnifying glass")
 CONTEXTS = {"end": {"init": "random", "n_ctx": 3}, "middle": {"init": "random", "n_ctx": 4, "position": "middle"},
@@ -296,8 +296,10 @@ def test_a_published_run_set_can_be_explored_and_drawn(clip, task, tmp_path):
     loaded = load_published(tmp_path, clip, task, init="random")
     assert loaded.contexts.shape == (2, 1, 16, 128)
     explorer = Explorer(loaded, data=explorer_data(loaded, images=2))
-    explorer.controls.step.value = 2
-    assert len(explorer.gallery.table()) and plot_accuracy(loaded).axes and plot_cosine(loaded).axes
+    explorer.step = 2
+    table = explorer.table()
+    assert table["step"].unique().tolist() == [2] and table["method"].tolist() == ["zero-shot CLIP", loaded.methods[0]]
+    assert table["share"].notna().all() and plot_accuracy(loaded).axes and plot_cosine(loaded).axes
 
 
 def test_class_specific_contexts_are_read_for_as_many_classes(clip, task, tmp_path):
