@@ -1,0 +1,24 @@
+"What the explorer sends to a browser, read back: the other half of `prograd_viz.screen.buffer`."
+import base64
+import json
+import re
+
+from safetensors.numpy import load
+
+
+def unpack(content):
+    "What is said about the tensors of a buffer, and the tensors by name"
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(json.loads(content[8:8 + length])["__metadata__"]["about"]), load(bytes(content))
+
+
+def texts(about):
+    "Every string in what is said"
+    if isinstance(about, str): return [about]
+    parts = about.values() if isinstance(about, dict) else about if isinstance(about, list) else ()
+    return [text for part in parts for text in texts(part)]
+
+
+def in_page(page, name):
+    "A buffer of a report: runs, scene or land"
+    return unpack(base64.b64decode(re.search(f'<script type="text/plain" id="{name}">(.*?)</script>', page)[1]))
