@@ -62,6 +62,7 @@ from prograd_viz.images import class_folders, image_files, mask_of, open_image, 
 from prograd_viz.landscape import context_losses, landscape, plot_landscape, plot_tradeoff
 from prograd_viz.masks import box_mask, folder_masks, grabcut_mask, with_masks
 from prograd_viz.plots import (
+    plane_arrows,
     plot_accuracy,
     plot_cosine,
     plot_foreground,
@@ -676,8 +677,12 @@ BAD = [
          "these runs have no model and task in memory"),
     Case("Explorer.show_runs", lambda w: Explorer(w.runs, panels=["cosine"]).show_runs("runs"),
          "Runs are expected, got 'runs'; open it with load_runs('runs')", TypeError),
+    Case("Explorer.show_photos",
+         lambda w: (e := explore(w.runs, images=1).wait()).show_photos([w.tmp / "absent.png"]) or e.wait(),
+         "image not found: TMP/absent.png", FileNotFoundError),
     Case("Explorer.table", lambda w: Explorer(w.runs, panels=["cosine"]).table(),
          "this explorer shows cosine and no maps; open it with explore(runs)"),
+    Case("plane_arrows", lambda w: plane_arrows("runs", 1), "Runs are expected, got 'runs'", TypeError),
     Case("run_maps", lambda w: run_maps(w.runs, classes=["dgo"], progress=False), "unknown class 'dgo'"),
     Case("run_maps", lambda w: run_maps(w.runs, steps=[99], progress=False), "no snapshot at step 99"),
     Case("run_maps", lambda w: run_maps(w.runs, memory_gb=1e-9, progress=False),
@@ -1107,24 +1112,22 @@ def test_the_library_was_there_to_be_read():
 
 # These take tensors, tables or paths that the library made itself, or nothing that can be wrong
 INNER = """
-    CamOperator.maps Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.seal Contents.wrong Controls.observe
-    Controls.still Controls.where Evaluator.accuracies Evaluator.teacher_logits Explorer.refresh Explorer.save
-    Gallery.prompts Gallery.refresh Gallery.sheet Gallery.shown Gallery.table Gallery.turn_pin Gallery.views
-    Job.part Lock.owner Lock.release Panel.refresh Part.encode Part.span Part.wrong Recorder.close Recorder.runs
-    Runs.check_contexts Runs.check_model Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule Runs.sorted_keys
-    Runs.text ExplorerData.about_masks ExplorerData.save ExplorerData.view Screen.refresh Split.fingerprint
-    Split.fresh_features Split.image Split.tensor Strip.at Sweep.results Task.fingerprint Training.accuracies
-    Training.batches Training.config Training.descend Training.final Training.restore Training.state
-    Work.say Work.soon Work.start Work.stop Work.wait Writer.publish about_masks along
-    augmentation base_and_new beside build_pocket clearest_conflict colour contact_sheet cross_entropy declare_missing
-    encode epoch_batches exif_orientation
-    feature_distance feature_gradient figure steps_table gradient_arrows harmonic_mean has_fast_path in_this_thread
-    is_archive jobs_of join_data kl_to_teacher label layer_names learning_rate mean_interval named_lambda
-    listed open_parts openai_state paint paint_plane plain plain_text_features plane_panel plot_angles
-    prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized rule_of
-    run_colour run_name save_demo sha256 show_cosine show_gradient_plane shown_image side_by_side square_safe
-    step_panels strips text_features token_texts undisturbed unusual_preprocessing upright_mask without_bars
-    write_whole
+    CamOperator.maps Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.seal Contents.wrong
+    Evaluator.accuracies Evaluator.teacher_logits Explorer.close Explorer.figure Explorer.here Explorer.methods
+    Explorer.save ExplorerData.about_masks ExplorerData.save ExplorerData.view Folder.version Job.part Lock.owner
+    Lock.release Part.encode Part.span Part.wrong Recorder.close Recorder.runs Runs.check_contexts Runs.check_model
+    Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule Runs.sorted_keys Runs.text Split.fingerprint
+    Split.fresh_features Split.image Split.tensor Sweep.results Task.fingerprint Training.accuracies
+    Training.batches Training.config Training.descend Training.final Training.restore Training.state Work.start
+    Work.stop Work.wait Writer.publish about_masks along augmentation base_and_new buffer build_pocket
+    clearest_conflict colour contact_sheet cross_entropy declare_missing draw_cosine draw_image draw_map draw_note
+    epoch_batches exif_orientation feature_distance feature_gradient figure gradient_arrows harmonic_mean
+    has_fast_path in_this_thread is_archive jobs_of join_data kept_snapshots kl_to_teacher label land_buffer
+    layer_names learning_rate listed mean_interval named_lambda open_parts openai_state plain plain_text_features
+    plot_angles prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized
+    rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer sha256 show_cosine show_gradient_plane
+    shown_image side_by_side square_safe steps_table text_features token_texts undisturbed unusual_preprocessing
+    upright_mask without_bars write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify", "torchjd_rule"]  # test_cli.py, test_survival.py, test_environments.py
 
