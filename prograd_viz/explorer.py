@@ -329,6 +329,7 @@ class Explorer(anywidget.AnyWidget):
     ):
         "Compute the losses on the plane of contexts around the paths, in the background"
         runs, which = self.runs, min(self.set, len(self.sets) - 1)
+        if unasked and (self.work.what or not runs.contexts.shape[-1]): return
         runs.check_model()
         runs.check_contexts()
         if unasked and run_prompts(runs).tokens.numel() * runs.contexts.shape[-1] > CHEAP: return

@@ -118,7 +118,7 @@ _TESTS = {
 def _about(sets, data, split):
     "What the page shows, for somebody who has five minutes"
     runs, task = sets[0], sets[0].config.get("task") or {}
-    shots = f"{task['shots']} of each of " * ("shots" in task) + f"{len(runs.classes)} classes"
+    shots = " of each of ".join([*([str(task["shots"])] if "shots" in task else []), f"{len(runs.classes)} classes"])
     seeds = f"{len(sets)} seeds are in this page." if len(sets) > 1 else ""
     known = {runs.rule(key) for key in runs.keys} <= {"coop", "prograd"}
     methods = _METHODS.format(tuned=f"Here: {shots}.") if known else f"{', '.join(runs.methods)}; trained on {shots}."

@@ -446,6 +446,9 @@ def scene_buffer(
     **about: Any,  # What else is to be said: split, splits, layer, layers
 ) -> bytes:
     "Images and their maps under every method at every snapshot, see assets/explorer.js"
+    if tuple(data.classes) != sets[0].classes:
+        raise ValueError(f"the data shows {tuple(data.classes[:2])}..., these runs were trained on "
+                         f"{sets[0].classes[:2]}...; prepare it with explorer_data(runs)")
     files = [_file(picture) for picture in data.pictures]
     masks = [] if data.masks is None else [np.packbits(mask) for mask in data.masks]
     tensors = {"pictures": np.frombuffer(b"".join(content for content, _ in files), np.uint8),

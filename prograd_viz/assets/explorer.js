@@ -509,8 +509,9 @@ class Panel {
     this.note = make("span", { class: "pv-note" })
     this.legend = make("div", { class: "pv-legend" })
     this.body = make("div", { class: "pv-body" })
+    this.foot = make("footer", { hidden: true })
     this.node = make("section", { class: "pv-panel", "aria-label": title },
-      make("header", {}, make("h4", {}, ...formula(title)), this.note, ...extra), this.legend, this.body)
+      make("header", {}, make("h4", {}, ...formula(title)), this.note, ...extra), this.legend, this.body, this.foot)
   }
 
   get training() { return this.group.training() }
@@ -565,6 +566,7 @@ function overSeeds(panel, name, r, smoothing) {
 class CosinePanel extends Panel {
   constructor(group) {
     super(group, "Cosine of G_d and G_g", { wide: 2 })
+    this.note.classList.add("pv-wordy")
     const { training } = this, lines = training.methods.map((method, r) => {
       const { mean, low, high } = overSeeds(this, "cos", r, true), steps = training.steps
       const points = steps.map((x, i) => [x, mean[i]]), cos = training.column("cos", r)
@@ -589,7 +591,7 @@ class CosinePanel extends Panel {
     const { training, view } = this, step = view.state.get("step"), i = training.row(step)
     const rates = this.shown().map(r => [training.methods[r].colour, `${training.methods[r].name}: ${percent(training.rate(r))} of steps in conflict`])
     const several = view.book.sets.length > 1 && !view.book.about.compare
-    this.note.textContent = this.known ? "below 0 they conflict; dots: steps, line: mean of 15" : "not recorded"
+    this.note.textContent = this.known ? "below 0 they conflict; line: mean of 15" : "not recorded"
     this.key([...rates, ...several ? [["var(--pv-line)", "95% interval over seeds"]] : []])
     this.chart.emphasise(this.shown())
     this.chart.cursor(step, i < 0 ? [] : this.shown().map(r => [step, training.column("cos", r)[i], training.methods[r].colour]))
@@ -607,8 +609,8 @@ class PlanePanel extends Panel {
   draw() {
     const { training, view } = this, step = view.state.get("step"), i = training.row(step), r = training.nearest(view.state.get("lam"))
     const method = training.methods[r], grey = view.book.about.zero.colour
-    const norm = name => training.column(name, r)?.[i], long = name => Number.isFinite(norm(name)) ? ` ${brief(norm(name))}` : ""
-    this.key([[grey, `G_g${long("norm_gg")}`], [view.book.about.coop, `G_d${long("norm_gd")}`], [method.colour, "G"], ["currentColor", "step"]])
+    const norm = name => training.column(name, r)?.[i]
+    this.key([[grey, "G_g"], [view.book.about.coop, "G_d"], [method.colour, "G"], ["currentColor", "real step"]])
     if (!this.size || this.size[1] < 60) return
     const [width, height] = this.size, middle = [width / 2, height / 2]
     const parts = [make("svg:rect", { x: 0, y: middle[1], width, height: height / 2, class: "pv-shade" }),
@@ -633,13 +635,15 @@ class PlanePanel extends Panel {
           make("svg:polygon", { points: tip, fill: colour, ...extra })]
       }
       parts.push(...arrow(2, method.colour, 9, { opacity: 0.55 }), ...arrow(1, view.book.about.coop, 3), ...arrow(0, grey, 3), ...arrow(3, "currentColor", 1.6, { "stroke-dasharray": "4 3" }))
-      const write = (n, sub) => {
+      const write = (n, sub, length) => {
         if (finite(ends[n]).length < 2) return
-        const [x, y] = [middle[0] + ends[n][0] * scale, middle[1] - ends[n][1] * scale], left = n === 2 && x < 24
-        parts.push(make("svg:text", { x: clamp(x + (left ? 20 : 7), 4, width - 22), y: clamp(y + (n === 2 ? -8 : 4), 12, height - 18), class: "pv-strong" },
-          make("svg:tspan", { "font-style": "italic" }, "G"), make("svg:tspan", { dy: 3, "font-size": 11 }, sub)))
+        const [x, y] = [middle[0] + ends[n][0] * scale, middle[1] - ends[n][1] * scale], tight = n === 1 && x > width - 78
+        parts.push(make("svg:text", { x: tight ? width - 4 : x + 7, y: clamp(y + (n === 2 ? -8 : tight ? 17 : 4), 12, height - 4), "text-anchor": tight ? "end" : "start", class: "pv-strong" },
+          make("svg:tspan", { "font-style": "italic" }, "G"), make("svg:tspan", { dy: 3, "font-size": 11 }, sub),
+          make("svg:tspan", { dy: -3, "font-weight": 400 }, length)))
       }
-      write(0, "g"), write(1, "d"), write(2, "")
+      const long = name => ` ${brief(norm(name))}`
+      write(0, "g", long("norm_gg")), write(1, "d", long("norm_gd")), write(2, "", "")
     }
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`)
     this.svg.replaceChildren(...parts)
@@ -659,8 +663,10 @@ class TradeoffPanel extends Panel {
       return select
     }
     const x = choose("x", ["acc_same", "loss_kl"]), y = choose("y", ["acc_shifted", "acc_new", "loss_ce"])
-    super(group, "Trade-off", { extra: [make("span", { class: "pv-pick" }, y, " vs ", x)] })
+    super(group, "Trade-off")
     Object.assign(this, { xs: x, ys: y, known })
+    this.foot.hidden = false
+    this.foot.append("\u2191 ", y, " \u2192 ", x)
     this.build()
   }
 
@@ -682,12 +688,12 @@ class TradeoffPanel extends Panel {
     const shown = name => name?.startsWith("acc_") ? percent : short
     this.chart = new Chart({
       x: range(0), y: range(1), xTicks: ticks(...range(0), 3), yTicks: ticks(...range(1)), xFormat: shown(x), format: shown(y),
-      xLabel: used ? `\u2191 ${axis(y)}    \u2192 ${axis(x)}` : "", lines, redraw: () => this.draw(), label: used ? `${axis(y)} against ${axis(x)}, a path per method` : "not recorded",
+      lines, redraw: () => this.draw(), label: used ? `${axis(y)} against ${axis(x)}, a path per method` : "not recorded",
       seek: ([a, b]) => { const p = this.closest(a, b); if (p) this.view.go(p[2]) },
       read: (a, b) => { const p = this.closest(a, b); return p && `step ${p[2]}: ${shown(x)(p[0])}, ${shown(y)(p[1])}` },
     })
     this.body.replaceChildren(this.chart.node)
-    this.note.textContent = used ? "" : "not recorded"
+    this.note.textContent = !used ? "not recorded" : [x, y].every(name => name.startsWith("acc_")) ? "of accuracies" : ""
   }
 
   closest(a, b) {
@@ -754,7 +760,7 @@ class TokensPanel extends Panel {
     })
     this.chart.node.prepend(this.canvas)
     this.body.append(this.chart.node)
-    this.legend.append(make("span", {}, "\u22121"), make("span", { class: "pv-ramp" }), make("span", {}, "+1"), make("span", {}, "rows: context vectors"))
+    this.legend.append(make("span", {}, "\u22121"), make("span", { class: "pv-ramp" }), make("span", {}, "+1"), this.method = make("span"))
   }
 
   under({ inner: [x, y, w, h] }) {
@@ -774,7 +780,7 @@ class TokensPanel extends Panel {
   draw() {
     const { training, view } = this, r = training.nearest(view.state.get("lam"))
     if (this.painted !== r) this.paint(this.painted = r)
-    this.note.textContent = training.methods[r].name
+    this.method.textContent = training.methods[r].name
     this.chart.cursor(view.state.get("step"))
   }
 
@@ -808,16 +814,16 @@ class LandscapePanel extends Panel {
     const { x, y, paths } = this.land, [, K] = paths.shape
     this.paths = this.training.methods.map((_, r) => Array.from({ length: K }, (_, k) => [paths.data[2 * (r * K + k)], paths.data[2 * (r * K + k) + 1]]))
     this.canvas = make("canvas", { class: "pv-under" })
-    this.range = make("div", { class: "pv-range" })
     const lines = this.training.methods.map((method, r) => ({ r, colour: method.colour, points: this.paths[r], halo: true }))
     this.chart = new Chart({
       x: [x.data[0], x.data.at(-1)], y: [y.data[0], y.data.at(-1)], xTicks: [], yTicks: [], format: short, lines, square: true,
-      xLabel: " ", label: "Contours on the plane of contexts, with the path of each method", onfit: chart => this.under(chart), redraw: () => this.draw(),
+      label: "Contours on the plane of contexts, with the path of each method", onfit: chart => this.under(chart), redraw: () => this.draw(),
       seek: ([a, b]) => { const k = this.closest(a, b); if (k !== null) this.view.go(this.training.places[k]) },
       read: (a, b) => this.read(a, b),
     })
     this.chart.node.prepend(this.canvas)
-    this.body.append(this.chart.node, this.range)
+    this.body.append(this.chart.node)
+    this.foot.hidden = false
     this.paint()
   }
 
@@ -865,7 +871,7 @@ class LandscapePanel extends Panel {
     }
     pen.putImageData(image, 0, 0)
     const show = v => name === "accuracy" ? percent(v) : brief(v)
-    this.range.textContent = `light ${show(low)}, dark ${show(top)}${name === "accuracy" ? "" : " nats"}; \u2192 ${this.land.about.ends[0]}'s end`
+    this.foot.textContent = `light ${show(low)}, dark ${show(top)}${name === "accuracy" ? "" : " nats"}; \u2192 ${this.land.about.ends[0]}'s end`
     this.draw()
   }
 
@@ -941,6 +947,7 @@ export class View {
   constructor(el, state, { ask = null, panels = ["maps", ...Object.keys(PANELS)] } = {}) {
     Object.assign(this, { state, ask, able: false, wanted: panels, images: [], scene: null })
     this.root = make("div", { class: "pv-root", tabindex: 0, role: "application", "aria-label": "Explorer of a training", keydown: e => this.press(e) })
+    this.root.explorer = this  // for a console, and for tests
     el.append(this.root)
     this.tell = later(() => { this.twin.textContent = this.sentence() }, 350)
     state.watchers.push((names, from) => this.changed(names, from))
@@ -972,12 +979,14 @@ export class View {
     const book = new Book(buffers), { scene } = book, turn = this.turn = (this.turn ?? 0) + 1
     const images = scene ? await Promise.all(scene.about.images.map((_, b) => openImage(scene, b))) : []
     if (turn !== this.turn) return  // newer data have come meanwhile
-    Object.assign(this, { book, scene, images })
+    Object.assign(this, { book, scene, images, land: book.land })
     this.able = Boolean(this.ask) && book.about.able
     this.heat = book.heat.data
     this.colours = palette(this.heat, this.state.get("opacity"))
     const focus = document.activeElement, name = this.root.contains(focus) ? focus.getAttribute("aria-label") : null
     this.build()
+    const missing = this.able && !this.land && this.wanted.includes("landscape") && (scene || !this.wanted.includes("maps"))
+    if (missing && !this.asked) { this.asked = true; this.ask({ ask: "landscape", unasked: true }) }
     if (name) [...this.root.querySelectorAll("[aria-label]"), this.root].find(n => n.getAttribute("aria-label") === name)?.focus({ preventScroll: true })
     this.draw()
   }
@@ -1255,8 +1264,8 @@ class Rail {
     this.view = view
     const { scene } = view
     this.filter = make("select", { "aria-label": "which images", change: () => view.state.set({ filter: this.filter.value }) }, ...Object.entries(FILTERS).map(([value, [words, title]]) => make("option", { value, title }, words)))
-    this.list = make("div", { class: "pv-thumbs", role: "listbox", "aria-label": "images" })
-    this.node = make("nav", { class: "pv-rail", "aria-label": "images" }, this.filter, this.list)
+    this.list = make("div", { class: "pv-thumbs", role: "listbox", "aria-label": "images to choose from" })
+    this.node = make("nav", { class: "pv-rail", "aria-label": "rail" }, this.filter, this.list)
     this.thumbs = (scene?.about.images ?? []).map((image, b) => {
       const canvas = make("canvas", { width: 88, height: 88 }), { picture } = view.images[b]
       canvas.getContext("2d").drawImage(picture, 0, 0, 88, 88)

@@ -22,3 +22,15 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def browser():
     with lab.chromium() as browser: yield browser
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    "Runs of three lambdas on six classes, and their folder"
+    from prograd_viz.clip import load_clip
+    from prograd_viz.tasks import few_shot
+    from prograd_viz.training import train
+    task = few_shot("pocket", shots=4, seed=1, classes=6, test_per_class=5)
+    folder = tmp_path_factory.mktemp("trained") / "runs"
+    return train(load_clip("pocket"), task, lambdas=[0, 0.5, 1], epochs=30, lr=0.02, progress=False, out=folder), folder
+
