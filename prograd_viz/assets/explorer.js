@@ -879,6 +879,7 @@ class LandscapePanel extends Panel {
     if (!this.chart) return
     const { training, land } = this, k = training.place(this.view.state.get("step"))
     this.key(this.shown().map(r => [training.methods[r].colour, `${training.methods[r].name} ${percent(land.inside.data[r])}`]))
+    this.legend.classList.add("pv-two")
     this.legend.append(make("span", { title: "the share of a displacement that lies in the plane of this picture" }, "in this plane"))
     this.note.textContent = ""
     this.chart.emphasise(this.shown())
@@ -911,8 +912,8 @@ class Group {
   }
 
   draw() {
-    const { view } = this, chosen = view.state.get("image"), count = view.scene?.about.images.length ?? 0
-    const pins = view.state.get("pins").filter(b => b !== chosen && b < count), shown = view.wanted.includes("maps") ? [Math.min(chosen, Math.max(0, count - 1)), ...pins] : []
+    const { view } = this, count = view.scene?.about.images.length ?? 0, chosen = Math.min(view.state.get("image"), Math.max(0, count - 1))
+    const pins = view.state.get("pins").filter(b => b !== chosen && b < count), shown = view.wanted.includes("maps") ? [chosen, ...pins] : []
     while (this.maps.length < shown.length) {
       this.maps.push(new MapRow(view, this.training))
       this.rows.append(this.maps.at(-1).node)
@@ -986,6 +987,7 @@ export class View {
     const focus = document.activeElement, name = this.root.contains(focus) ? focus.getAttribute("aria-label") : null
     this.build()
     const missing = this.able && !this.land && this.wanted.includes("landscape") && (scene || !this.wanted.includes("maps"))
+    if (book.land) this.asked = false
     if (missing && !this.asked) { this.asked = true; this.ask({ ask: "landscape", unasked: true }) }
     if (name) [...this.root.querySelectorAll("[aria-label]"), this.root].find(n => n.getAttribute("aria-label") === name)?.focus({ preventScroll: true })
     this.draw()
@@ -1333,8 +1335,10 @@ function render({ model, el }) {
 export function mount(el, buffers, values) {
   const shown = new URLSearchParams(location.hash.slice(1)), first = { ...values }
   for (const [name, text] of shown) {
-    if (!(name in first)) continue
-    first[name] = ["step", "image", "set", "opacity", "speed"].includes(name) || name === "lam" && text.trim() !== "" && Number.isFinite(+text) ? +text : name === "pins" ? text.split(",").filter(Boolean).map(Number) : text
+    const number = text.trim() === "" ? NaN : +text
+    if (name === "target" || name === "lam" && !Number.isFinite(number)) first[name] = text
+    if (["lam", "step", "image", "set"].includes(name) && number >= 0) first[name] = number
+    if (name === "pins") first.pins = text.split(",").map(Number).filter(b => b >= 0)
   }
   const state = new State(first), view = new View(el, state)
   const write = later(() => {

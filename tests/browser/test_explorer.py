@@ -115,12 +115,11 @@ def test_pointing_reads_and_clicking_seeks(page, root, runs, data):
     assert f"CoOp {'−' if cos < 0 else '+'}{abs(cos):.2f}" in tip
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 40)
     assert_shows(root, runs, data, step=step)
-    path = root.get_by_role("img", name=re.compile("a path per method")).bounding_box()
     put(root, step=30)
     x, y = root.evaluate("""root => {
       const { chart, paths } = root.explorer.groups[0].panels.find(p => p.xs)
       return [chart.px(paths[0][0][0]), chart.py(paths[0][0][1])] }""")
-    page.mouse.click(path["x"] + x, path["y"] + y)
+    root.get_by_role("img", name=re.compile("a path per method")).click(position={"x": x, "y": y})
     assert root.evaluate("root => root.explorer.state.get('step')") != 30
 
 
@@ -162,7 +161,7 @@ def test_pins_add_a_row_and_the_targets_explain(root, runs, data):
     rows = root.locator(".pv-maps:visible")
     assert rows.count() == 2 and data.names[2].split(": ")[1] in rows.nth(1).inner_text()
     put(root, image=2)
-    assert root.get_by_role("button", name="keep this image in view").inner_text() == "unpin"
+    root.get_by_text("unpin", exact=True).wait_for()
     root.get_by_role("button", name="keep this image in view").click()
     root.get_by_label("target", exact=True).select_option(label=data.classes[3])
     assert_shows(root, runs, data, target=data.classes[3])

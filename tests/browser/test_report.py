@@ -1,97 +1,159 @@
 "The report from disk, with no network, in a real browser."
-import base64
-import io
-from functools import partial
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pages import SCREENSHOTS
-from PIL import Image
+import pytest
+from pages import BOXES, SCREENSHOTS, assert_map, assert_shows, small_text
 
 import lab
-from prograd_viz.clip import load_clip
+from prograd_viz.landscape import landscape
 from prograd_viz.report import save_report
-from prograd_viz.scenes import beside, explorer_data, paint
-from prograd_viz.tasks import few_shot
+from prograd_viz.screen import explorer_data
 from prograd_viz.training import train
 
 
-def assert_shows(page, runs, scenes, lam, step, b):
-    "The page has the numbers of the library for a lambda, a step and an image"
-    rows = [page.locator("#numbers tr").nth(i).locator("td").all_inner_texts()
-            for i in range(page.locator("#numbers tr").count())]
-    prompts = [("zero-shot CLIP", runs.zero_shot), ("CoOp", runs.text(0, step)),
-               *([(f"ProGrad, lambda {lam:g}", runs.text(lam, step))] if lam else [])]
-    views = [(name, scenes.view(b, text)) for name, text in prompts]
-    assert [row[:2] for row in rows] == [[name, v.predicted] for name, v in views]
-    for row, (_, v) in zip(rows, views):
-        assert abs(int(row[2].rstrip("%")) - 100 * v.probability) < 0.51
-        assert row[3] == "-" if v.share != v.share else abs(int(row[3].rstrip("%")) - 100 * v.share) < 0.51
-        assert row[4] == "-" if v.preference != v.preference else abs(float(row[4]) - v.preference) < 0.006
-    record = runs.steps[(runs.steps["lam"] == lam) & (runs.steps["step"] == step)]
-    says = page.locator("#says").inner_text()
-    assert f"Step {step}," in says
-    assert (f"cosine {record['cos'].item():.2f}" in says if len(record)
-            and record["cos"].notna().item() else "no angle" in says)
+@pytest.fixture(scope="module")
+def data(trained): return explorer_data(trained[0], images=4)
 
 
-def test_the_report_works_from_disk_with_no_network(browser, tmp_path):
-    "Sliders by keyboard; numbers as the library computes them; not one request, not one error"
-    runs = train(load_clip("pocket"), few_shot("pocket", shots=4, seed=1, classes=6, test_per_class=4),
-                 lambdas=[0, 0.5, 1], epochs=100, progress=False)
-    scenes = explorer_data(runs, images=4)
-    path = save_report(runs, tmp_path / "report.html", data=scenes)
+@pytest.fixture(scope="module")
+def path(trained, data, tmp_path_factory):
+    runs = trained[0]
+    land = landscape(runs, size=9, progress=False)
+    return save_report(runs, tmp_path_factory.mktemp("report") / "report.html", data=data, land=land)
+
+
+def opened(browser, path, width=1280, hash="", **options):
+    "The page without network; every request is an error"
+    page = lab.watched(browser, width, 1000, offline=True, **options)
+    page.on("request", lambda r: page.wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+    page.goto(path.as_uri() + hash)
+    page.locator(".pv-thumbs button").first.wait_for()
+    return page, page.locator(".pv-root")
+
+
+def test_the_report_works_from_disk_with_no_network(browser, trained, data, path):
+    "The numbers and maps of the library at every state, by keyboard; the state stands in the address"
+    runs, (page, root) = trained[0], opened(browser, path)
     assert path.stat().st_size < 5e6
-    page = lab.watched(browser, 1280, 1150, offline=True)
-    page.on("request", lambda r: page.wrong.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    assert_shows(root, runs, data, lam=1.0, step=30, image=0)
+    for n in (1, 2, 3): assert_map(root, runs, data, n)
+    root.get_by_label(data.names[2].split(": ")[1]).click()
+    root.press("ArrowDown")
+    root.press("Home")
+    root.press("ArrowRight")
+    assert_shows(root, runs, data, lam=0.5, step=1, image=2)
+    page.wait_for_url(re.compile("lam=0.5&step=1&image=2"))
+    root.get_by_label("target").select_option(label="true class")
+    assert_shows(root, runs, data, target="true")
+    assert "nats" in page.locator("footer", has_text="light").inner_text(), "the landscape is there"
+    assert page.wrong == []
+
+
+def test_an_address_opens_the_state_that_it_names(browser, trained, data, path):
+    page, root = opened(browser, path, hash="#lam=0&step=7&image=3&target=contrast")
+    assert_shows(root, trained[0], data, lam=0, step=7, image=3, target="contrast")
+    assert page.wrong == []
+    page, root = opened(browser, path, hash="#lam=&step=<script>&image=99&target=nothing&evil=1")
+    assert root.locator(".pv-says").first.inner_text(), "an address that makes no sense shows the page all the same"
+    assert page.wrong == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [420, 1280, 1920])
+def test_a_report_is_readable_at_every_width(browser, path, scheme, width):
+    page, root = opened(browser, path, width, color_scheme=scheme)
+    page.wait_for_timeout(200)
+    if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / f"report-{scheme}-{width}.png", full_page=True)
+    assert root.evaluate("r => r.dataset.theme") == scheme
+    assert small_text(root) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_without_javascript_there_are_pictures_and_a_table(browser, path):
+    page = browser.new_context(java_script_enabled=False, offline=True).new_page()
     page.goto(path.as_uri())
-    page.locator("#numbers tr").nth(2).wait_for()
-
-    expect = partial(assert_shows, page, runs, scenes)
-    ink = lambda name="panels": page.locator(f"#{name}").evaluate("c => c.toDataURL()")
-    expect(1.0, int(runs.snapshot_steps[-1]), 0)
-    before = ink(), ink("curve"), ink("accuracy")
-    page.locator("#image").select_option(index=2)
-    expect(1.0, int(runs.snapshot_steps[-1]), 2)
-    assert ink() != before[0]
-    page.locator("#lam").press("ArrowLeft")
-    expect(0.5, int(runs.snapshot_steps[-1]), 2)
-    page.locator("#lam").press("Tab")
-    page.keyboard.press("Home")
-    expect(0.5, 0, 2)
-    assert ink("curve") != before[1] and ink("accuracy") != before[2]
-    page.keyboard.press("End")
-    drawn = Image.open(io.BytesIO(base64.b64decode(ink().split(",")[1]))).convert("RGB")
-    views = [scenes.view(2, text) for text in (runs.zero_shot, runs.text(0), runs.text(0.5))]
-    ours = beside([paint(scenes.pictures[2], mask=scenes.masks[2]),
-                   *(paint(scenes.pictures[2], v.cam, max(v.cam.max() for v in views), scenes.masks[2])
-                     for v in views)], ["", ""])
-    crop = lambda image, head: np.asarray(image.crop((0, head + 2, 814, head + 194)), float)
-    assert np.abs(crop(drawn, 26) - crop(ours, 24)).mean() < 8, "the browser paints what the library paints"
-    if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "report.png")
-    plain = browser.new_context(java_script_enabled=False, offline=True).new_page()
-    plain.goto(path.as_uri())
-    assert plain.locator(".still img").first.is_visible()
-    assert not plain.locator("fieldset").is_visible()
-    assert plain.locator("table", has_text="steps in conflict").is_visible()
-    assert not page.wrong
+    assert page.locator(".still img").first.is_visible()
+    assert page.locator("table", has_text="steps in conflict").is_visible()
+    assert "lambda 1 removes all of it" in page.locator("#about").inner_text()
 
 
-def test_names_in_a_report_are_text_whatever_they_say(browser, tmp_path):
+def test_seeds_show_bands_and_a_picker(browser, trained, data, tmp_path):
+    "Three run sets of one recipe: the curves have bands, a picker says whose maps are seen"
+    runs, rng = trained[0], np.random.default_rng(0)
+
+    def other(seed):
+        steps = runs.steps.assign(seed=seed, cos=(runs.steps["cos"] + rng.normal(0, 0.1, len(runs.steps))).clip(-1, 1))
+        features = runs.text_features[:] + rng.normal(0, 0.02, runs.text_features.shape).astype(np.float32)
+        return replace(runs, steps=steps, text_features=features, config=runs.config | {"seed": seed})
+
+    sets = [runs, other(2), other(3)]
+    page, root = opened(browser, save_report(sets, tmp_path / "seeds.html", data=data))
+    assert root.locator(".pv-panel", has_text="95% interval").locator("polygon").count() >= 3
+    assert_shows(root, sets[0], data)
+    before = root.evaluate(BOXES)
+    root.get_by_label("seed").select_option(label="seed 3")
+    assert_shows(root, sets[2], data, set=2)
+    assert root.evaluate(BOXES) == before
+    if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "seeds.png", full_page=True)
+    assert page.locator("caption").all_inner_texts() == [f"pocket, 4 shots, seed {n}" for n in (1, 2, 3)]
+    assert page.wrong == []
+
+
+def test_two_recipes_stand_side_by_side(browser, trained, data, tmp_path):
+    runs = trained[0]
+    slow = train(runs.clip, runs.task, lambdas=[0, 1], epochs=20, progress=False)
+    page, root = opened(browser, save_report([runs, slow], tmp_path / "two.html", data=data), width=1920)
+    assert root.locator(".pv-group").count() == 2 and root.locator("[data-slider=step]").count() == 1
+    root.focus()
+    root.press("Home")
+    assert root.locator(".pv-maps").count() == 2
+    names = [text.split("\n")[0] for text in root.locator(".pv-card figcaption").all_inner_texts()]
+    assert names == 2 * ["image", "zero-shot CLIP", "CoOp", runs.name(1.0)]
+    if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "two.png", full_page=True)
+    assert page.wrong == []
+
+
+NAMES = ("<script>window.hurt = 1</script>", "x" * 200, "风筝", "عنكبوت", "' onerror='window.hurt = 1",
+         "</script><script>window.hurt = 1</script>")
+
+
+def test_names_in_a_report_are_text_whatever_they_say(browser, trained, tmp_path):
     "Scripts, 200 characters, Chinese, right to left: shown, not run"
-    from dataclasses import replace
-    runs = train(load_clip("pocket"), few_shot("pocket", shots=2, seed=1, classes=6, test_per_class=1), lambdas=[1],
-                 epochs=5, progress=False)
-    scenes = explorer_data(runs, images=6)
-    names = ("<script>window.hurt = 1</script>", "x" * 200, "风筝", "عنكبوت", "' onerror='window.hurt = 1",
-             "</script><script>window.hurt = 1</script>")
-    path = save_report(replace(runs, classes=names), tmp_path / "report.html",
-                       data=replace(scenes, classes=names, names=names))
-    page = lab.watched(browser, offline=True)
-    page.goto(path.as_uri())
-    page.locator("#numbers tr").nth(1).wait_for()
+    runs = replace(trained[0], classes=NAMES)
+    odd = replace(explorer_data(trained[0], images=6), classes=NAMES, names=tuple(f"{n}: {x}" for n, x in enumerate(NAMES)))
+    page, root = opened(browser, save_report(runs, tmp_path / "report.html", data=odd))
+    before = root.evaluate(BOXES)
     for i in range(6):
-        page.locator("#image").select_option(index=i)
-        assert page.locator("#numbers td").nth(1).inner_text() in names
+        root.locator(".pv-thumbs button").nth(i).click()
+        assert_shows(root, runs, odd, image=i)
+        assert root.evaluate(BOXES) == before, "no name moves a panel"
     assert page.evaluate("window.hurt") is None and page.wrong == []
-    assert page.locator("#image option").all_inner_texts() == list(names)
+
+
+@pytest.mark.parametrize("kind", ["no masks", "one lambda", "one image", "no gradients", "a thousand classes", "nan"])
+def test_odd_runs_have_a_clear_picture(browser, trained, data, tmp_path, kind):
+    runs, shown = trained[0], data
+    if kind == "no masks": shown = replace(data, masks=None)
+    if kind == "one image": shown = data[[1]]
+    if kind == "one lambda": runs = train(runs.clip, runs.task, lambdas=[1], epochs=1, progress=False)
+    if kind == "no gradients":
+        nothing = {name: np.nan for name in ("cos", "angle_deg", "norm_gd", "norm_gg", "norm_g", "cos_step_gd")}
+        runs = replace(runs, steps=runs.steps.assign(**nothing, conflict=False, agree=False))
+    if kind == "a thousand classes":
+        many = tuple(f"class {i}" for i in range(1000))
+        wide = np.tile(runs.text_features[-2:], (1, 1, 167, 1))[:, :, :1000]
+        runs = replace(runs, classes=many, text_features=wide, zero_shot=np.tile(runs.zero_shot, (167, 1))[:1000],
+                       snapshot_steps=runs.snapshot_steps[-2:])
+        shown = replace(data, classes=many)
+    if kind == "nan":
+        runs = replace(runs, text_features=np.where(np.arange(3)[:, None, None] == 2, np.nan, runs.text_features[:]))
+    page, root = opened(browser, save_report(runs, tmp_path / "odd.html", data=shown))
+    if kind != "nan": assert_shows(root, runs, shown)
+    words = {"no masks": "no mask", "one lambda": runs.name(1.0), "one image": data.names[1].split(": ")[1], "no gradients": "not recorded",
+             "a thousand classes": "class ", "nan": "no prediction"}[kind]
+    assert words in root.inner_text()
+    assert page.wrong == []
+
