@@ -99,7 +99,8 @@ class Library:
         self.texts = {(k, r): runs.text_features[k, r] for k in range(len(steps)) for r in range(len(runs))}
 
     def of(self, table, r, step, i):
-        return table[(table["method"] == self.runs.methods[r]) & (table["step"] == step) & (table["image"] == i)].iloc[0]
+        here = (table["method"] == self.runs.methods[r]) & (table["step"] == step) & (table["image"] == i)
+        return table[here].iloc[0]
 
     def explained(self, predicted, label, scores, target):
         "The class that is explained and its rival"
@@ -158,7 +159,8 @@ def test_the_table_is_what_is_sent(explorer, data):
         np.testing.assert_allclose(last[["probability", "share"]].astype(float),
                                    [sent["0.chance"][k, n, b], sent[f"0.share.{target}"][k, n, b]], rtol=1e-6)
         row = runs.record(explorer.lam).query("step == @explorer.step")
-        assert np.array_equal(last[["cos"]].astype(float), row["cos"], equal_nan=True) if len(row) else "cos" not in last
+        known = last[["cos"]].astype(float) if "cos" in last else []
+        assert np.array_equal(known, row["cos"], equal_nan=True), "there is no row at step 0"
 
 
 def test_a_class_is_explained_when_it_is_chosen(explorer, runs, data):
@@ -167,8 +169,8 @@ def test_a_class_is_explained_when_it_is_chosen(explorer, runs, data):
     explorer.target = name
     about, sent = scene(explorer)
     assert about["targets"] == [*TARGETS, name] and (sent[f"0.explained.{name}"][..., 0] == 2).all()
-    np.testing.assert_allclose(sent[f"0.share.{name}"][-1, -1], [data.view(b, runs.text(1), name).share for b in range(4)],
-                               rtol=1e-6)
+    shares = [data.view(b, runs.text(1), name).share for b in range(4)]
+    np.testing.assert_allclose(sent[f"0.share.{name}"][-1, -1], shares, rtol=1e-6)
 
 
 def test_the_record_is_sent_in_the_order_of_the_slider(runs):
@@ -197,7 +199,8 @@ def test_pictures_and_masks_are_sent_as_they_are(explorer, data):
                for file, picture in zip(files, data.pictures, strict=True))
     bits = np.unpackbits(sent["masks"])[:data.masks.size].reshape(data.masks.shape)
     assert np.array_equal(bits, data.masks) and np.array_equal(sent["areas"], data.areas)
-    assert about["size"] == list(data.pictures.shape[1:3]) and [i["label"] for i in about["images"]] == data.labels.tolist()
+    assert about["size"] == list(data.pictures.shape[1:3])
+    assert [image["label"] for image in about["images"]] == data.labels.tolist()
     assert [f"{n}: {image['name']}" for n, image in enumerate(about["images"], 1)] == list(data.names)
 
 
@@ -335,7 +338,8 @@ def test_names_are_data_whatever_they_say(hostile, tmp_path):
 # -- traits are the state ---------------------------------------------------------
 
 def test_it_opens_at_the_end_of_the_training(explorer, runs):
-    assert (explorer.lam, explorer.step, explorer.image, explorer.target) == (1.0, runs.snapshot_steps[-1], 0, "predicted")
+    assert (explorer.lam, explorer.step, explorer.image) == (1.0, runs.snapshot_steps[-1], 0)
+    assert explorer.target == "predicted"
     assert (explorer.split, explorer.target_layer, explorer.pins) == (runs.task.usual_split, "default", [])
 
 
@@ -355,7 +359,8 @@ def test_a_wrong_value_is_refused_by_name_and_changes_nothing(explorer, name):
 
 def test_values_beyond_the_record_find_the_nearest(explorer, runs):
     explorer.lam, explorer.step, explorer.image, explorer.set = 0.7, 10**6, 99, 7
-    assert explorer.here() == (0.5, runs.snapshot_steps[-1]) and explorer.table()["image"].unique() == [explorer.data.names[-1]]
+    assert explorer.here() == (0.5, runs.snapshot_steps[-1])
+    assert explorer.table()["image"].unique() == [explorer.data.names[-1]]
     explorer.lam, explorer.step, explorer.pins = -3.0, -1, [2, 0, 2]
     assert explorer.here() == (0.0, 0)
     assert explorer.table()["image"].unique().tolist() == [explorer.data.names[b] for b in (3, 2, 0)]
@@ -541,7 +546,8 @@ def test_another_layer_reads_other_maps(runs):
     explorer.target_layer = layers[1][0]
     after = explorer.wait().table()
     expected = explorer_data(runs, images=2, target_layer=layers[1][0]).view(0, runs.text(1))
-    assert scene(explorer)[0]["layer"] == layers[1][0] and after["share"].iloc[-1] == expected.share != before["share"].iloc[-1]
+    assert scene(explorer)[0]["layer"] == layers[1][0]
+    assert after["share"].iloc[-1] == expected.share != before["share"].iloc[-1]
 
 
 def test_the_landscape_is_computed_beside(explorer, runs):
@@ -552,9 +558,10 @@ def test_the_landscape_is_computed_beside(explorer, runs):
     ours = landscape(runs, size=5, progress=False)
     for name in ("loss_ce", "loss_kl", "accuracy"):
         np.testing.assert_allclose(sent[name], ours.values[name], rtol=1e-5)
-    for n, key in enumerate(runs.sorted_keys()): np.testing.assert_allclose(sent["paths"][n], ours.paths[key], atol=1e-5)
+    paths = [ours.paths[key] for key in runs.sorted_keys()]
+    np.testing.assert_allclose(sent["paths"], paths, atol=1e-5)
     assert about == {"set": 0, "ends": [runs.name(key) for key in ours.ends], "split": ours.split}
-    assert [s for s in shares if s is not None] == sorted(s for s in shares if s is not None) and shares[-1] is None
+    assert shares[0] == 0 and shares[:-1] == sorted(shares[:-1]) and shares[-1] is None
 
 
 def test_a_wide_prompt_s_landscape_waits_until_it_is_asked_for(explorer, monkeypatch):
@@ -656,7 +663,8 @@ def test_two_recipes_are_compared_and_three_refused(runs, data, clip, task):
     assert not np.array_equal(sent["0.record"], sent["1.record"])
     explorer.set = 1
     assert explorer.runs is others[0]
-    with pytest.raises(ValueError, match="^3 run sets that are not seeds of one recipe; give two"): explore([runs, *others])
+    with pytest.raises(ValueError, match="^3 run sets that are not seeds of one recipe; give two"):
+        explore([runs, *others])
 
 
 def test_other_classes_cannot_be_seen_together(runs):
@@ -723,8 +731,8 @@ def test_the_button_saves_under_a_name_that_says_what_it_shows(explorer, tmp_pat
 
 
 def test_a_name_with_dollars_is_no_formula_in_the_figure(runs, data):
-    odd = many_classes(runs, replace(data, names=tuple(f"{n}: $x_{n}$" for n in range(1, 5))), ("$a$", "$$", "b$", "_", "^", "x"))
-    figure = plot_view(odd[0], odd[1])
+    images = replace(data, names=tuple(f"{n}: $x_{n}$" for n in range(1, 5)))
+    figure = plot_view(*many_classes(runs, images, ("$a$", "$$", "b$", "_", "^", "x")))
     figure.canvas.draw()
     assert sum("$" in text.get_text() and not text.get_parse_math() for text in figure.findobj(plt.Text)) >= 4
 
@@ -748,13 +756,14 @@ def test_a_page_of_the_demo_s_three_seeds_takes_at_most_5_mb(seeds, tmp_path):
     (about, sent), (seen, maps) = (in_page(path.read_text(encoding="utf-8"), name) for name in ("runs", "scene"))
     assert len(about["sets"]) == 3 and len(seen["images"]) == 8 and sent["2.record"].shape[-1] == 600
     kept = long[0].snapshot_steps[kept_snapshots(long[0], SNAPSHOTS)]
-    assert sent["0.snapshots"].tolist() == kept.tolist() and kept[[0, -1]].tolist() == [0, 600] and len(kept) == SNAPSHOTS
+    assert sent["0.snapshots"].tolist() == kept.tolist() and (kept[0], kept[-1], len(kept)) == (0, 600, SNAPSHOTS)
     assert maps["0.share.true"].shape[:2] == (SNAPSHOTS, 2)
 
 
 def test_a_page_holds_the_explorer_s_numbers(runs, data, tmp_path):
     land = landscape(runs, size=4, progress=False)
-    page = save_report(runs, tmp_path / "page.html", data=data, land=land, title="my <title>").read_text(encoding="utf-8")
+    path = save_report(runs, tmp_path / "page.html", data=data, land=land, title="my <title>")
+    page = path.read_text(encoding="utf-8")
     explorer = explore(runs, data=data)
     mine, theirs = scene(explorer), in_page(page, "scene")
     assert all(np.array_equal(mine[1][name], x, equal_nan=x.dtype.kind == "f") for name, x in theirs[1].items())
