@@ -38,7 +38,7 @@ from prograd_viz.screen import (
 )
 
 # %% ../nbs/54_report.ipynb #14bed2e6
-SNAPSHOTS = 121  # At most so many snapshots are in a page, evenly spread
+SNAPSHOTS = 101  # At most so many snapshots are in a page, evenly spread
 
 
 def save_report(
@@ -63,7 +63,7 @@ def save_report(
                          layer=str(target_layer or "default"), layers=[["default", "the default layer"]], **fewer)
     buffers = {"runs": runs_buffer(sets, compare, title=title, **fewer), "scene": scene,
                "land": b"" if land is None else land_buffer(land, sets[0], **fewer)}
-    words = {"title": title or runs_title(sets[0]), "about": _about(sets, data, name)}
+    words = {"title": title or runs_title(sets[0]), "about": _about(sets, compare, data, name)}
     fields = {key: html.escape(text) for key, text in words.items()}
     fields["about"] = re.sub(r"G_([dg])", r"<i>G</i><sub>\1</sub>", fields["about"])
     fields |= {
@@ -115,11 +115,11 @@ _TESTS = {
 }
 
 
-def _about(sets, data, split):
+def _about(sets, compare, data, split):
     "What the page shows, for somebody who has five minutes"
     runs, task = sets[0], sets[0].config.get("task") or {}
     shots = " of each of ".join([*([str(task["shots"])] if "shots" in task else []), f"{len(runs.classes)} classes"])
-    seeds = f"{len(sets)} seeds are in this page." if len(sets) > 1 else ""
+    seeds = "" if len(sets) == 1 else "Two recipes are compared." if compare else f"{len(sets)} seeds are in this page."
     known = {runs.rule(key) for key in runs.keys} <= {"coop", "prograd"}
     methods = _METHODS.format(tuned=f"Here: {shots}.") if known else f"{', '.join(runs.methods)}; trained on {shots}."
     tests = "; ".join(f"{name}: {_TESTS.get(name, 'another test set')}" for name in runs.tested)

@@ -20,6 +20,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -398,10 +399,10 @@ def runs_buffer(
         tensors |= {f"{s}.{name}": x for name, x in _recorded(runs, snapshots).items()}
     seeds = ", ".join(str(_seed(runs)) for runs in sets)
     many = re.sub(r"seed -?\d+$", f"seeds {seeds}", runs_title(first))
-    usual = runs_title(first) if len(sets) == 1 else " against ".join(map(runs_title, sets)) if compare else many
+    usual = "two recipes" if compare else many if len(sets) > 1 else runs_title(first)
     about = {"title": title or usual, "compare": compare, "able": able, "words": words, "coop": COOP,
              "t": float(stdtrit(max(1, len(sets) - 1), 0.975)), "zero": {"name": first.name(None), "colour": ZERO_SHOT},
-             "sets": [_about_set(runs, compare) for runs in sets]}
+             "sets": [_about_set(runs, _differs(runs, sets) if compare else f"seed {_seed(runs)}") for runs in sets]}
     return buffer(about, tensors)
 
 
@@ -412,14 +413,22 @@ def _trainable(runs):
     return [float(RULES[rule].low), min(float(RULES[rule].high), 1e6)]
 
 
-def _about_set(runs, compare):
+def _differs(runs, sets):
+    "What was trained, and what of its recipe the other run set does not share"
+    recipes = [pd.json_normalize(_recipe(one)).map(str).iloc[0].to_dict() for one in sets]
+    here = recipes[next(s for s, one in enumerate(sets) if one is runs)]
+    differ = [key for key in here if len({recipe.get(key) for recipe in recipes}) > 1]
+    return "; ".join([runs_title(runs), *(f"{key.split('.')[-1]} {here[key]:.24}" for key in differ[:4])])
+
+
+def _about_set(runs, name):
     keys = runs.sorted_keys()
     coop = [n for n, key in enumerate(keys) if runs.rule(key) == "coop"]
     short = lambda key: key if isinstance(key, str) else f"{key:g}"
     methods = [{"key": key, "name": runs.name(key), "short": short(key), "colour": run_colour(runs, key)}
                for key in keys]
     zero = {split: runs.zero_shot_accuracy.get(split) for split in runs.tested}
-    return {"name": runs_title(runs) if compare else f"seed {_seed(runs)}", "methods": methods,
+    return {"name": name, "methods": methods,
             "reference": coop[0] if coop else 0, "columns": _columns(runs), "tested": runs.tested, "zero": zero}
 
 
@@ -457,6 +466,7 @@ def scene_buffer(
     if sets[0].zero_shot is not None:
         for target in targets: tensors |= _seen("zero", data.views(sets[0].text(None)[None], target), target)
     for s, runs in enumerate(sets):
+        if not len(runs.snapshot_steps): continue  # no text features were recorded
         for target in targets: tensors |= _seen(s, _views_over(runs, data, target, snapshots), target)
     images = [{"name": name.split(": ", 1)[-1], "type": kind, "label": int(label)}
               for name, (_, kind), label in zip(data.names, files, data.labels)]

@@ -96,7 +96,6 @@ class Library:
         self.shares = {target: foreground(runs, images=rows, steps=steps, target=target, random_directions=0).rows
                        for target in TARGETS}
         self.said = pd.concat([predictions(runs, step=step).assign(step=step) for step in steps])
-        self.texts = {(k, r): runs.text_features[k, r] for k in range(len(steps)) for r in range(len(runs))}
 
     def of(self, table, r, step, i):
         here = (table["method"] == self.runs.methods[r]) & (table["step"] == step) & (table["image"] == i)
@@ -294,6 +293,13 @@ def test_gradients_that_were_not_recorded_are_nan(clip, task):
     assert np.isnan(sent["0.arrows"][:, :, :2]).all() and explorer.table()["cos"].isna().all()
 
 
+def test_without_zero_shot_clip_the_methods_stand_alone(clip, task):
+    runs = replace(recorded(task, clip, ["mine"]), zero_shot=None)
+    explorer = explore(runs, images=1).wait()
+    assert_sent(explorer)
+    assert explorer.table()["method"].tolist() == ["mine"] and not [k for k in scene(explorer)[1] if "zero" in k]
+
+
 def many_classes(runs, data, names):
     "The same with other, perhaps many more, classes"
     count = -(-len(names) // len(runs.classes))
@@ -365,6 +371,23 @@ def test_values_beyond_the_record_find_the_nearest(explorer, runs):
     assert explorer.here() == (0.0, 0)
     assert explorer.table()["image"].unique().tolist() == [explorer.data.names[b] for b in (3, 2, 0)]
     assert len(explorer.figure().axes) >= 3 * 3 + 1
+
+
+def test_lam_is_a_number_or_a_method(explorer):
+    for number in (1, np.float32(0.5), np.int64(0), np.float64(0.5)):
+        explorer.lam = number
+        assert explorer.here()[0] == number and json.dumps(explorer.get_state("lam"))
+    for wrong in (None, float("nan"), [1], {}):
+        with pytest.raises((ValueError, traitlets.TraitError), match="lam"): explorer.lam = wrong
+    assert explorer.here()[0] == 0.5
+
+
+def test_steps_and_images_may_be_numpys_numbers(explorer, runs):
+    explorer.step, explorer.image = runs.snapshot_steps[3], np.int64(1)
+    assert explorer.here()[1] == runs.snapshot_steps[3] and json.dumps(explorer.get_state(["step", "image"]))
+
+
+def test_its_words_are_short(explorer): assert len(repr(explorer)) < 300
 
 
 def test_a_pin_that_is_no_image_is_refused(explorer):
@@ -631,6 +654,33 @@ def test_the_folder_of_another_process_is_followed_until_it_has_ended(clip, task
     assert_sent(explorer)
 
 
+def test_a_folder_that_is_not_there_is_not_followed(runs, data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run set in"):
+        explore(replace(runs, interrupted=True), data=data, follow=tmp_path / "nowhere")
+
+
+def test_a_folder_that_can_no_longer_be_read_is_said(runs, data, tmp_path, monkeypatch):
+    def gone(*args): raise OSError("the server is gone")
+
+    runs.save(tmp_path / "run")
+    monkeypatch.setattr(Explorer._follow, "__defaults__", (0.05,))
+    explorer, end = explore(replace(runs, interrupted=True), data=data), time.time() + 20
+    monkeypatch.setattr("prograd_viz.explorer.load_runs", gone)
+    explorer._follow(tmp_path / "run")
+    while not explorer._work and time.time() < end: time.sleep(0.05)
+    assert "the server is gone" in work(explorer)[0] and work(explorer)[1] and len(explorer.table())
+    explorer.close()
+
+
+def test_another_state_of_the_record_drops_the_landscape(explorer, runs):
+    explorer.show_landscape(size=3)
+    assert explorer.wait()._land
+    explorer.show_runs(replace(runs, **{name: getattr(runs, name)[:4] for name in
+                                        ("snapshot_steps", "contexts", "text_features")}))
+    assert explorer._land == b"" and explorer.step == runs.snapshot_steps[3]
+    assert_sent(explorer)
+
+
 # -- several run sets -----------------------------------------------------------------
 
 def test_seeds_of_one_recipe_are_seen_together(seeds, data):
@@ -648,6 +698,22 @@ def test_seeds_of_one_recipe_are_seen_together(seeds, data):
                                    scene(explorer)[1][f"{s}.share.predicted"][k, -1, 0], rtol=1e-6)
 
 
+def test_a_seed_may_be_shorter_and_may_be_trained_further(seeds, data):
+    short = replace(seeds[1], steps=seeds[1].steps[seeds[1].steps["step"] <= 5], interrupted=True,
+                    **{name: getattr(seeds[1], name)[:6] for name in ("snapshot_steps", "contexts", "text_features")})
+    explorer = explore([seeds[0], short, seeds[2]], data=data)
+    assert unpack(explorer._runs)[1]["1.record"].shape[-1] == 5
+    explorer.set = 1
+    assert explorer.here() == (1.0, 5)
+    explorer.set, explorer.step = 2, 12
+    explorer.train_lambda(0.25)
+    explorer.wait()
+    keys = [[m["key"] for m in one["methods"]] for one in unpack(explorer._runs)[0]["sets"]]
+    assert keys == [[0, 0.5, 1], [0, 0.5, 1], [0, 0.25, 0.5, 1]] and explorer.here() == (0.25, 12)
+    explorer.set = 0
+    assert explorer.here() == (0.0, 12) and len(explorer.table()) == 2 and len(seeds[2]) == 3
+
+
 def test_seeds_with_other_methods_are_no_seeds_of_one_recipe(seeds, clip, task):
     fewer = train(clip, task, [0, 1], seed=4, **SHORT)
     assert run_sets(seeds)[1] is False and run_sets([seeds[0], fewer])[1] is True
@@ -659,7 +725,7 @@ def test_two_recipes_are_compared_and_three_refused(runs, data, clip, task):
     others = [train(clip, task, ODD, lr=lr, **SHORT) for lr in (0.01, 0.5)]
     explorer = explore([runs, others[0]], data=data)
     about, sent = unpack(explorer._runs)
-    assert about["compare"] and len(about["sets"]) == 2 and " against " in about["title"]
+    assert about["compare"] and len(about["sets"]) == 2 and about["title"] == "two recipes"
     assert not np.array_equal(sent["0.record"], sent["1.record"])
     explorer.set = 1
     assert explorer.runs is others[0]
@@ -683,6 +749,7 @@ def test_saved_data_is_explored_without_a_model(runs, data, tmp_path):
     with pytest.raises(ValueError, match="these runs have no model and task in memory"): explore(alone)
     explorer.train_lambda(0.25)
     with pytest.raises(ValueError, match="these runs have no model and task in memory"): explorer.wait()
+    with pytest.raises(ValueError, match="unknown split 'new'"): explorer.split = "new"
     press(explorer, ask="landscape")
     assert work(explorer)[1] and work(explorer)[0].startswith("these runs have no model and task in memory")
     before = explorer._scene
@@ -690,6 +757,14 @@ def test_saved_data_is_explored_without_a_model(runs, data, tmp_path):
     assert work(explorer)[1] and "no model" in work(explorer)[0] and explorer._scene == before
     page = save_report(alone, tmp_path / "page.html", data=seen).read_text(encoding="utf-8")
     assert np.array_equal(in_page(page, "scene")[1]["0.maps.true"], scene(explorer)[1]["0.maps.true"])
+
+
+def test_data_that_does_not_fit_is_refused(runs, data, tmp_path):
+    narrow = replace(data, operator=data.operator[..., :64], features=data.features[..., :64])
+    for show in (lambda data: explore(runs, data=data), lambda data: save_report(runs, tmp_path / "r.html", data=data)):
+        with pytest.raises(ValueError, match="^the data"): show(narrow)
+        with pytest.raises(ValueError, match="^no images"): show(data[[]])
+        with pytest.raises(ValueError, match="^the data shows"): show(replace(data, classes=tuple("abcdef")))
 
 
 # -- what is kept ------------------------------------------------------------------------

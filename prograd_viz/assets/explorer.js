@@ -375,7 +375,8 @@ class MapRow {
     looks.forEach((look, i) => {
       const card = this.cards[i + 1]
       card.map(look && Number.isFinite(look.top) ? look : null, top, this.view.colours)
-      if (look) card.numbers(look, area)
+      if (!look) return card.words(training.hasText ? "no text features of it" : "no text features were recorded", "")
+      card.numbers(look, area)
       card.bar.style.visibility = area > 0 ? "visible" : "hidden"
     })
     this.cards[0].words(image.name, area > 0 ? `object: ${percent(area)} of the image` : "no mask")
@@ -592,6 +593,7 @@ class CosinePanel extends Panel {
     const rates = this.shown().map(r => [training.methods[r].colour, `${training.methods[r].name}: ${percent(training.rate(r))} of steps in conflict`])
     const several = view.book.sets.length > 1 && !view.book.about.compare
     this.note.textContent = this.known ? "below 0 they conflict; line: mean of 15" : "not recorded"
+    this.legend.classList.toggle("pv-two", several)
     this.key([...rates, ...several ? [["var(--pv-line)", "95% interval over seeds"]] : []])
     this.chart.emphasise(this.shown())
     this.chart.cursor(step, i < 0 ? [] : this.shown().map(r => [step, training.column("cos", r)[i], training.methods[r].colour]))
@@ -830,9 +832,9 @@ class LandscapePanel extends Panel {
   /** Without a landscape: a button that asks for one, where somebody can compute it */
   offer() {
     this.surface.hidden = true
-    const words = this.view.able ? "The losses around the path are computed from the model." : "Not part of this page: it needs the model."
-    const button = make("button", { click: () => this.view.ask({ ask: "landscape" }), disabled: !this.view.able }, "compute the landscape")
-    this.body.append(make("p", { class: "pv-offer" }, words, make("br"), this.view.able ? button : ""))
+    const { able, book } = this.view, button = make("button", { type: "button", click: () => this.view.ask({ ask: "landscape" }) }, "compute the landscape")
+    const words = able ? "The losses around the path are computed from the model." : `It was computed for ${book.sets[this.land.about.set].name} alone.`
+    this.body.append(make("p", { class: "pv-offer" }, words, make("br"), able ? button : ""))
   }
 
   under({ inner: [x, y, w, h], svg }) {
@@ -896,7 +898,7 @@ class Group {
     Object.assign(this, { view, training })
     this.rows = make("div", { class: "pv-rows" })
     this.maps = []
-    const there = name => view.wanted.includes(name) && !(name === "tokens" && !view.book[`${training().s}.tokens`].shape[2]) && !(name === "accuracy" && !training().tested.length)
+    const there = name => view.wanted.includes(name) && !(name === "tokens" && !view.book[`${training().s}.tokens`].shape[2]) && !(name === "accuracy" && !training().tested.length) && !(name === "landscape" && !view.able && !view.book.land)
     this.panels = []
     const rows = ROWS.map(names => {
       const panels = names.filter(there).map(name => new PANELS[name](this)), total = panels.reduce((sum, p) => sum + p.wide, 0)
@@ -932,7 +934,7 @@ const TARGET_WORDS = { predicted: "predicted class", true: "true class", contras
 const EXPLAINERS = { GradCAM: "Grad-CAM" }
 const FILTERS = {
   all: ["all", "all images"],
-  disagree: ["differ", "the reference and the method predict different classes"],
+  differ: ["differ", "the reference and the method predict different classes"],
   gained: ["gained", "the reference is wrong and the method right"],
   lost: ["lost", "the reference is right and the method wrong"],
   moved: ["moved", "by the change of the share on the object, largest first"],
@@ -1283,7 +1285,7 @@ class Rail {
     const look = r => b => training.look(view.scene, target, k, r, b), one = look(training.reference), two = look(training.nearest(view.state.get("lam")))
     const change = b => Math.abs(one(b).share - two(b).share) || 0
     if (filter === "moved") return all.sort((a, b) => change(b) - change(a))
-    const fits = { disagree: b => one(b).predicted !== two(b).predicted, gained: b => one(b).right === false && two(b).right, lost: b => one(b).right && two(b).right === false }[filter]
+    const fits = { differ: b => one(b).predicted !== two(b).predicted, gained: b => one(b).right === false && two(b).right, lost: b => one(b).right && two(b).right === false }[filter]
     return all.filter(fits)
   }
 

@@ -19,9 +19,11 @@ READ = """root => {
            cards: [...cards].map(card => [text(card, "figcaption"), text(card, ".pv-says"), text(card, ".pv-share")]) }
 }"""
 # The map on a card, in parts of the largest of its row, at the resolution it is painted with
-MAP = "(root, n) => { const c = root.explorer.groups[0].maps[0].cards[n]; return [c.height, c.width, Array.from(c.values, v => v * c.scale / 255)] }"
+MAP = ("(root, n) => { const c = root.explorer.groups[0].maps[0].cards[n]; return [c.height, c.width, "
+       "Array.from(c.values, v => v * c.scale / 255)] }")
 BOXES = """root => {
-  const origin = root.getBoundingClientRect(), names = ".pv-panel, .pv-card, .pv-stage, .pv-thumbs, .pv-sliders, .pv-bar, .pv-body, .pv-share"
+  const origin = root.getBoundingClientRect()
+  const names = ".pv-panel, .pv-card, .pv-stage, .pv-thumbs, .pv-sliders, .pv-bar, .pv-body, .pv-share"
   return [...root.querySelectorAll(names)].map(node => {
     const box = node.getBoundingClientRect()
     return [box.left - origin.left, box.top - origin.top, box.width, box.height].map(Math.round)
@@ -36,7 +38,8 @@ def number(x, digits):
 
 def card(view, area, label):
     "The two lines below a map"
-    says = view.predicted if np.isnan(view.probability) else f"{view.predicted} {float(np.float32(view.probability)):.0%}"
+    says = view.predicted if np.isnan(view.probability) else (f"{view.predicted} "
+                                                              f"{float(np.float32(view.probability)):.0%}")
     verdict = "" if label is None else "✓ right" if view.predicted == label else "✗ wrong"
     share = float(np.float32(view.share))
     none = "no mask" if view.cam.any() else "empty map"
@@ -51,7 +54,8 @@ def expected(runs, data, state):
     first = [data.names[b].split(": ", 1)[1], f"object: {data.areas[b]:.0%} of the image" if known else "no mask"]
     keys = [None, runs.ends()[0], lam]
     cards = [["image", *first]]
-    for key in keys: cards.append([runs.name(key), *card(data.view(b, runs.text(key, step), target), data.areas[b], label)])
+    for key in keys:
+        cards.append([runs.name(key), *card(data.view(b, runs.text(key, step), target), data.areas[b], label)])
     record = runs.record(lam).set_index("step")["cos"]
     cos = record.get(step, np.nan)
     sign = "−" if cos < 0 else "+"
@@ -93,8 +97,8 @@ def small_text(root):
 
 LOOK = """root => {
   const wrong = []
-  const light = c => { const [r, g, b] = c.map(v => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 })
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b }
+  const linear = v => v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4
+  const light = c => { const [r, g, b] = c.map(linear); return 0.2126 * r + 0.7152 * g + 0.0722 * b }
   const rgb = text => { const canvas = document.createElement("canvas"); canvas.width = canvas.height = 1
     const pen = canvas.getContext("2d"); pen.fillStyle = text; pen.fillRect(0, 0, 1, 1)
     return [...pen.getImageData(0, 0, 1, 1).data] }
@@ -111,7 +115,8 @@ LOOK = """root => {
     if (contrast < 4.5) wrong.push(`contrast ${contrast.toFixed(1)}: ${text}`)
     const range = document.createRange(); range.selectNodeContents(node)
     const box = range.getBoundingClientRect(), outer = root.getBoundingClientRect()
-    if (!svg && node.closest(".pv-thumbs") === null && (box.right > outer.right + 1 || box.left < outer.left - 1)) wrong.push(`outside: ${text}`)
+    const outside = box.right > outer.right + 1 || box.left < outer.left - 1
+    if (!svg && node.closest(".pv-thumbs") === null && outside) wrong.push(`outside: ${text}`)
     const clip = node.closest(".pv-says, .pv-share, figcaption, header, .pv-legend, .pv-where, button")
     if (clip && clip.scrollWidth > clip.clientWidth + 1) wrong.push(`cut off: ${clip.textContent}`)
   }

@@ -147,7 +147,8 @@ def test_the_rail_filters_by_what_the_library_computes(root, runs, data):
               "lost": [b for b in range(6) if right[0][b] and not right[1][b]],
               "moved": sorted(range(6), key=lambda b: -moved[b])}
     shown = lambda: root.evaluate("r => r.explorer.rail.thumbs.map((t, b) => [b, [...t.parentNode?.children ?? []]"
-                                  ".indexOf(t)]).filter(([, at]) => at >= 0).sort((a, b) => a[1] - b[1]).map(x => x[0])")
+                                  ".indexOf(t)]).filter(([, at]) => at >= 0).sort((a, b) => a[1] - b[1]).map(x => "
+                                  "x[0])")
     for name, images in wanted.items():
         root.get_by_label("which images").select_option(label=name)
         assert shown() == images, name
@@ -243,7 +244,8 @@ def test_every_control_has_a_name_and_is_reached_by_tab(page, root):
     seen = set()
     for _ in range(len(names) + 5):
         page.keyboard.press("Tab")
-        seen.add(page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"))
+        seen.add(page.evaluate("document.activeElement.getAttribute('aria-label') ?? "
+                               "document.activeElement.textContent"))
     assert set(names) <= seen
 
 
@@ -251,7 +253,8 @@ def test_save_writes_what_is_on_screen(root, server, runs):
     put(root, lam=1.0, step=30, image=1)
     root.get_by_role("button", name="save what is on screen").click()
     root.locator(".pv-work", has_text="saved explorer-lambda1-step30-image2.pdf").wait_for(timeout=30_000)
-    for kind in ("pdf", "png", "csv"): assert (server[0] / f"explorer-lambda1-step30-image2.{kind}").stat().st_size > 400
+    for kind in ("pdf", "png", "csv"):
+        assert (server[0] / f"explorer-lambda1-step30-image2.{kind}").stat().st_size > 400
 
 
 def test_it_answers_while_the_kernel_is_busy_and_when_it_is_gone(page, root, runs, data):

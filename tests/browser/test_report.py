@@ -28,7 +28,8 @@ def path(trained, data, tmp_path_factory):
 def opened(browser, path, width=1280, hash="", **options):
     "The page without network; every request is an error"
     page = lab.watched(browser, width, 1000, offline=True, **options)
-    page.on("request", lambda r: page.wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+    page.on("request", lambda r: page.wrong.append(r.url) if not r.url.startswith(("file:", "data:",
+            "blob:")) else None)
     page.goto(path.as_uri() + hash)
     page.locator(".pv-thumbs button").first.wait_for()
     return page, page.locator(".pv-root")
@@ -123,7 +124,8 @@ NAMES = ("<script>window.hurt = 1</script>", "x" * 200, "风筝", "عنكبوت"
 def test_names_in_a_report_are_text_whatever_they_say(browser, trained, tmp_path):
     "Scripts, 200 characters, Chinese, right to left: shown, not run"
     runs = replace(trained[0], classes=NAMES)
-    odd = replace(explorer_data(trained[0], images=6), classes=NAMES, names=tuple(f"{n}: {x}" for n, x in enumerate(NAMES)))
+    odd = replace(explorer_data(trained[0], images=6), classes=NAMES,
+                  names=tuple(f"{n}: {x}" for n, x in enumerate(NAMES)))
     page, root = opened(browser, save_report(runs, tmp_path / "report.html", data=odd))
     before = root.evaluate(BOXES)
     for i in range(6):
@@ -140,7 +142,7 @@ def test_odd_runs_have_a_clear_picture(browser, trained, data, tmp_path, kind):
     if kind == "one image": shown = data[[1]]
     if kind == "one lambda": runs = train(runs.clip, runs.task, lambdas=[1], epochs=1, progress=False)
     if kind == "no gradients":
-        nothing = {name: np.nan for name in ("cos", "angle_deg", "norm_gd", "norm_gg", "norm_g", "cos_step_gd")}
+        nothing = dict.fromkeys(("cos", "angle_deg", "norm_gd", "norm_gg", "norm_g", "cos_step_gd"), np.nan)
         runs = replace(runs, steps=runs.steps.assign(**nothing, conflict=False, agree=False))
     if kind == "a thousand classes":
         many = tuple(f"class {i}" for i in range(1000))
@@ -152,7 +154,8 @@ def test_odd_runs_have_a_clear_picture(browser, trained, data, tmp_path, kind):
         runs = replace(runs, text_features=np.where(np.arange(3)[:, None, None] == 2, np.nan, runs.text_features[:]))
     page, root = opened(browser, save_report(runs, tmp_path / "odd.html", data=shown))
     if kind != "nan": assert_shows(root, runs, shown)
-    words = {"no masks": "no mask", "one lambda": runs.name(1.0), "one image": data.names[1].split(": ")[1], "no gradients": "not recorded",
+    words = {"no masks": "no mask", "one lambda": runs.name(1.0), "one image": data.names[1].split(": ")[1],
+             "no gradients": "not recorded",
              "a thousand classes": "class ", "nan": "no prediction"}[kind]
     assert words in root.inner_text()
     assert page.wrong == []
