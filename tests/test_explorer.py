@@ -663,12 +663,11 @@ def test_a_folder_that_can_no_longer_be_read_is_said(runs, data, tmp_path, monke
     def gone(*args): raise OSError("the server is gone")
 
     runs.save(tmp_path / "run")
-    monkeypatch.setattr(Explorer._follow, "__defaults__", (0.05,))
     explorer, end = explore(replace(runs, interrupted=True), data=data), time.time() + 20
     monkeypatch.setattr("prograd_viz.explorer.load_runs", gone)
-    explorer._follow(tmp_path / "run")
+    explorer._follow(tmp_path / "run", wait=0.05)
     while not explorer._work and time.time() < end: time.sleep(0.05)
-    assert "the server is gone" in work(explorer)[0] and work(explorer)[1] and len(explorer.table())
+    assert "the server is gone" in explorer._work.get("text", "") and work(explorer)[1] and len(explorer.table())
     explorer.close()
 
 
