@@ -271,6 +271,7 @@ class Explorer(anywidget.AnyWidget):
             made = []
             for part in parts:
                 made.append(part())
+                if self.data is None: self._adopt(join_data(made))  # the first image at once
                 tick()
             return join_data(made)
 

@@ -467,7 +467,8 @@ def scene_buffer(
         for target in targets: tensors |= _seen("zero", data.views(sets[0].text(None)[None], target), target)
     for s, runs in enumerate(sets):
         if not len(runs.snapshot_steps): continue  # no text features were recorded
-        for target in targets: tensors |= _seen(s, _views_over(runs, data, target, snapshots), target)
+        for target, views in _views_over(runs, data, targets, snapshots).items():
+            tensors |= _seen(s, views, target)
     images = [{"name": name.split(": ", 1)[-1], "type": kind, "label": int(label)}
               for name, (_, kind), label in zip(data.names, files, data.labels)]
     about |= {"targets": list(targets), "classes": data.classes, "images": images, "explainer": "GradCAM",
@@ -493,14 +494,24 @@ def _file(picture):
     return out.getvalue(), "image/png" if small else "image/jpeg"
 
 
-def _views_over(runs, data, target, snapshots):
-    "Views under every method at every snapshot, [K * R, B, ...]; text features are read a few rows at a time"
+def _views_over(runs, data, targets, snapshots):
+    "Target -> views under every method at every snapshot, [K, R, B, ...]; few text features are read at a time"
     order, places = [runs.run(key) for key in runs.sorted_keys()], kept_snapshots(runs, snapshots)
     each = max(1, AT_ONCE // max(1, 4 * math.prod(runs.text_features.shape[1:])))
-    parts = [runs.text_features[some][:, order] for some in np.split(places, range(each, len(places), each))]
-    views = [data.views(part.reshape(-1, *part.shape[2:]), target) for part in parts if len(part)]
-    joined = {name: [getattr(one, name) for one in views] for name in Views.__dataclass_fields__}
-    return Views(**{name: np.concatenate(x).reshape(-1, len(order), *x[0].shape[1:]) for name, x in joined.items()})
+    found: dict = {target: [] for target in targets}
+    for some in np.split(places, range(each, len(places), each)):
+        whole = some[-1] - some[0] + 1 == len(some)  # then a slice, which copies nothing
+        text = runs.text_features[some[0]:some[-1] + 1] if whole else runs.text_features[some]
+        for target in targets: found[target].append(data.views(text.reshape(-1, *text.shape[2:]), target))
+    return {target: _joined(views, len(order), order) for target, views in found.items()}
+
+
+def _joined(views, methods, order):
+    "Views of [k * R] prompts as one of [K, R], in another order of the methods"
+    def joined(name):
+        parts = np.concatenate([getattr(one, name) for one in views])
+        return parts.reshape(-1, methods, *parts.shape[1:])[:, order]
+    return Views(**{name: joined(name) for name in Views.__dataclass_fields__})
 
 
 def _seen(of, views, target):
