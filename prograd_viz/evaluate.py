@@ -25,11 +25,11 @@ from .prompts import Prompts, make_prompts, teacher_features, text_features
 from .runs import Runs, run_name
 
 # %% ../nbs/25_evaluate.ipynb #0407e710
-def _accuracy(clip, texts, split):
+def _accuracy(texts, images, labels):
     "Accuracies of R sets of text features [R, C, E], a list; NaN without images or where a score is not finite"
-    if not len(split): return [np.nan] * len(texts)
-    scores = split.features(clip) @ texts.mT
-    right = (scores.argmax(-1) == torch.as_tensor(split.labels, device=clip.device)).double()
+    if not len(labels): return [np.nan] * len(texts)
+    scores = images @ texts.mT
+    right = (scores.argmax(-1) == labels).double()
     return torch.where(scores.isfinite().all(-1), right, torch.nan).mean(-1).tolist()
 
 
@@ -52,7 +52,11 @@ class Evaluator:
         self.clip, self.prompts, self.splits = clip, prompts, task.splits
         teacher = {c: teacher_features(clip, c, templates) for c in {s.classes for s in self.splits.values()}}
         self.text = teacher[task.classes]  # [C, E]
-        self.zero_shot = {name: _accuracy(clip, teacher[s.classes][None], s)[0] for name, s in self.splits.items()}
+        # Split -> image features and labels, looked up once: the model is frozen
+        self.known = {name: (s.features(clip) if len(s) else None, torch.as_tensor(s.labels, device=clip.device))
+                      for name, s in self.splits.items()}
+        self.zero_shot = {name: _accuracy(teacher[s.classes][None], *self.known[name])[0]
+                          for name, s in self.splits.items()}
         low = [f"{self.zero_shot[name]:.3f} on {name!r} (chance {1 / len(s.classes):.3f})"
                for name, s in self.splits.items() if _below_chance(self.zero_shot[name], s)]
         if low: warnings.warn(
@@ -77,7 +81,7 @@ class Evaluator:
     ) -> dict:  # Split -> accuracy of each run, a list of R
         "Accuracy on the training images and on every test set whose classes this context can name"
         texts = {self.prompts.classes: text} | {c: text_features(p, context) for c, p in self.others.items()}
-        return {name: _accuracy(self.clip, texts[s.classes], s) for name, s in self.splits.items()
+        return {name: _accuracy(texts[s.classes], *self.known[name]) for name, s in self.splits.items()
                 if s.classes in texts}
 
 # %% ../nbs/25_evaluate.ipynb #ea28bcc2
