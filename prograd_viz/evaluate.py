@@ -25,20 +25,6 @@ from .prompts import Prompts, make_prompts, teacher_features, text_features
 from .runs import Runs, run_name
 
 # %% ../nbs/25_evaluate.ipynb #0407e710
-def _accuracy(texts, images, labels):
-    "Accuracies of R sets of text features [R, C, E], a list; NaN without images or where a score is not finite"
-    if not len(labels): return [np.nan] * len(texts)
-    scores = images @ texts.mT
-    right = (scores.argmax(-1) == labels).double()
-    return torch.where(scores.isfinite().all(-1), right, torch.nan).mean(-1).tolist()
-
-
-def _below_chance(accuracy, split):
-    "Whether guessing would be right more often: the binomial probability of so few or fewer is under 5%"
-    n = len(split)
-    return n > 0 and bdtr(round(accuracy * n) if accuracy == accuracy else n, n, 1 / len(split.classes)) < 0.05
-
-
 class Evaluator:
     "The teacher of a task, and the accuracy of any context on its training images and test sets"
     def __init__(
@@ -83,6 +69,20 @@ class Evaluator:
         texts = {self.prompts.classes: text} | {c: text_features(p, context) for c, p in self.others.items()}
         return {name: _accuracy(texts[s.classes], *self.known[name]) for name, s in self.splits.items()
                 if s.classes in texts}
+
+
+def _accuracy(texts, images, labels):
+    "Accuracies of R sets of text features [R, C, E], a list; NaN without images or where a score is not finite"
+    if not len(labels): return [np.nan] * len(texts)
+    scores = images @ texts.mT
+    right = (scores.argmax(-1) == labels).double()
+    return torch.where(scores.isfinite().all(-1), right, torch.nan).mean(-1).tolist()
+
+
+def _below_chance(accuracy, split):
+    "Whether guessing would be right more often: the binomial probability of so few or fewer is under 5%"
+    n = len(split)
+    return n > 0 and bdtr(round(accuracy * n) if accuracy == accuracy else n, n, 1 / len(split.classes)) < 0.05
 
 # %% ../nbs/25_evaluate.ipynb #ea28bcc2
 def run_prompts(
