@@ -11,6 +11,7 @@ import inspect
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def prograd_demo(
         clip = load_clip("pocket")
         result = _trained(opt, clip)
         settings = {k: v for k, v in vars(opt).items() if k not in ("out", "resume")}
-        paths = save_demo(result, clip, opt.out, settings | {"seconds": round(time.time() - start, 1)})
+        paths = save_demo(result, clip, opt.out, settings | {"seconds": round(time.time() - start, 1)}, opt.images)
     except (ValueError, OSError) as e: sys.exit(f"prograd_demo: {e}")
     print(report(result, opt))
     print(f"\nOpen {opt.out / 'report.html'} in a browser to scrub lambda and steps.")
@@ -146,11 +147,13 @@ def _trained(opt, clip):
     steps = recipe.epochs * len(epoch_batches(len(task.train), recipe.batch_size, recipe.seed, 1))
     grid = {"shots": opt.shots, "noise": opt.noise, "rho": opt.rho, "lam": lambdas, "epochs": opt.epochs}
     grid |= {"snapshot_every": 1 + steps // 2000, "evaluate_every": max(1, steps // 50)}
+    grid["test_per_class"] = check_whole("test_per_class", opt.test_per_class)
     grid["seed"] = range(opt.first_seed, opt.first_seed + seeds)
     if (folder / "sweep.json").exists() and not opt.resume:
         fix = "continue them with --resume, or name another folder with --out"
         raise ValueError(f"{str(folder)!r} holds run sets; {fix}")
-    result = sweep(grid, folder, evaluate={"maps": on_the_object}, workers=1 if seeds == 1 else None)
+    measured = {"maps": partial(on_the_object, images=check_whole("images", opt.images))}
+    result = sweep(grid, folder, evaluate=measured, version=opt.images, workers=1 if seeds == 1 else None)
     result = Sweep(result.out, cells_of(grid))
     if len(result.failures): raise ValueError(result.failures["error"].iloc[0])
     if (result.table["status"] != "done").any():
@@ -207,6 +210,9 @@ def _parse(args):
     parser.add_argument("--noise", type=float, default=usual["noise"], help="pixel noise, of the full range")
     shares = "share of training images on their class's own texture"
     parser.add_argument("--rho", type=float, default=usual["rho"], help=shares)
+    per_class = "test images per class and test set"
+    parser.add_argument("--test-per-class", type=int, default=usual["test_per_class"], help=per_class)
+    parser.add_argument("--images", type=int, default=60, help="images whose maps are measured")
     passes = "passes over the shots; the published number for the shots by default"
     parser.add_argument("--epochs", type=int, default=None, help=passes)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for tables, figures and run sets")

@@ -19,6 +19,8 @@ from prograd_viz.sweep import load_sweep, sweep
 TABLES = {"report.html", "steps.parquet", "foreground.parquet", "summary.csv", "summary.json"}
 FIGURES = {"cosine.png", "angles.png", "accuracy.png", "maps.png", "foreground.png", "lambda.png", "gradient_plane.png"}
 SPLITS = ("same", "shifted", "new", "style")
+DEMO = ["--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8",
+        "--noise", "0.25", "--test-per-class", "3", "--images", "12"]
 
 
 def strict_json(path):
@@ -68,9 +70,7 @@ def demo(tmp_path_factory):
     "What the console script did, called in a folder of its own"
     cwd = tmp_path_factory.mktemp("elsewhere")
     script = Path(sys.executable).parent / "prograd_demo"
-    out = subprocess.run([script, "--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas",
-                          "0", "0.8", "--noise", "0.25", "--out", "here/there"], cwd=cwd, capture_output=True,
-                          text=True)
+    out = subprocess.run([script, *DEMO, "--out", "here/there"], cwd=cwd, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr[-2000:]
     return cwd, out.stdout
 
@@ -85,9 +85,7 @@ def test_the_demo_writes_tables_and_figures_where_it_was_told_and_nowhere_else(d
 def test_the_demo_keeps_its_run_sets_and_goes_on_with_them(demo, monkeypatch, capsys):
     "What was complete is opened, not trained again; the same folder without --resume is refused"
     cwd, _ = demo
-    tables, here = (cwd / "here" / "there" / "summary.csv").read_bytes(), ["--seeds", "1", "--first-seed", "5",
-            "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8", "--noise", "0.25", "--out",
-            str(cwd / "here" / "there")]
+    tables, here = (cwd / "here" / "there" / "summary.csv").read_bytes(), [*DEMO, "--out", str(cwd / "here" / "there")]
     assert [(runs.config["seed"], runs.lambdas)
             for runs in load_sweep(cwd / "here" / "there" / "runs").runs()] == [(5, (0.0, 0.8))]
     monkeypatch.setattr(training.Training, "descend", None)
@@ -155,6 +153,8 @@ def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
     (["--seeds", "0"], "seeds must be at least 1, got 0"), (["--first-seed", "-1"], "got -1"),
     (["--shots", "0"], "shots must be at least 1, got 0"), (["--noise", "7"], "noise must be in [0, 1], got 7"),
     (["--rho", "-0.5"], "rho must be in [0, 1], got -0.5"), (["--epochs", "0"], "epochs must be at least 1, got 0"),
+    (["--test-per-class", "0"], "test_per_class must be at least 1, got 0"),
+    (["--images", "0"], "images must be at least 1, got 0"),
 ], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
 def test_a_bad_setting_ends_the_demo_with_one_line_that_names_it(arguments, says, tmp_path, capsys):
     with pytest.raises(SystemExit) as e: prograd_demo([*arguments, "--out", str(tmp_path / "out")])
@@ -193,8 +193,8 @@ def test_help_explains_every_option(capsys):
     printed = capsys.readouterr().out
     assert e.value.code == 0
     assert all(f"--{option}" in printed for option in ("seeds", "first-seed", "shots", "lambdas", "noise", "rho",
-                                                       "epochs", "out"))
-    assert printed.count("default:") >= 7
+                                                       "epochs", "test-per-class", "images", "out"))
+    assert printed.count("default:") >= 9
 
 
 def test_what_is_undecided_is_called_undecided(small):
