@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from .checks import check_in_range, check_known, check_table
 from .runs import mean_interval
@@ -29,6 +28,7 @@ def interval_of(
     check_known("interval", interval, INTERVALS)
     mean, half = mean_interval(values, confidence)
     if interval == "t" or not half > 0: return mean, mean - half, mean + half
+    from scipy import stats  # a second to import
     v, options = np.asarray(values, float), {"confidence_level": confidence, "method": "percentile"}
     found = stats.bootstrap((v[~np.isnan(v)],), np.mean, rng=np.random.default_rng(0), **options).confidence_interval
     return mean, found.low, found.high

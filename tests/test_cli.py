@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def small(tmp_path_factory):
 def swept(out, grid):
     "A sweep as the demo makes it"
     every = {"noise": 0.25, "snapshot_every": 1, "evaluate_every": 1}
-    return sweep(grid | every, out, evaluate={"maps": on_the_object}, workers=1, progress=False)
+    return sweep(grid | every, out, evaluate={"maps": partial(on_the_object, images=8)}, workers=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_the_demo_prints_the_table_of_its_summary(demo):
 
 
 def test_files_of_several_seeds_agree_and_carry_intervals(small, clip, tmp_path):
-    paths = save_demo(small, clip, tmp_path / "new" / "folder", {"why": np.float64("nan")})
+    paths = save_demo(small, clip, tmp_path / "new" / "folder", {"why": np.float64("nan")}, images=8)
     assert {p.name for p in paths} == TABLES | FIGURES == {p.name for p in (tmp_path / "new" / "folder").iterdir()}
     rows, record = assert_agree(tmp_path / "new" / "folder")
     assert len(rows) == 2 * 4
@@ -144,7 +145,7 @@ def test_each_seed_of_the_demo_is_a_training_of_its_own(small):
 def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
     result = swept(tmp_path / "runs", {"seed": 3, "shots": 1, "lam": lambdas, "classes": 3, "test_per_class": 2,
                                        "epochs": 3})
-    save_demo(result, clip, tmp_path, {})
+    save_demo(result, clip, tmp_path, {}, images=8)
     assert_agree(tmp_path)
 
 
@@ -221,6 +222,6 @@ def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
     rows = small.results().query("seed == 3").set_index("method")
     (runs,) = small.runs(clip, seed=3)
     for split in ("same", "shifted"):
-        shares = foreground(runs, split, target="true").rows.groupby("method")["share"].mean()
+        shares = foreground(runs, split, images=8, target="true").rows.groupby("method")["share"].mean()
         for method in ("zero-shot CLIP", *runs.methods):
             assert rows.loc[method, f"share_{split}"] == pytest.approx(shares[method]), (method, split)

@@ -103,7 +103,7 @@ def test_opening_a_large_run_set_costs_little(): rows_of("large", 1, gigabytes=0
 
 
 def test_the_trainers_memory_is_flat_and_the_explorer_opens_what_it_leaves():
-    rows_of("long", 1, steps=400, lambdas=3, timed=False)
+    rows_of("long", 1, steps=200, lambdas=3, timed=False)
 
 
 # -- what is on disk ----------------------------------------------------------
