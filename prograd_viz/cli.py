@@ -98,11 +98,11 @@ def save_demo(
 
 
 def _nested(table):
-    "Method -> measure -> mean, half the width of its interval, number of seeds"
+    "Method -> column -> mean, half the width of its interval, number of seeds"
     nested = {}
     for row in table.to_dict("records"):
         cell = {"mean": row["mean"], "half": (row["high"] - row["low"]) / 2, "seeds": row["seeds"]}
-        nested.setdefault(row["method"], {})[row["measure"]] = cell
+        nested.setdefault(row["method"], {})[row["column"]] = cell
     return nested
 
 
@@ -164,8 +164,8 @@ def _trained(opt, clip):
 def readable(
     summary: Summary,  # Of a sweep with what `on_the_object` says
 ) -> pd.DataFrame:
-    "The means and their intervals as text, a row per method, a column per measure"
-    known = [name for name in MEASURES if name in set(summary.means["measure"])]
+    "The means and their intervals as text, a row per method, a column per accuracy or share"
+    known = [name for name in MEASURES if name in set(summary.means["column"])]
     columns = [summary.table(name, percent=False).rename(columns=MEASURES) for name in known]
     return pd.concat(columns, axis=1).fillna("")
 
@@ -183,9 +183,9 @@ def report(
              "same / shifted / new / style: accuracy on each test set; in conflict: share of steps;",
              "on object: share of the Grad-CAM map that lies on the object "
              f"(which covers {area:.0%} of the image: a map without preference scores that)"]
-    top = gaps[(gaps["lam"] == max(opt.lambdas)) & gaps["measure"].isin(["acc_same", "acc_shifted", "acc_new"])]
+    top = gaps[(gaps["lam"] == max(opt.lambdas)) & gaps["column"].isin(["acc_same", "acc_shifted", "acc_new"])]
     for row in top.itertuples():
-        lines.append(_sentence(row.measure.removeprefix("acc_"), row.mean, (row.high - row.low) / 2, row.seeds))
+        lines.append(_sentence(row.column.removeprefix("acc_"), row.mean, (row.high - row.low) / 2, row.seeds))
     return "\n".join(lines)
 
 

@@ -76,7 +76,8 @@ def load_published(
 
 def _as_trained(clip, task, n_ctx, init, own, position):
     "Position and prompts of CoOp's training; its code tears the name where a comma leaves frozen words before it"
-    prompts_at = lambda where: make_prompts(clip, task.classes, n_ctx, init, task.template, own, position=where)
+    options = {"n_ctx": n_ctx, "init": init, "template": task.template, "class_specific": own}
+    prompts_at = lambda where: make_prompts(clip, task.classes, position=where, **options)
     prompts = prompts_at(position)
     torn = prompts if position == "end" else prompts_at(f"{position}, name torn")
     if torch.equal(torn.tokens, prompts.tokens): return position, prompts

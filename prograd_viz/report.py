@@ -129,7 +129,7 @@ def _summary(runs):
     "The last step of every run, as a table"
     columns = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "loss_ce": "cross-entropy",
                "loss_kl": "divergence"}
-    final, rates = runs.final().loc[runs.sorted_keys()], runs.conflicts()
+    final, rates = runs.final().loc[runs.sorted_keys()], runs.conflicts()["conflict"]
     show = lambda x: "-" if np.isnan(x) else f"{x:.2f}"
     rows = []
     for lam in final.index:

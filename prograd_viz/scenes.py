@@ -361,7 +361,7 @@ def strips(
     both = lambda lam: list(dict.fromkeys([*coop, lam]))
     drawings = {"cosine": lambda lam: plot_cosine(runs, both(lam))}
     if runs.token_cos.shape[2]: drawings["tokens"] = lambda lam: plot_token_cosines(runs, lam)
-    if runs.tested: drawings["accuracy"] = lambda lam: plot_accuracy([runs], runs.tested, both(lam))
+    if runs.tested: drawings["accuracy"] = lambda lam: plot_accuracy([runs], runs.tested, lambdas=both(lam))
     return {name: Strip(draw, dpi) for name, draw in drawings.items()}
 
 # %% ../nbs/52_scenes.ipynb #a37beb1f

@@ -40,8 +40,8 @@ def assert_agree(out):
         mine = steps[(steps["seed"] == row["seed"]) & (steps["lam"] == row["lam"])]
         for split in SPLITS: assert row[f"acc_{split}"] == pytest.approx(mine[f"acc_{split}"].iloc[-1])
         assert row["conflict"] == pytest.approx(mine["conflict"].mean())
-        last = shares[(shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"]) & (shares["step"]
-                == mine["step"].max())]
+        of_run = (shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"])
+        last = shares[of_run & (shares["step"] == mine["step"].max())]
         assert row["share_shifted"] == pytest.approx(last["share"].mean())
         assert 0 < row["share_shifted"] < 1
         assert 0 < row["share_same"] < 1
@@ -85,13 +85,13 @@ def test_the_demo_writes_tables_and_figures_where_it_was_told_and_nowhere_else(d
 
 def test_the_demo_keeps_its_run_sets_and_goes_on_with_them(demo, monkeypatch, capsys):
     "What was complete is opened, not trained again; the same folder without --resume is refused"
-    cwd, _ = demo
-    tables, here = (cwd / "here" / "there" / "summary.csv").read_bytes(), [*DEMO, "--out", str(cwd / "here" / "there")]
-    assert [(runs.config["seed"], runs.lambdas)
-            for runs in load_sweep(cwd / "here" / "there" / "runs").runs()] == [(5, (0.0, 0.8))]
+    out = demo[0] / "here" / "there"
+    tables, here = (out / "summary.csv").read_bytes(), [*DEMO, "--out", str(out)]
+    kept = load_sweep(out / "runs").runs()
+    assert [(runs.config["seed"], runs.lambdas) for runs in kept] == [(5, (0.0, 0.8))]
     monkeypatch.setattr(training.Training, "descend", None)
     prograd_demo([*here, "--resume"])
-    assert (cwd / "here" / "there" / "summary.csv").read_bytes() == tables
+    assert (out / "summary.csv").read_bytes() == tables
     with pytest.raises(SystemExit) as e: prograd_demo(here)
     assert "runs' holds run sets; continue them with --resume" in e.value.code and "\n" not in e.value.code
 
@@ -130,8 +130,8 @@ def test_files_of_several_seeds_agree_and_carry_intervals(small, clip, tmp_path)
     assert record["settings"] == {"why": None}
     assert record["summary"]["CoOp"]["acc_same"]["half"] is not None
     wide = rows.pivot(index="seed", columns="method", values="acc_same")
-    mean, half = mean_interval(wide["ProGrad 1"] - wide["CoOp"])
-    assert record["differences"]["ProGrad 1"]["acc_same"] == {"mean": pytest.approx(mean), "half": pytest.approx(half),
+    mean, half = mean_interval(wide["ProGrad"] - wide["CoOp"])
+    assert record["differences"]["ProGrad"]["acc_same"] == {"mean": pytest.approx(mean), "half": pytest.approx(half),
                                                               "seeds": 2}
 
 
@@ -208,13 +208,13 @@ def test_what_is_undecided_is_called_undecided(small):
 
 def test_the_difference_of_several_seeds_is_prograd_minus_coop():
     "Seed by seed, in this order: positive where ProGrad is better"
-    values = {("CoOp", 0.0): (0.2, 0.4), ("ProGrad 1", 1.0): (0.5, 0.8)}
+    values = {("CoOp", 0.0): (0.2, 0.4), ("ProGrad", 1.0): (0.5, 0.8)}
     rows = [{"seed": seed, "method": m, "lam": lam, "acc_same": v[seed], "share_same": v[seed]}
             for (m, lam), v in values.items() for seed in (0, 1)]
     paired = summarise(pd.DataFrame(rows)).differences
     assert np.allclose(paired["mean"], 0.35)
     assert (paired["seeds"] == 2).all()
-    assert set(paired["measure"]) == {"acc_same", "share_same"}
+    assert set(paired["column"]) == {"acc_same", "share_same"}
 
 
 def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):

@@ -66,7 +66,7 @@ class Setting:
     def __init__(self, model, classes, m, runs=1, batch=32, precision="fp32", device="cpu", clip=None):
         torch.manual_seed(0)
         self.clip = clip or load_clip(model, "random", device=device, precision=precision)
-        self.prompts = make_prompts(self.clip, NAMES[:classes], m, "random")
+        self.prompts = make_prompts(self.clip, NAMES[:classes], n_ctx=m, init="random")
         frame = make_prompts(self.clip, NAMES[:classes])  # the teacher's "a photo of a {}."
         with torch.no_grad(): self.teacher = text_features(frame, frame.start[None])[0]
         draw = torch.Generator().manual_seed(1)
