@@ -11,6 +11,7 @@ import inspect
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +98,11 @@ def save_demo(
 
 
 def _nested(table):
-    "Method -> measure -> mean, half the width of its interval, number of seeds"
+    "Method -> column -> mean, half the width of its interval, number of seeds"
     nested = {}
     for row in table.to_dict("records"):
         cell = {"mean": row["mean"], "half": (row["high"] - row["low"]) / 2, "seeds": row["seeds"]}
-        nested.setdefault(row["method"], {})[row["measure"]] = cell
+        nested.setdefault(row["method"], {})[row["column"]] = cell
     return nested
 
 
@@ -129,7 +130,7 @@ def prograd_demo(
         clip = load_clip("pocket")
         result = _trained(opt, clip)
         settings = {k: v for k, v in vars(opt).items() if k not in ("out", "resume")}
-        paths = save_demo(result, clip, opt.out, settings | {"seconds": round(time.time() - start, 1)})
+        paths = save_demo(result, clip, opt.out, settings | {"seconds": round(time.time() - start, 1)}, opt.images)
     except (ValueError, OSError) as e: sys.exit(f"prograd_demo: {e}")
     print(report(result, opt))
     print(f"\nOpen {opt.out / 'report.html'} in a browser to scrub lambda and steps.")
@@ -146,11 +147,13 @@ def _trained(opt, clip):
     steps = recipe.epochs * len(epoch_batches(len(task.train), recipe.batch_size, recipe.seed, 1))
     grid = {"shots": opt.shots, "noise": opt.noise, "rho": opt.rho, "lam": lambdas, "epochs": opt.epochs}
     grid |= {"snapshot_every": 1 + steps // 2000, "evaluate_every": max(1, steps // 50)}
+    grid["test_per_class"] = check_whole("test_per_class", opt.test_per_class)
     grid["seed"] = range(opt.first_seed, opt.first_seed + seeds)
     if (folder / "sweep.json").exists() and not opt.resume:
         fix = "continue them with --resume, or name another folder with --out"
         raise ValueError(f"{str(folder)!r} holds run sets; {fix}")
-    result = sweep(grid, folder, evaluate={"maps": on_the_object}, workers=1 if seeds == 1 else None)
+    measured = {"maps": partial(on_the_object, images=check_whole("images", opt.images))}
+    result = sweep(grid, folder, evaluate=measured, version=opt.images, workers=1 if seeds == 1 else None)
     result = Sweep(result.out, cells_of(grid))
     if len(result.failures): raise ValueError(result.failures["error"].iloc[0])
     if (result.table["status"] != "done").any():
@@ -161,8 +164,8 @@ def _trained(opt, clip):
 def readable(
     summary: Summary,  # Of a sweep with what `on_the_object` says
 ) -> pd.DataFrame:
-    "The means and their intervals as text, a row per method, a column per measure"
-    known = [name for name in MEASURES if name in set(summary.means["measure"])]
+    "The means and their intervals as text, a row per method, a column per accuracy or share"
+    known = [name for name in MEASURES if name in set(summary.means["column"])]
     columns = [summary.table(name, percent=False).rename(columns=MEASURES) for name in known]
     return pd.concat(columns, axis=1).fillna("")
 
@@ -180,9 +183,9 @@ def report(
              "same / shifted / new / style: accuracy on each test set; in conflict: share of steps;",
              "on object: share of the Grad-CAM map that lies on the object "
              f"(which covers {area:.0%} of the image: a map without preference scores that)"]
-    top = gaps[(gaps["lam"] == max(opt.lambdas)) & gaps["measure"].isin(["acc_same", "acc_shifted", "acc_new"])]
+    top = gaps[(gaps["lam"] == max(opt.lambdas)) & gaps["column"].isin(["acc_same", "acc_shifted", "acc_new"])]
     for row in top.itertuples():
-        lines.append(_sentence(row.measure.removeprefix("acc_"), row.mean, (row.high - row.low) / 2, row.seeds))
+        lines.append(_sentence(row.column.removeprefix("acc_"), row.mean, (row.high - row.low) / 2, row.seeds))
     return "\n".join(lines)
 
 
@@ -207,6 +210,9 @@ def _parse(args):
     parser.add_argument("--noise", type=float, default=usual["noise"], help="pixel noise, of the full range")
     shares = "share of training images on their class's own texture"
     parser.add_argument("--rho", type=float, default=usual["rho"], help=shares)
+    per_class = "test images per class and test set"
+    parser.add_argument("--test-per-class", type=int, default=usual["test_per_class"], help=per_class)
+    parser.add_argument("--images", type=int, default=60, help="images whose maps are measured")
     passes = "passes over the shots; the published number for the shots by default"
     parser.add_argument("--epochs", type=int, default=None, help=passes)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for tables, figures and run sets")

@@ -25,20 +25,6 @@ from .prompts import Prompts, make_prompts, teacher_features, text_features
 from .runs import Runs, run_name
 
 # %% ../nbs/25_evaluate.ipynb #0407e710
-def _accuracy(clip, texts, split):
-    "Accuracies of R sets of text features [R, C, E], a list; NaN without images or where a score is not finite"
-    if not len(split): return [np.nan] * len(texts)
-    scores = split.features(clip) @ texts.mT
-    right = (scores.argmax(-1) == torch.as_tensor(split.labels, device=clip.device)).double()
-    return torch.where(scores.isfinite().all(-1), right, torch.nan).mean(-1).tolist()
-
-
-def _below_chance(accuracy, split):
-    "Whether guessing would be right more often: the binomial probability of so few or fewer is under 5%"
-    n = len(split)
-    return n > 0 and bdtr(round(accuracy * n) if accuracy == accuracy else n, n, 1 / len(split.classes)) < 0.05
-
-
 class Evaluator:
     "The teacher of a task, and the accuracy of any context on its training images and test sets"
     def __init__(
@@ -52,15 +38,19 @@ class Evaluator:
         self.clip, self.prompts, self.splits = clip, prompts, task.splits
         teacher = {c: teacher_features(clip, c, templates) for c in {s.classes for s in self.splits.values()}}
         self.text = teacher[task.classes]  # [C, E]
-        self.zero_shot = {name: _accuracy(clip, teacher[s.classes][None], s)[0] for name, s in self.splits.items()}
+        # Split -> image features and labels, looked up once: the model is frozen
+        self.known = {name: (s.features(clip) if len(s) else None, torch.as_tensor(s.labels, device=clip.device))
+                      for name, s in self.splits.items()}
+        self.zero_shot = {name: _accuracy(teacher[s.classes][None], *self.known[name])[0]
+                          for name, s in self.splits.items()}
         low = [f"{self.zero_shot[name]:.3f} on {name!r} (chance {1 / len(s.classes):.3f})"
                for name, s in self.splits.items() if _below_chance(self.zero_shot[name], s)]
         if low: warnings.warn(
             f"zero-shot CLIP is right less often than guessing: {', '.join(low)}; check that the weights are a trained "
             "model's, and that class names, labels and template belong to these images", stacklevel=2)
         others = () if prompts.class_specific else teacher.keys() - {task.classes}
-        options = prompts.n_ctx, prompts.init, task.template
-        self.others = {c: make_prompts(clip, c, *options, position=position) for c in others}  # Class names -> prompts
+        options = {"n_ctx": prompts.n_ctx, "init": prompts.init, "template": task.template, "position": position}
+        self.others = {c: make_prompts(clip, c, **options) for c in others}  # Class names -> prompts
 
     def teacher_logits(
         self,
@@ -77,8 +67,22 @@ class Evaluator:
     ) -> dict:  # Split -> accuracy of each run, a list of R
         "Accuracy on the training images and on every test set whose classes this context can name"
         texts = {self.prompts.classes: text} | {c: text_features(p, context) for c, p in self.others.items()}
-        return {name: _accuracy(self.clip, texts[s.classes], s) for name, s in self.splits.items()
+        return {name: _accuracy(texts[s.classes], *self.known[name]) for name, s in self.splits.items()
                 if s.classes in texts}
+
+
+def _accuracy(texts, images, labels):
+    "Accuracies of R sets of text features [R, C, E], a list; NaN without images or where a score is not finite"
+    if not len(labels): return [np.nan] * len(texts)
+    scores = images @ texts.mT
+    right = (scores.argmax(-1) == labels).double()
+    return torch.where(scores.isfinite().all(-1), right, torch.nan).mean(-1).tolist()
+
+
+def _below_chance(accuracy, split):
+    "Whether guessing would be right more often: the binomial probability of so few or fewer is under 5%"
+    n = len(split)
+    return n > 0 and bdtr(round(accuracy * n) if accuracy == accuracy else n, n, 1 / len(split.classes)) < 0.05
 
 # %% ../nbs/25_evaluate.ipynb #ea28bcc2
 def run_prompts(

@@ -26,6 +26,34 @@ from .runs import Runs, run_name
 SCORES = ("deletion", "insertion", "road")  # Ways to ask whether the highest-ranked pixels matter
 
 
+def map_scores(
+    clip: Clip,  # The model
+    images: torch.Tensor,  # Preprocessed, [B, 3, H, W]
+    maps: torch.Tensor,  # Before the ReLU, [B, h, w]
+    text: torch.Tensor,  # Text features of one prompt, [C, E]
+    labels: list,  # Explained class of each image, [B]
+    *,
+    columns: Sequence = SCORES,  # Of `SCORES`
+    percentiles: Sequence = (20, 40, 60, 80),  # Of the pixels, kept in turn; the others are removed
+    seed: int = 0,  # Of ROAD's noise
+) -> pd.DataFrame:  # A row per image, a column per score; NaN where a map is flat and ranks nothing
+    "How much the class's probability depends on the pixels that a map ranks highest"
+    for column in columns: check_known("column", column, SCORES)
+    percentiles = [check_in_range("percentile", p, 1, 99) for p in percentiles]
+    ranked, flat = _ranked(maps, images.shape[2:])
+    curves = _curves(images.float().cpu(), ranked, labels, _Probability(clip, text), percentiles)
+    with drawing_from(torch.Generator().manual_seed(check_seed(seed))):
+        scores = pd.DataFrame({column: curves[column]() for column in columns})
+    return scores.mask(np.tile(flat, len(columns)))
+
+
+def _ranked(maps, size):
+    "Maps at image resolution, scaled to [0, 1], and which of them are flat [B, 1]"
+    large = F.interpolate(maps[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    return ((large - low) / (high - low).clamp_min(1e-12)).cpu().numpy(), ~(high > low).flatten(1).cpu().numpy()
+
+
 class _Probability(torch.nn.Module):
     "Images to class probabilities under one prompt: a classifier for the grad-cam package"
     def __init__(self, clip, text):
@@ -54,34 +82,6 @@ def _curves(images, ranked, labels, classifier, percentiles):
     return {"deletion": partial(mean, package.RemoveMostRelevantFirst),
             "insertion": partial(mean, package.RemoveLeastRelevantFirst),
             "road": partial(ROADCombined(percentiles), *args)}
-
-
-def map_scores(
-    clip: Clip,  # The model
-    images: torch.Tensor,  # Preprocessed, [B, 3, H, W]
-    maps: torch.Tensor,  # Before the ReLU, [B, h, w]
-    text: torch.Tensor,  # Text features of one prompt, [C, E]
-    labels: list,  # Explained class of each image, [B]
-    *,
-    columns: Sequence = SCORES,  # Of `SCORES`
-    percentiles: Sequence = (20, 40, 60, 80),  # Of the pixels, kept in turn; the others are removed
-    seed: int = 0,  # Of ROAD's noise
-) -> pd.DataFrame:  # A row per image, a column per score; NaN where a map is flat and ranks nothing
-    "How much the class's probability depends on the pixels that a map ranks highest"
-    for column in columns: check_known("column", column, SCORES)
-    percentiles = [check_in_range("percentile", p, 1, 99) for p in percentiles]
-    ranked, flat = _ranked(maps, images.shape[2:])
-    curves = _curves(images.float().cpu(), ranked, labels, _Probability(clip, text), percentiles)
-    with drawing_from(torch.Generator().manual_seed(check_seed(seed))):
-        scores = pd.DataFrame({column: curves[column]() for column in columns})
-    return scores.mask(np.tile(flat, len(columns)))
-
-
-def _ranked(maps, size):
-    "Maps at image resolution, scaled to [0, 1], and which of them are flat [B, 1]"
-    large = F.interpolate(maps[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
-    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-    return ((large - low) / (high - low).clamp_min(1e-12)).cpu().numpy(), ~(high > low).flatten(1).cpu().numpy()
 
 # %% ../nbs/32_faithful.ipynb #d930e7f2
 def faithfulness(

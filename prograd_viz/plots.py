@@ -51,6 +51,7 @@ _OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of the same
 
 def colour(
     lam: float | None,  # lambda, or the strength of another rule; None: zero-shot CLIP
+    *,
     rule: str | None = "prograd",  # A name of `rules.RULES`, or that of a function
     among: Sequence = (),  # All strengths of another rule that are drawn together: each gets a colour of its own
 ) -> str:  # Hex colour
@@ -62,6 +63,7 @@ def colour(
 
 def label(
     lam: float | None,  # lambda, or the strength of another rule; None: zero-shot CLIP
+    *,
     rule: str = "prograd",  # A name of `rules.RULES`, or that of a function
 ) -> str:
     "The name of a method in a figure: its rule, and its lambda or strength"
@@ -77,7 +79,7 @@ def run_colour(
     others = [key for key in runs.sorted_keys() if runs.rule(key) not in ("coop", "prograd")]
     r = runs.run(lam)
     if runs.keys[r] in others: return _OTHERS[others.index(runs.keys[r]) % len(_OTHERS)]
-    return colour(runs.lambdas[r], runs.rule(lam))
+    return colour(runs.lambdas[r], rule=runs.rule(lam))
 
 
 def _chosen(runs, lambdas):
@@ -108,6 +110,7 @@ def _save_in_style(fig, *args, **kwargs):
 def plot_cosine(
     runs: Runs,  # One run set
     lambdas: list | None = None,  # Which runs, by lambda or name; None: all
+    *,
     window: int = 15,  # Steps in the running mean
 ) -> Figure:
     "Cosine of G_d and G_g over steps, with the band of conflict shaded"
@@ -124,7 +127,7 @@ def draw_cosine(
     window: int = 15,  # Steps in the running mean
 ):
     "The cosines of `plot_cosine`, without a legend"
-    chosen, rates = _chosen(runs, lambdas), runs.conflicts()
+    chosen, rates = _chosen(runs, lambdas), runs.conflicts()["conflict"]
     ax.axhspan(-1, 0, color="#000000", alpha=0.06, lw=0)
     for lam in chosen:
         run, c = runs.record(lam), run_colour(runs, lam)
@@ -141,6 +144,7 @@ def draw_cosine(
 @figure
 def plot_angles(
     runs: Runs,  # One run set
+    *,
     bins: int = 36,  # Between 0 and 180 degrees
 ) -> Figure:
     "Histogram of the angle between the gradients, one outline per lambda"
@@ -377,6 +381,7 @@ def _band(ax, x, table, c, name, marker=None):
 def plot_accuracy(
     many: list,  # One run set per seed, trained with the same steps
     splits: list | None = None,  # One panel each; None: those of same, shifted and new that were tested
+    *,
     lambdas: list | None = None,  # Which runs, by lambda or name; None: the first and the last
 ) -> Figure:
     "Accuracy over steps, a panel per test set; mean and 95% interval over seeds"
@@ -426,7 +431,8 @@ def plot_foreground(
     lambdas = sorted(set(by_seed["lam"].dropna()))
     for (lam, method), group in by_seed[~by_seed["method"].isin(baselines)].groupby(["lam", "method"], dropna=False):
         wide, rule = group.pivot(index="step", columns="seed", values=column), rule_of(method, lam)
-        _band(ax, wide.index, wide.to_numpy(), colour(lam, rule, lambdas), label(lam, rule))
+        c, name = colour(lam, rule=rule, among=lambdas), label(lam, rule=rule)
+        _band(ax, wide.index, wide.to_numpy(), c, name)
     if column == "share":
         ax.axhline(table["area"].mean(), color="#333333", lw=1.0, ls="-.", label="uniform map (object's area)")
     titles = {"share": "share of the map on the object", "preference": "share / area"}
@@ -448,6 +454,7 @@ def _rows_of(table):
 def plot_lambda(
     table: pd.DataFrame,  # A row per seed and lambda, such as `Sweep.results()`
     columns: Sequence = ("acc_same", "acc_shifted", "acc_new"),  # What to draw, a line each
+    *,
     ylabel: str = "accuracy",  # Name of the quantity
     title: str = "",  # Of the figure
 ) -> Figure:
@@ -482,6 +489,7 @@ def _check_one_each(table):
 def plot_shots(
     table: pd.DataFrame,  # A row per seed, shots and method, such as `Sweep.results()`
     columns: Sequence = ("acc_same", "acc_shifted", "acc_new"),  # What to draw, a panel each
+    *,
     ylabel: str = "accuracy",  # Name of the quantity
     title: str = "",  # Of the figure
 ) -> Figure:
@@ -495,8 +503,8 @@ def plot_shots(
         groups = table.groupby(["method", "lam"], dropna=False, sort=False)
         for ((method, lam), group), marker in zip(groups, cycle("os^Dv")):
             wide, rule = group.pivot(index="shots", columns="seed", values=column).sort_index(), rule_of(method, lam)
-            c = colour(lam, rule, table.loc[rules == rule, "lam"].unique())
-            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), c, label(lam, rule), marker)
+            c = colour(lam, rule=rule, among=table.loc[rules == rule, "lam"].unique())
+            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), c, label(lam, rule=rule), marker)
         ax.set(title=_title_of(column), xlabel="shots", xscale="log")
         ax.set_xticks(shots, [f"{x:g}" for x in shots])
         ax.minorticks_off()

@@ -75,6 +75,7 @@ class Prompts:
 def make_prompts(
     clip: Clip,  # The frozen model
     classes: Iterable[str],  # Class names
+    *,
     n_ctx: int | None = None,  # M, number of context vectors; None: the start's number of words, 16 if random
     init: str = "template",  # "template", "random", or any text to start from
     template: str = "a photo of a {}.",  # The data set's template, used by init="template"

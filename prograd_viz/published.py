@@ -22,14 +22,6 @@ from .prompts import make_prompts, text_features
 from .runs import Recorder, Runs, run_name
 
 # %% ../nbs/43_published.ipynb #3f1f9279
-class _Inert:
-    "Stands in for every object that a checkpoint names: it takes anything and does nothing"
-    def __init__(self, *args, **kwargs): pass
-
-
-def _plain_dict(*args): return {}  # for a defaultdict, which is filled item by item
-
-
 def read_context(
     path: str | Path,  # A `model.pth.tar-N` of CoOp or ProGrad
 ) -> tuple:  # Context [M, D] or [C, M, D] in float32, and the other tensors of its state dict
@@ -84,7 +76,8 @@ def load_published(
 
 def _as_trained(clip, task, n_ctx, init, own, position):
     "Position and prompts of CoOp's training; its code tears the name where a comma leaves frozen words before it"
-    prompts_at = lambda where: make_prompts(clip, task.classes, n_ctx, init, task.template, own, position=where)
+    options = {"n_ctx": n_ctx, "init": init, "template": task.template, "class_specific": own}
+    prompts_at = lambda where: make_prompts(clip, task.classes, position=where, **options)
     prompts = prompts_at(position)
     torn = prompts if position == "end" else prompts_at(f"{position}, name torn")
     if torch.equal(torn.tokens, prompts.tokens): return position, prompts
@@ -128,6 +121,14 @@ def _as_runs(clip, task, prompts, contexts, lambdas, epochs, position):
         record.log(epoch, epoch=epoch, seconds=np.nan)
         record.end(context=context, text_features=text, accuracies=evaluator.accuracies(context, text))
     return record.runs(clip, task)
+
+
+class _Inert:
+    "Stands in for every object that a checkpoint names: it takes anything and does nothing"
+    def __init__(self, *args, **kwargs): pass
+
+
+def _plain_dict(*args): return {}  # for a defaultdict, which is filled item by item
 
 # %% ../nbs/43_published.ipynb #750ac5ee
 _SCRIPT = """{title!r}

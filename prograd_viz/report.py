@@ -132,7 +132,7 @@ def _about(sets, compare, data, split):
 def _summary(runs):
     "The last step of every run, as a table"
     names = {f"acc_{split}": split for split in runs.tested} | {"loss_ce": "cross-entropy", "loss_kl": "divergence"}
-    final, rates, rows = runs.final().loc[runs.sorted_keys()], runs.conflicts(), []
+    final, rates, rows = runs.final().loc[runs.sorted_keys()], runs.conflicts()["conflict"], []
     columns = {column: name for column, name in names.items() if final[column].notna().any()}
     show = lambda x: "-" if np.isnan(x) else f"{x:.2f}"
     zero = [runs.zero_shot_accuracy.get(column.removeprefix("acc_"), np.nan) for column in columns]

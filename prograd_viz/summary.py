@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from .checks import check_in_range, check_known, check_table
 from .runs import mean_interval
@@ -29,6 +28,7 @@ def interval_of(
     check_known("interval", interval, INTERVALS)
     mean, half = mean_interval(values, confidence)
     if interval == "t" or not half > 0: return mean, mean - half, mean + half
+    from scipy import stats  # a second to import
     v, options = np.asarray(values, float), {"confidence_level": confidence, "method": "percentile"}
     found = stats.bootstrap((v[~np.isnan(v)],), np.mean, rng=np.random.default_rng(0), **options).confidence_interval
     return mean, found.low, found.high
@@ -39,9 +39,9 @@ _ALSO = ("dataset", "test", "source", "target")  # options in the protocols' tab
 
 @dataclass(eq=False)
 class Summary:
-    "Means over seeds and paired differences, a row per setting, method and column (named in `measure`)"
-    means: pd.DataFrame  # by ..., method, lam, measure, mean, low, high, seeds
-    differences: pd.DataFrame  # by ..., method, lam, against, measure, mean, low, high, seeds, decided
+    "Means over seeds and paired differences, a row per setting, method and column (named in `column`)"
+    means: pd.DataFrame  # by ..., method, lam, column, mean, low, high, seeds
+    differences: pd.DataFrame  # by ..., method, lam, against, column, mean, low, high, seeds, decided
     by: tuple  # Columns that distinguish settings
     interval: str  # How the intervals were made, in words
 
@@ -58,7 +58,7 @@ class Summary:
         if source.empty:
             raise ValueError(f"no differences: the results hold only {', '.join(self.means['method'].unique())}; name "
                              "one of these and another method in summarise(against=)")
-        rows = source[source["measure"] == check_known("column", column, source["measure"].unique())]
+        rows = source[source["column"] == check_known("column", column, source["column"].unique())]
         texts = [_cell(*r, 100 if percent else 1, differences) for r in zip(rows["mean"], rows["low"], rows["high"])]
         if not self.by: return pd.DataFrame({column: texts}, rows["method"])
         across = self.by[-1] if across is None else check_known("column", across, self.by)
@@ -70,7 +70,7 @@ class Summary:
 
     def __repr__(self):
         settings = len(self.means[list(self.by)].drop_duplicates()) if self.by else 1
-        counts = [f"{self.means[c].nunique()} {c}s" for c in ("measure", "method")]
+        counts = [f"{self.means[c].nunique()} {c}s" for c in ("column", "method")]
         by = ", ".join(self.by) or "nothing"
         return f"Summary({', '.join(counts)}, {settings} settings by {by}; {self.interval})"
 
@@ -104,14 +104,14 @@ def summarise(
     for c in (*by, *columns): check_known("column", c, table)
     listed = lambda v: ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v  # lists cannot be grouped by
     settings = table.assign(**{c: table[c].map(listed) for c in by})
-    long = settings.melt([*by, "method", "lam", "seed"], columns, "measure")
+    long = settings.melt([*by, "method", "lam", "seed"], columns, "column")
     long = long.dropna(subset="value").astype({"value": float})
-    _check_once(long, [*by, "method", "seed", "measure"])
-    base = long.loc[long["method"] == against, [*by, "seed", "measure", "value"]]
-    gaps = long[long["method"] != against].merge(base, on=[*by, "seed", "measure"], suffixes=("", "_of_base"))
+    _check_once(long, [*by, "method", "seed", "column"])
+    base = long.loc[long["method"] == against, [*by, "seed", "column", "value"]]
+    gaps = long[long["method"] != against].merge(base, on=[*by, "seed", "column"], suffixes=("", "_of_base"))
     gaps["value"] -= gaps["value_of_base"]
     how = lambda v: interval_of(v, interval, confidence)
-    means, differences = (_intervals(t, [*by, "method", "lam", "measure"], how) for t in (long, gaps))
+    means, differences = (_intervals(t, [*by, "method", "lam", "column"], how) for t in (long, gaps))
     decided = (differences["low"] > 0) | (differences["high"] < 0)
     kind = "Student t" if interval == "t" else "percentile bootstrap of 9,999 draws"
     words = f"{100 * confidence:.4g}% intervals over seeds, {kind}"

@@ -32,7 +32,7 @@ from .clip import Clip, load_clip
 from .data import without_bars
 from .datasets import DATASETS, dataset_task
 from .rules import RULES, check_strengths
-from .runs import load_runs
+from .runs import load_runs, usual_name
 from .store import Lock, plain, write_whole
 from .tasks import few_shot, folder_task, pocket_task, torchvision_task
 from .training import Recipe, train
@@ -181,7 +181,7 @@ def _train(job, out, clip):
 def _numbers(runs):
     "The numbers of zero-shot CLIP and of every run"
     zero_shot = {f"acc_{split}": accuracy for split, accuracy in runs.zero_shot_accuracy.items()}
-    final = runs.final().filter(regex="^(acc|loss)_").assign(conflict=runs.conflicts())
+    final = runs.final().filter(regex="^(acc|loss)_").assign(conflict=runs.conflicts()["conflict"])
     table = pd.concat([pd.DataFrame(zero_shot, index=[np.nan]), final]).rename_axis("lam").reset_index()
     return table.assign(method=[runs.name(key) for key in (None, *runs.keys)]).dropna(axis=1, how="all")
 
@@ -311,7 +311,8 @@ class Sweep:
         rows = []
         for job in jobs_of(self.cells):
             asked = {None, *job.lambdas}
-            rows += [job.options | row for lam, row in _joined(_read(self.out, job)).items() if lam in asked]
+            found = [row for lam, row in _joined(_read(self.out, job)).items() if lam in asked]
+            rows += [job.options | row | {"method": usual_name(row["method"])} for row in found]
         return pd.DataFrame(rows).astype({"lam": float}) if rows else pd.DataFrame(columns=[*self.cells, "method"])
 
     def runs(

@@ -129,8 +129,8 @@ class Training:
     ):
         self.clip, self.task, self.recipe = clip, task, recipe
         self.lambdas = check_strengths(rule, lambdas).to(clip.device)
-        self.prompts = make_prompts(clip, list(task.classes), recipe.n_ctx, recipe.init, task.template,
-                                    recipe.class_specific, recipe.seed, recipe.position)
+        named = {name: getattr(recipe, name) for name in ("n_ctx", "init", "class_specific", "seed", "position")}
+        self.prompts = make_prompts(clip, list(task.classes), template=task.template, **named)
         self.evaluator = Evaluator(clip, task, self.prompts, recipe.teacher, recipe.position)
         self.n_steps = recipe.epochs * len(epoch_batches(len(task.train), recipe.batch_size, recipe.seed, 1))
         start = torch.stack([self.prompts.start] * len(self.lambdas))

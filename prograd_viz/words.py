@@ -34,6 +34,7 @@ def token_texts(
 def nearest_tokens(
     clip: Clip,  # The model
     vectors: torch.Tensor,  # [N, D]
+    *,
     top: int = 5,  # Tokens of each
 ) -> tuple:  # Distances [N, top] and ids [N, top], nearest first
     "The tokens whose embeddings are nearest to some vectors"
@@ -49,6 +50,7 @@ def nearest_tokens(
 def read_context_words(
     runs: Runs,  # With its model in memory
     lam: float | str,  # Which run, by lambda or name
+    *,
     steps: int | list = 12,  # How many snapshots, evenly spread, or the steps
     top: int = 3,  # Tokens of each vector
     name: str | None = None,  # A class, whose own context to read; None for a unified context
@@ -58,7 +60,7 @@ def read_context_words(
         raise ValueError("these runs have no model in memory; open them with it: load_runs(path, clip)")
     contexts, tables = _contexts_of(runs, lam, name), []
     for k in _snapshots(runs, steps):
-        distances, ids = nearest_tokens(runs.clip, torch.from_numpy(contexts[k]), top)
+        distances, ids = nearest_tokens(runs.clip, torch.from_numpy(contexts[k]), top=top)
         vectors, ranks = distances.shape
         norms, drifts = (np.linalg.norm(x, axis=-1) for x in (contexts[k], contexts[k] - contexts[0]))
         tables.append(pd.DataFrame({
@@ -91,12 +93,13 @@ def _snapshots(runs, steps):
 def plot_words(
     runs: Runs,  # With its model in memory
     lambdas: list | None = None,  # Which runs, by lambda or name; None: the first and the last
+    *,
     steps: int | list = 30,  # How many snapshots, evenly spread, or the steps
     name: str | None = None,  # A class, whose own context to read; None for a unified context
 ) -> Figure:
     "Drift of every context vector and its distance to the nearest token, a panel per vector"
     keys = check_runs(runs).ends() if lambdas is None else [runs.keys[runs.run(lam)] for lam in lambdas]
-    tables = {key: read_context_words(runs, key, steps, 1, name) for key in keys}
+    tables = {key: read_context_words(runs, key, steps=steps, top=1, name=name) for key in keys}
     vectors = sorted(tables[keys[0]]["vector"].unique())
     columns = min(4, len(vectors))
     rows = -(-len(vectors) // columns)

@@ -23,8 +23,8 @@ class TextTower:
     def attend(self, x, name):
         "Causal attention with heads of 64"
         n, length, width = x.shape
-        q, k, v = (x @ self.state[f"{name}.in_proj_weight"].T + self.state[f"{name}.in_proj_bias"]).view(n, length, 3,
-                width // 64, 64).permute(2, 0, 3, 1, 4)
+        projected = x @ self.state[f"{name}.in_proj_weight"].T + self.state[f"{name}.in_proj_bias"]
+        q, k, v = projected.view(n, length, 3, width // 64, 64).permute(2, 0, 3, 1, 4)
         scores = q @ k.transpose(-1, -2) / 8 + torch.full((length, length), -torch.inf, dtype=x.dtype).triu(1)
         return self.linear((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, length, width), f"{name}.out_proj")
 

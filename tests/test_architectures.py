@@ -39,8 +39,8 @@ def text_layout(name):
     cfg = open_clip.get_model_config(name)
     skip = ("width", "heads", "layers", "vocab_size", "hf_tokenizer_name", "tokenizer_kwargs", "hf_model_name",
             "hf_tokenizer")
-    return str(sorted((k, v) for k, v in cfg["text_cfg"].items() if k not in skip)) + str((cfg.get("custom_text"),
-            cfg.get("quick_gelu"), "multimodal_cfg" in cfg))
+    kept = sorted((k, v) for k, v in cfg["text_cfg"].items() if k not in skip)
+    return str(kept) + str((cfg.get("custom_text"), cfg.get("quick_gelu"), "multimodal_cfg" in cfg))
 
 
 LOCAL = [n for n in open_clip.list_models() if "hf_model_name" not in open_clip.get_model_config(n)["text_cfg"]
@@ -87,8 +87,8 @@ def test_what_shares_less_of_its_prompts_says_so_once():
     clip = shrunk("RN50")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("default")
-        for _ in range(3): make_prompts(clip, ["dog", "tabby cat"], 4, "random", class_specific=True)
-        for _ in range(3): make_prompts(clip, ["dog", "tabby cat"], 4, "random", position="front")
+        for _ in range(3): make_prompts(clip, ["dog", "tabby cat"], n_ctx=4, init="random", class_specific=True)
+        for _ in range(3): make_prompts(clip, ["dog", "tabby cat"], n_ctx=4, init="random", position="front")
     assert [str(w.message).split(":")[0] for w in said] == ["class-specific contexts", "the class name in the front"]
 
 
@@ -96,7 +96,7 @@ def test_what_shares_less_of_its_prompts_says_so_once():
 def test_class_specific_contexts_and_other_positions_equal_encode_text_for_every_layout(name):
     clip = shrunk(name)
     for options in ({"class_specific": True}, {"position": "middle"}, {"position": "front"}):
-        prompts = make_prompts(clip, ["dog", "tabby cat", "magnifying glass"], 3, "random", **options)
+        prompts = make_prompts(clip, ["dog", "tabby cat", "magnifying glass"], n_ctx=3, init="random", **options)
         for memory_gb in (math.inf, 1e-3):
             parts = prompts.parts(2, memory_gb)
             contexts = prompts.start + 0.1 * torch.randn(2, *prompts.start.shape, dtype=torch.float64)

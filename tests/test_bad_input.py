@@ -186,7 +186,7 @@ def own_runs(w): return replace(w.runs, steps=w.runs.steps.assign(acc_shifted=na
 
 
 def results():
-    methods = [("zero-shot CLIP", nan), ("CoOp", 0.0), ("ProGrad 1", 1.0)]
+    methods = [("zero-shot CLIP", nan), ("CoOp", 0.0), ("ProGrad", 1.0)]
     keys = itertools.product((1, 2), (1, 2), methods)
     return pd.DataFrame([{"shots": k, "seed": s, "method": m, "lam": lam, "acc_new": 0.5} for k, s, (m, lam) in keys])
 
@@ -489,7 +489,7 @@ BAD = [
     Case("train_more", lambda w: train_more(w.runs, [w.runs.lambdas[0]]), "CoOp was already trained"),
     Case("train_more", lambda w: train_more(replace(w.runs, clip=None), [0.3]),
          "these runs have no model and task in memory"),
-    Case("Runs.join", lambda w: w.runs.join(w.runs), "these run sets cannot be joined: both hold CoOp, ProGrad 1"),
+    Case("Runs.join", lambda w: w.runs.join(w.runs), "these run sets cannot be joined: both hold CoOp, ProGrad"),
     Case("Runs.join", lambda w: w.runs.join(replace(w.runs, methods=("a", "b"), classes=("x",))),
          "these run sets cannot be joined: their classes differ; train both"),
     Case("Runs.record", lambda w: w.runs.record(0.3), "lambda 0.3 was not trained"),
@@ -782,8 +782,8 @@ BAD = [
     Case("summarise", lambda w: summarise(results(), by=["shot"]), "unknown column 'shot'; did you mean 'shots'?"),
     Case("summarise", lambda w: summarise(results(), columns=["acc"]), "unknown column 'acc'"),
     Case("summarise", lambda w: summarise(pd.concat([results(), results()])),
-         "12 values share shots, method, seed, measure with another, such as {'shots': 1, 'method': 'zero-shot CLIP', "
-         "'seed': 1, 'measure': 'acc_new'}; add the column that distinguishes"),
+         "12 values share shots, method, seed, column with another, such as {'shots': 1, 'method': 'zero-shot CLIP', "
+         "'seed': 1, 'column': 'acc_new'}; add the column that distinguishes"),
     Case("summarise", lambda w: summarise(results(), against="CoOpp"), "unknown method 'CoOpp'; did you mean 'CoOp'?"),
     Case("Summary.table", lambda w: summarise(results().query("method != 'CoOp'")).table("acc_new", differences=True),
          "no differences: the results hold only"),
@@ -952,12 +952,13 @@ BAD = [
     Case("plot_tradeoff", lambda w: plot_tradeoff(w.runs, "loss_c"),
          "unknown column 'loss_c'; did you mean 'loss_ce'"),
     Case("plot_tradeoff", lambda w: plot_tradeoff(w.runs, window=0), "window must be at least 1, got 0"),
-    Case("nearest_tokens", lambda w: nearest_tokens(w.clip, torch.zeros(1, 128), 0), "top must be in [1, 243], got 0"),
-    Case("nearest_tokens", lambda w: nearest_tokens(w.clip, torch.zeros(1, 128), 10**6),
+    Case("nearest_tokens", lambda w: nearest_tokens(w.clip, torch.zeros(1, 128), top=0),
+         "top must be in [1, 243], got 0"),
+    Case("nearest_tokens", lambda w: nearest_tokens(w.clip, torch.zeros(1, 128), top=10**6),
          "top must be in [1, 243], got 1000000"),
     Case("read_context_words", lambda w: read_context_words(w.runs, 0.3), "lambda 0.3 was not trained"),
-    Case("read_context_words", lambda w: read_context_words(w.runs, 1, [99]), "no snapshot at step 99"),
-    Case("read_context_words", lambda w: read_context_words(w.runs, 1, 0), "steps must be at least 1, got 0"),
+    Case("read_context_words", lambda w: read_context_words(w.runs, 1, steps=[99]), "no snapshot at step 99"),
+    Case("read_context_words", lambda w: read_context_words(w.runs, 1, steps=0), "steps must be at least 1, got 0"),
     Case("read_context_words", lambda w: read_context_words(w.runs, 1, name="dog"),
          "a unified context has no class of its own: leave name at None, got name='dog'"),
     Case("read_context_words", lambda w: read_context_words(replace(w.runs, clip=None), 1),
@@ -1127,7 +1128,7 @@ INNER = """
     plot_angles prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized
     rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer sha256 show_cosine show_gradient_plane
     shown_image side_by_side square_safe steps_table text_features token_texts undisturbed unusual_preprocessing
-    upright_mask without_bars write_whole
+    upright_mask usual_name without_bars write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify", "torchjd_rule"]  # test_cli.py, test_survival.py, test_environments.py
 

@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from prograd_viz.sweep import load_sweep, sweep
 TABLES = {"report.html", "steps.parquet", "foreground.parquet", "summary.csv", "summary.json"}
 FIGURES = {"cosine.png", "angles.png", "accuracy.png", "maps.png", "foreground.png", "lambda.png", "gradient_plane.png"}
 SPLITS = ("same", "shifted", "new", "style")
+DEMO = ["--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8",
+        "--noise", "0.25", "--test-per-class", "3", "--images", "12"]
 
 
 def strict_json(path):
@@ -37,8 +40,8 @@ def assert_agree(out):
         mine = steps[(steps["seed"] == row["seed"]) & (steps["lam"] == row["lam"])]
         for split in SPLITS: assert row[f"acc_{split}"] == pytest.approx(mine[f"acc_{split}"].iloc[-1])
         assert row["conflict"] == pytest.approx(mine["conflict"].mean())
-        last = shares[(shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"]) & (shares["step"]
-                == mine["step"].max())]
+        of_run = (shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"])
+        last = shares[of_run & (shares["step"] == mine["step"].max())]
         assert row["share_shifted"] == pytest.approx(last["share"].mean())
         assert 0 < row["share_shifted"] < 1
         assert 0 < row["share_same"] < 1
@@ -60,7 +63,7 @@ def small(tmp_path_factory):
 def swept(out, grid):
     "A sweep as the demo makes it"
     every = {"noise": 0.25, "snapshot_every": 1, "evaluate_every": 1}
-    return sweep(grid | every, out, evaluate={"maps": on_the_object}, workers=1, progress=False)
+    return sweep(grid | every, out, evaluate={"maps": partial(on_the_object, images=8)}, workers=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +71,7 @@ def demo(tmp_path_factory):
     "What the console script did, called in a folder of its own"
     cwd = tmp_path_factory.mktemp("elsewhere")
     script = Path(sys.executable).parent / "prograd_demo"
-    out = subprocess.run([script, "--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas",
-                          "0", "0.8", "--noise", "0.25", "--out", "here/there"], cwd=cwd, capture_output=True,
-                          text=True)
+    out = subprocess.run([script, *DEMO, "--out", "here/there"], cwd=cwd, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr[-2000:]
     return cwd, out.stdout
 
@@ -84,15 +85,13 @@ def test_the_demo_writes_tables_and_figures_where_it_was_told_and_nowhere_else(d
 
 def test_the_demo_keeps_its_run_sets_and_goes_on_with_them(demo, monkeypatch, capsys):
     "What was complete is opened, not trained again; the same folder without --resume is refused"
-    cwd, _ = demo
-    tables, here = (cwd / "here" / "there" / "summary.csv").read_bytes(), ["--seeds", "1", "--first-seed", "5",
-            "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8", "--noise", "0.25", "--out",
-            str(cwd / "here" / "there")]
-    assert [(runs.config["seed"], runs.lambdas)
-            for runs in load_sweep(cwd / "here" / "there" / "runs").runs()] == [(5, (0.0, 0.8))]
+    out = demo[0] / "here" / "there"
+    tables, here = (out / "summary.csv").read_bytes(), [*DEMO, "--out", str(out)]
+    kept = load_sweep(out / "runs").runs()
+    assert [(runs.config["seed"], runs.lambdas) for runs in kept] == [(5, (0.0, 0.8))]
     monkeypatch.setattr(training.Training, "descend", None)
     prograd_demo([*here, "--resume"])
-    assert (cwd / "here" / "there" / "summary.csv").read_bytes() == tables
+    assert (out / "summary.csv").read_bytes() == tables
     with pytest.raises(SystemExit) as e: prograd_demo(here)
     assert "runs' holds run sets; continue them with --resume" in e.value.code and "\n" not in e.value.code
 
@@ -124,15 +123,15 @@ def test_the_demo_prints_the_table_of_its_summary(demo):
 
 
 def test_files_of_several_seeds_agree_and_carry_intervals(small, clip, tmp_path):
-    paths = save_demo(small, clip, tmp_path / "new" / "folder", {"why": np.float64("nan")})
+    paths = save_demo(small, clip, tmp_path / "new" / "folder", {"why": np.float64("nan")}, images=8)
     assert {p.name for p in paths} == TABLES | FIGURES == {p.name for p in (tmp_path / "new" / "folder").iterdir()}
     rows, record = assert_agree(tmp_path / "new" / "folder")
     assert len(rows) == 2 * 4
     assert record["settings"] == {"why": None}
     assert record["summary"]["CoOp"]["acc_same"]["half"] is not None
     wide = rows.pivot(index="seed", columns="method", values="acc_same")
-    mean, half = mean_interval(wide["ProGrad 1"] - wide["CoOp"])
-    assert record["differences"]["ProGrad 1"]["acc_same"] == {"mean": pytest.approx(mean), "half": pytest.approx(half),
+    mean, half = mean_interval(wide["ProGrad"] - wide["CoOp"])
+    assert record["differences"]["ProGrad"]["acc_same"] == {"mean": pytest.approx(mean), "half": pytest.approx(half),
                                                               "seeds": 2}
 
 
@@ -146,7 +145,7 @@ def test_each_seed_of_the_demo_is_a_training_of_its_own(small):
 def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
     result = swept(tmp_path / "runs", {"seed": 3, "shots": 1, "lam": lambdas, "classes": 3, "test_per_class": 2,
                                        "epochs": 3})
-    save_demo(result, clip, tmp_path, {})
+    save_demo(result, clip, tmp_path, {}, images=8)
     assert_agree(tmp_path)
 
 
@@ -155,6 +154,8 @@ def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
     (["--seeds", "0"], "seeds must be at least 1, got 0"), (["--first-seed", "-1"], "got -1"),
     (["--shots", "0"], "shots must be at least 1, got 0"), (["--noise", "7"], "noise must be in [0, 1], got 7"),
     (["--rho", "-0.5"], "rho must be in [0, 1], got -0.5"), (["--epochs", "0"], "epochs must be at least 1, got 0"),
+    (["--test-per-class", "0"], "test_per_class must be at least 1, got 0"),
+    (["--images", "0"], "images must be at least 1, got 0"),
 ], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
 def test_a_bad_setting_ends_the_demo_with_one_line_that_names_it(arguments, says, tmp_path, capsys):
     with pytest.raises(SystemExit) as e: prograd_demo([*arguments, "--out", str(tmp_path / "out")])
@@ -193,8 +194,8 @@ def test_help_explains_every_option(capsys):
     printed = capsys.readouterr().out
     assert e.value.code == 0
     assert all(f"--{option}" in printed for option in ("seeds", "first-seed", "shots", "lambdas", "noise", "rho",
-                                                       "epochs", "out"))
-    assert printed.count("default:") >= 7
+                                                       "epochs", "test-per-class", "images", "out"))
+    assert printed.count("default:") >= 9
 
 
 def test_what_is_undecided_is_called_undecided(small):
@@ -207,13 +208,13 @@ def test_what_is_undecided_is_called_undecided(small):
 
 def test_the_difference_of_several_seeds_is_prograd_minus_coop():
     "Seed by seed, in this order: positive where ProGrad is better"
-    values = {("CoOp", 0.0): (0.2, 0.4), ("ProGrad 1", 1.0): (0.5, 0.8)}
+    values = {("CoOp", 0.0): (0.2, 0.4), ("ProGrad", 1.0): (0.5, 0.8)}
     rows = [{"seed": seed, "method": m, "lam": lam, "acc_same": v[seed], "share_same": v[seed]}
             for (m, lam), v in values.items() for seed in (0, 1)]
     paired = summarise(pd.DataFrame(rows)).differences
     assert np.allclose(paired["mean"], 0.35)
     assert (paired["seeds"] == 2).all()
-    assert set(paired["measure"]) == {"acc_same", "share_same"}
+    assert set(paired["column"]) == {"acc_same", "share_same"}
 
 
 def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
@@ -221,6 +222,6 @@ def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
     rows = small.results().query("seed == 3").set_index("method")
     (runs,) = small.runs(clip, seed=3)
     for split in ("same", "shifted"):
-        shares = foreground(runs, split, target="true").rows.groupby("method")["share"].mean()
+        shares = foreground(runs, split, images=8, target="true").rows.groupby("method")["share"].mean()
         for method in ("zero-shot CLIP", *runs.methods):
             assert rows.loc[method, f"share_{split}"] == pytest.approx(shares[method]), (method, split)

@@ -61,8 +61,8 @@ def test_every_image_of_the_layout_is_read_with_its_class(fake, name):
     for part, items in truth.items():
         if not items: continue
         split = dataset_split(name, root, part=part)
-        assert [(p, split.classes[y].strip("_")) for p, y in zip(split.images, split.labels)] == [(p, plain(k))
-                for p, _, k in items]
+        read = [(p, split.classes[y].strip("_")) for p, y in zip(split.images, split.labels)]
+        assert read == [(p, plain(k)) for p, _, k in items]
         assert split.labels.tolist() == [y for _, y, _ in items] and split.image(0).size == SIZE
 
 
@@ -176,8 +176,8 @@ def test_folders_that_are_numbers_are_counted_not_spelled(tmp_path):
     for i in range(12):
         put(tmp_path / "imagenetv2" / "imagenetv2-matched-frequency-format-val" / str(i) / "a.jpeg", picture(i, "JPEG"))
     split = dataset_split("imagenetv2", tmp_path)
-    assert [(p.parent.name, split.classes[y]) for p, y in zip(split.images, split.labels)] == [(str(i), f"class {i}")
-            for i in range(12)]
+    read = [(p.parent.name, split.classes[y]) for p, y in zip(split.images, split.labels)]
+    assert read == [(str(i), f"class {i}") for i in range(12)]
 
 
 def test_the_root_may_come_from_the_environment(fake, monkeypatch):
@@ -358,8 +358,8 @@ def test_masks_from_a_box_a_folder_and_grabcut_say_where_they_come_from(fake, tm
             (lambda out: (Image.fromarray(object_mask(1)).save(out, "PNG"), out.getvalue())[1])(BytesIO()))
     assert np.array_equal(with_masks(split, tmp_path).mask(1), object_mask(1))
     assert with_masks(split, tmp_path).masks_from == f"files in {tmp_path.name}"
-    assert "guessed" in with_masks(split, "grabcut").masks_from == dataset_split("dtd", fake("dtd")[0],
-            masks="grabcut").masks_from
+    guessed = dataset_split("dtd", fake("dtd")[0], masks="grabcut")
+    assert "guessed" in with_masks(split, "grabcut").masks_from == guessed.masks_from
     next(tmp_path.rglob("*.png")).unlink()
     with pytest.raises(FileNotFoundError, match="no mask for"): with_masks(split, tmp_path)
 
@@ -612,12 +612,12 @@ def torchvision_fake(kind, root):
              for k, c in enumerate(names) for i in range(1, 4) if kind != "EuroSAT" or part == "train"]
     for part, c, i, n in items:
         i = i if part == "train" else i + 50
-        put(root / places[kind].format(c=c, i=i, n=n,
-                                       part={"Imagenette": {"train": "train", "test": "val"}}.get(kind, {}).get(part,
-                                               part)), picture(n, places[kind].split(".")[-1]))
-    lists = {"OxfordIIITPet": ("oxford-iiit-pet/annotations/{part}.txt", lambda c, i,
-                               n: f"{c}_{i} {names.index(c) + 1} 1 1"),
-                               "DTD": ("dtd/dtd/labels/{part}1.txt", lambda c, i, n: f"{c}/{c}_{i}.jpg"),
+        folder = "val" if kind == "Imagenette" and part == "test" else part
+        place = places[kind].format(c=c, i=i, n=n, part=folder)
+        put(root / place, picture(n, place.split(".")[-1]))
+    of_pet = lambda c, i, n: f"{c}_{i} {names.index(c) + 1} 1 1"
+    lists = {"OxfordIIITPet": ("oxford-iiit-pet/annotations/{part}.txt", of_pet),
+             "DTD": ("dtd/dtd/labels/{part}1.txt", lambda c, i, n: f"{c}/{c}_{i}.jpg"),
              "FGVCAircraft": ("fgvc-aircraft-2013b/data/images_variant_{part}.txt", lambda c, i, n: f"{n} {c}")}
     if kind in lists:
         file, line = lists[kind]

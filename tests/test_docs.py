@@ -133,8 +133,8 @@ def test_names_in_the_text_lead_to_the_reference(site):
 
 
 def test_a_picture_without_words_stops_the_build(tmp_path):
-    cell = nbformat.v4.new_code_cell("fig", outputs=[nbformat.v4.new_output("display_data",
-            {"image/png": "", "text/plain": "<Figure>"})])
+    picture = nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "<Figure>"})
+    cell = nbformat.v4.new_code_cell("fig", outputs=[picture])
     path = ROOT / "nbs" / "21_gradients.ipynb"
     mute = tmp_path / path.name
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), mute)

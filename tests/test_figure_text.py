@@ -45,7 +45,7 @@ def test_a_caller_s_style_turns_no_picture_round(runs):
 
 
 def test_a_mean_over_lambdas_never_mixes_rules():
-    methods = {"method": ["ProGrad 1", "sum 1"] * 2, "acc_same": [0.9, 0.1] * 2}
+    methods = {"method": ["ProGrad", "sum 1"] * 2, "acc_same": [0.9, 0.1] * 2}
     table = pd.DataFrame({"seed": [1, 1, 2, 2], "lam": 1.0} | methods)
     with pytest.raises(ValueError, match=r"several rows have \{'seed': 1.*'lam': 1.*choose one rule"):
         plot_lambda(table, ["acc_same"])

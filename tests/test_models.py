@@ -376,7 +376,7 @@ class NoStart:
 def test_without_a_start_token_the_context_begins_at_the_first_position(tiny, class_specific):
     clip = tiny(pool_type="eos", eos_id=49407, context_length=30, custom_text=True)
     clip = replace(clip, tokenizer=NoStart(clip.tokenizer, 0))
-    prompts = make_prompts(clip, ["dog", "tabby cat"], 3, "random", class_specific=class_specific)
+    prompts = make_prompts(clip, ["dog", "tabby cat"], n_ctx=3, init="random", class_specific=class_specific)
     names = [[clip.tokenizer.inner.decoder[i] for i in row[3:] if i] for row in prompts.tokens.tolist()]
     assert prompts.where.tolist() == [[0, 1, 2]] * 2 and names == [
         ["dog</w>", ".</w>", "<end_of_text>"],

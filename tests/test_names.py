@@ -110,16 +110,29 @@ def test_coop_stays_vermillion_prograd_blue_and_the_others_are_neither(case):
     runs, _ = case
     others = [run_colour(runs, lam) for lam in runs.lambdas]
     assert len({*others, COOP, PROGRAD, ZERO_SHOT}) == 5
-    assert (colour(0).upper(), colour(1).upper(), colour(0, "coop").upper(), colour(None)) == (COOP, PROGRAD, COOP,
-            ZERO_SHOT)
+    assert colour(0).upper() == colour(0, rule="coop").upper() == COOP
+    assert colour(1).upper() == PROGRAD and colour(None) == ZERO_SHOT
 
 
 def test_prograds_own_names_are_as_they_were(clip, task):
     runs = train(clip, task, [0, 1], **QUICK)
-    assert [run_name(runs.rule(lam), lam, style) for lam in (0, 1) for style in ("plain", "words", "math")] == ["CoOp",
-            "CoOp", "CoOp ($\\lambda=0$)", "ProGrad 1", "ProGrad, lambda 1", "ProGrad ($\\lambda=1$)"]
+    names = lambda lam: [run_name(runs.rule(lam), lam, style) for style in ("plain", "words", "math")]
+    assert names(0) == ["CoOp", "CoOp", "CoOp ($\\lambda=0$)"]
+    assert names(1) == ["ProGrad", "ProGrad, lambda 1", "ProGrad ($\\lambda=1$)"]
     methods = {"zero-shot CLIP", "CoOp", runs.name(1), "random directions"}
     assert set(foreground(runs, images=2, random_directions=1).rows["method"]) == methods
+
+
+def test_a_folder_that_calls_it_prograd_1_holds_prograd(clip, task, tmp_path):
+    "Older folders do: they are opened, asked by either name, and continued"
+    runs, place = train(clip, task, [0, 1], **QUICK, out=tmp_path / "today"), tmp_path / "runs"
+    replace(runs, methods=("CoOp", "ProGrad 1")).save(place)
+    assert '"ProGrad 1"' in (place / "run.json").read_text()
+    there = load_runs(place)
+    assert there.methods == ("CoOp", "ProGrad") and set(there.steps["method"]) == {"CoOp", "ProGrad"}
+    assert there.run("ProGrad 1") == there.run("ProGrad") == there.run(1) == 1
+    wider = train(clip, task, [0, 0.5, 1], **QUICK, out=place, resume=True)
+    assert wider.methods == ("CoOp", "ProGrad", "ProGrad 0.5") and "ProGrad 1" not in (place / "run.json").read_text()
 
 
 def test_strengths_beyond_1_can_be_opened_again(case, tmp_path):

@@ -54,7 +54,7 @@ def test_a_changed_file_changes_the_text_and_a_stale_number_is_refused(checkout,
     text.write_text("Ahead in 21<!--ahead acc_shifted-->, up by +0.176 ± 0.041<!--gain acc_shifted-->: 21.", "utf-8")
     assert fill.stale() == []
     table = pd.read_csv(source)
-    table.loc[table["measure"] == "acc_shifted", ["mean", "decided"]] = 0.5, True
+    table.loc[table["column"] == "acc_shifted", ["mean", "decided"]] = 0.5, True
     table.to_csv(source, index=False)
     fill.rows.cache_clear()
     assert fill.stale() == [("TEXT.md", "21<!--ahead acc_shifted--> should be 30"),

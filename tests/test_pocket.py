@@ -230,8 +230,8 @@ def test_a_task_is_a_pure_function_of_its_seed_in_every_process(tmp_path):
 
 @pytest.fixture(scope="module")
 def seen(clip):
-    "1,500 fresh renderings and their features, through the model's own preprocessing"
-    labels = scene_labels(fresh := random_scenes(1500, FRESH))
+    "600 fresh renderings and their features, through the model's own preprocessing"
+    labels = scene_labels(fresh := random_scenes(600, FRESH))
     images = torch.stack([clip.preprocess(Image.fromarray(render(s)[0])) for s in fresh])
     return clip.encode_image(images), labels
 
@@ -357,7 +357,8 @@ def test_pretraining_goes_on_where_it_was_interrupted_to_the_same_weights(once, 
 
 
 def test_aligning_goes_on_from_its_checkpoint_to_the_same_weights(tiny, tmp_path, monkeypatch):
-    "A checkpoint every 400 steps; interrupted after the first, the rest is done once"
+    "A checkpoint every 20 steps; interrupted after the first, the rest is done once"
+    monkeypatch.setattr(pretrain, "CHECKPOINT", 20)
     vision = {
         "timm_model_name": "regnetx_002",
         "timm_model_pretrained": False,
@@ -366,7 +367,7 @@ def test_aligning_goes_on_from_its_checkpoint_to_the_same_weights(tiny, tmp_path
         "image_size": 112,
     }
     start = tiny(vision, "fp32", width=8, heads=1, layers=1).model
-    recipe, fresh = Recipe(align_steps=402, align_batch=4, seed=5), random_scenes(30, 1)
+    recipe, fresh = Recipe(align_steps=22, align_batch=4, seed=5), random_scenes(30, 1)
     features = torch.randn(30, start.visual.trunk.num_features, generator=torch.Generator().manual_seed(1))
 
     def aligned(folder, stop=None):
@@ -377,7 +378,7 @@ def test_aligning_goes_on_from_its_checkpoint_to_the_same_weights(tiny, tmp_path
             align(model, features, fresh, recipe, folder)
         return model.state_dict()
 
-    with pytest.raises(KeyboardInterrupt): aligned(tmp_path / "twice", stop=402)
+    with pytest.raises(KeyboardInterrupt): aligned(tmp_path / "twice", stop=22)
     twice, once = aligned(tmp_path / "twice"), aligned(tmp_path / "once")
     assert all(torch.equal(twice[k], once[k]) for k in once) and not torch.equal(
         once["text_projection"], start.text_projection

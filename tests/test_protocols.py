@@ -74,14 +74,13 @@ def test_base_to_new_learns_base_and_tests_both_halves(vit, world):
     table = base_to_new(vit, ["oxford_pets", "dtd"], 2, [1, 2], [0, 1], {"root": world}, **FAST)
     task = few_shot("oxford_pets", 2, 1, root=world, subset="base")
     runs = train(vit, task, [0, 1], seed=1, **FAST)
-    row = table.query("dataset == 'oxford_pets' and seed == 1 and method == 'ProGrad 1'").iloc[0]
+    row = table.query("dataset == 'oxford_pets' and seed == 1 and method == 'ProGrad'").iloc[0]
     assert np.isclose(row["base"], runs.final().loc[1, "acc_same"])
     assert np.isclose(row["new"], runs.final().loc[1, "acc_new"])
     assert np.isclose(row["H"], harmonic_mean(row["base"], row["new"]))
     folded = paper_table(table)
     pets, mean = folded.loc[("oxford_pets", 2, "CoOp")], folded.loc[("average", 2, "CoOp")]
-    assert np.isclose(pets["H"], harmonic_mean(pets["base"], pets["new"])) and np.isclose(mean["H"],
-            harmonic_mean(mean["base"], mean["new"])), "H of the means, as the papers have it"
+    for row in (pets, mean): assert np.isclose(row["H"], harmonic_mean(row["base"], row["new"])), "H of the means"
     assert np.isclose(mean["new"], (pets["new"] + folded.loc[("dtd", 2, "CoOp"), "new"]) / 2)
 
 
@@ -110,7 +109,7 @@ def test_another_data_set_is_tested_with_its_own_names_and_teacher(vit, world):
     runs = train(vit, few_shot("dtd", 2, 1, root=world), [0], seed=1, **FAST)
     task = few_shot("oxford_pets", 2, 1, root=world)
     right = lambda text: (task.tests["same"].features(vit) @ text.T).argmax(-1).numpy() == task.tests["same"].labels
-    shown = {frame: make_prompts(vit, task.classes, 8, "template", template)
+    shown = {frame: make_prompts(vit, task.classes, n_ctx=8, template=template)
              for frame, template in (("source", "a texture of {}."), ("target", "a type of pet, a photo of a {}."))}
     frozen = [[vit.tokenizer.decoder[i].removesuffix("</w>") for i in prompts.tokens[0, 9:12].tolist()]
               for prompts in shown.values()]
@@ -140,8 +139,8 @@ def test_the_words_around_a_context_are_the_targets_only_where_the_context_start
                           for template in (None, "a type of pet, a photo of a {}."))
         assert bool(np.abs(source - target).max() > 1e-3) == differs, start
     runs = train(vit, task, [0], **FAST)
-    assert accuracy_on(runs, pets, template_from="source").equals(accuracy_on(runs,
-            pets)), "accuracy_on keeps the words of the training by default"
+    by_default = accuracy_on(runs, pets)
+    assert accuracy_on(runs, pets, template_from="source").equals(by_default), "the words of the training are kept"
     with pytest.raises(ValueError, match="'traget'; did you mean 'target'"):
         accuracy_on(runs, pets, template_from="traget")
 
@@ -236,8 +235,11 @@ def test_zero_shot_is_tested_with_the_template_of_the_target(clip, task):
     runs = train(clip, task, [0], epochs=1, views=0, progress=False)
     test = task.tests["new"]
     zero_shot = lambda template: accuracy_on(runs, test, template=template)["accuracy"][0]
-    by_hand = lambda template: ((test.features(clip) @ teacher_features(clip, test.classes,
-            template).T).argmax(-1).numpy() == test.labels).mean()
+
+    def by_hand(template):
+        scores = test.features(clip) @ teacher_features(clip, test.classes, template).T
+        return (scores.argmax(-1).numpy() == test.labels).mean()
+
     own, other = "a photo of a {}.", "sand sand sand water water {} sand red blue."
     assert by_hand(own) != by_hand(other), "the templates differ in effect"
     assert zero_shot(None) == zero_shot(own) == pytest.approx(by_hand(own))
@@ -248,7 +250,7 @@ def test_zero_shot_is_tested_with_the_template_of_the_target(clip, task):
 def test_other_class_names_stand_where_the_trained_ones_stood(vit, world, position):
     runs = train(vit, few_shot("dtd", 1, 1, root=world), [0, 1], init="random", position=position, **FAST)
     names = ("tabby cat", "dog")
-    frame = make_prompts(vit, names, 8, "random", position=position)
+    frame = make_prompts(vit, names, n_ctx=8, init="random", position=position)
     by_hand = plain_text_features(frame, torch.as_tensor(runs.contexts[-1])).detach()
     for lam, text in zip(runs.lambdas, by_hand):
         assert np.allclose(class_features(runs, lam, classes=names), text, atol=1e-5)
@@ -256,17 +258,17 @@ def test_other_class_names_stand_where_the_trained_ones_stood(vit, world, positi
 
 def test_the_worst_group_is_the_lowest_of_the_groups_by_hand(vit, tmp_path):
     FAKES["waterbirds"](tmp_path)
-    runs, test = train(vit, few_shot("waterbirds", 2, 1, root=tmp_path), [0, 1], **FAST), dataset_split("waterbirds",
-            tmp_path)
+    runs = train(vit, few_shot("waterbirds", 2, 1, root=tmp_path), [0, 1], **FAST)
+    test = dataset_split("waterbirds", tmp_path)
     table = group_accuracy(runs, test).set_index("method")
-    for r, method in enumerate(("CoOp", "ProGrad 1")):
+    for r, method in enumerate(("CoOp", "ProGrad")):
         hits = (test.features(vit).numpy() @ runs.text_features[-1, r].T).argmax(-1) == test.labels
         expected = pd.Series(hits).groupby(test.groups).mean()
         assert table.loc[method, list(expected.index)].to_dict() == pytest.approx(expected.to_dict())
         assert table.loc[method, "worst"] == pytest.approx(expected.min())
     sizes = pd.Series(test.groups).value_counts()
-    assert (table[list(sizes.index)] * sizes).sum(axis=1).div(len(test)).tolist() == pytest.approx(accuracy_on(runs,
-            test)["accuracy"].tolist()), "groups add up to all"
+    together = (table[list(sizes.index)] * sizes).sum(axis=1) / len(test)
+    assert together.tolist() == pytest.approx(accuracy_on(runs, test)["accuracy"].tolist()), "groups add up to all"
 
 
 def test_class_specific_contexts_are_tested_on_their_own_classes(vit, world):

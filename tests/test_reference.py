@@ -271,7 +271,7 @@ def test_the_fast_encoder_is_open_clips_own(tiny, tower, frame, packing):
 def test_a_class_name_stands_where_coop_puts_it(tiny, position):
     "Token by token: CoOp's cut of the frame into start, context, name and rest"
     clip, m = tiny(), 5
-    prompts, at_end = (make_prompts(clip, CLASSES, m, "random", position=p) for p in (position, "end"))
+    prompts, at_end = (make_prompts(clip, CLASSES, n_ctx=m, init="random", position=p) for p in (position, "end"))
     for name, row, frame, where in zip(
         CLASSES, prompts.tokens.tolist(), at_end.tokens.tolist(), prompts.where.tolist()
     ):
@@ -696,7 +696,7 @@ def test_low_precision_is_for_the_towers_alone_and_costs_its_rounding(tiny, prec
     clip, reference = tiny(precision=precision), tiny()
     wide = torch.float64 if precision == "fp64" else torch.float32
     images = normal(0, 3, 3, 32, 32)
-    prompts, exactly = (make_prompts(c, CLASSES, 2, "random") for c in (clip, reference))
+    prompts, exactly = (make_prompts(c, CLASSES, n_ctx=2, init="random") for c in (clip, reference))
     context = 0.5 * normal(1, 2, *prompts.start.shape).to(wide)
     ours, true = clip.encode_image(images), reference.encode_image(images)
     args = torch.tensor([0, 1, 2]), normal(2, 3, len(CLASSES))

@@ -103,7 +103,7 @@ def test_opening_a_large_run_set_costs_little(): rows_of("large", 1, gigabytes=0
 
 
 def test_the_trainers_memory_is_flat_and_the_explorer_opens_what_it_leaves():
-    rows_of("long", 1, steps=400, lambdas=3, timed=False)
+    rows_of("long", 1, steps=200, lambdas=3, timed=False)
 
 
 # -- what is on disk ----------------------------------------------------------
@@ -128,7 +128,7 @@ def test_parts_open_in_other_readers(run):
     assert list(columns["step"][:, 0]) == list(range(1, 25))
     about, config = body["about"], body["about"]["config"]
     assert about["classes"] == list(out.classes) and config["lambdas"] == [0, 0.5, 1]
-    assert [r["method"] for r in about["runs"]] == ["CoOp", "ProGrad 0.5", "ProGrad 1"]
+    assert [r["method"] for r in about["runs"]] == ["CoOp", "ProGrad 0.5", "ProGrad"]
     assert set(config["hashes"]) == {"model", "data"}
     assert set(config["versions"]) == {"torch", "open_clip_torch", "prograd_viz", "device"}
 
@@ -461,8 +461,8 @@ def test_a_read_only_folder_is_refused_before_training(tmp_path, run):
     "As an ordinary user; root may write anywhere"
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
-    code = (f"import os\nfrom pathlib import Path\nfrom prograd_viz.store import Writer\nif os.geteuid() == 0: "
-            f"os.setuid(65534)\nWriter(Path({str(locked)!r}) / 'run')")
+    code = ("import os\nfrom pathlib import Path\nfrom prograd_viz.store import Writer\n"
+            f"if os.geteuid() == 0: os.setuid(65534)\nWriter(Path({str(locked)!r}) / 'run')")
     os.chmod(tmp_path, 0o755)
     for parent in tmp_path.parents:
         if parent.stat().st_uid == os.geteuid() and parent != Path("/") and not parent.stat().st_mode & 1:
@@ -565,8 +565,8 @@ train("/loud")
 def test_verify_is_a_command_that_needs_no_torch(run, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(run[0], folder)
-    code = ("import sys\nfrom prograd_viz.runs import prograd_verify\ntry: prograd_verify(sys.argv[1:])\nfinally: "
-            "assert 'torch' not in sys.modules")
+    code = ("import sys\nfrom prograd_viz.runs import prograd_verify\n"
+            "try: prograd_verify(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules")
     call = lambda *args: subprocess.run([sys.executable, "-c", code, str(folder), *args], capture_output=True,
                                         text=True)
     whole = call()

@@ -267,7 +267,7 @@ def test_published_checkpoints_become_a_run_set_with_the_accuracies_of_their_con
     assert (
         loaded.snapshot_steps.tolist() == [2, 4]
         and loaded.lambdas == (0.0, 1.0)
-        and loaded.methods == ("CoOp", "ProGrad 1")
+        and loaded.methods == ("CoOp", "ProGrad")
     )
     for lam in (0.0, 1.0):
         for epoch in (2, 4):

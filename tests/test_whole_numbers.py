@@ -96,15 +96,15 @@ def test_draws_of_other_number_types_are_the_draws_of_ints():
 
 def test_views_and_starts_of_other_number_types_are_those_of_ints(clip, bare):
     assert torch.equal(bare.train.view_features(clip, 2, 5), bare.train.view_features(clip, 2.0, np.int64(5)))
-    a, b = (make_prompts(clip, ("dog", "cat"), n, "random", seed=seed) for n, seed in ((4, 5), (4.0, np.int64(5))))
-    assert torch.equal(a.start, b.start)
+    start = lambda n, seed: make_prompts(clip, ("dog", "cat"), n_ctx=n, init="random", seed=seed).start
+    assert torch.equal(start(4, 5), start(4.0, np.int64(5)))
 
 
 def test_pictures_and_words_of_other_number_types_are_those_of_ints(clip, task):
     images, directions = task.train.tensor(clip, [0, 1, 2]), torch.eye(128)[:2]
     a, b = (cam_maps(clip, images, directions, batch_size=size) for size in (2, 2.0))
     assert torch.equal(a, b)
-    a, b = (nearest_tokens(clip, clip.token_embedding.weight[:2], top) for top in (3, 3.0))
+    a, b = (nearest_tokens(clip, clip.token_embedding.weight[:2], top=top) for top in (3, 3.0))
     assert all(map(torch.equal, a, b))
     (a, _), (b, _) = composites(task.train, [0, 5, 9], 1), composites(task.train, [0, 5, 9], 1.0)
     assert {k: s.fingerprint() for k, s in a.items()} == {k: s.fingerprint() for k, s in b.items()}

@@ -66,7 +66,7 @@ class Setting:
     def __init__(self, model, classes, m, runs=1, batch=32, precision="fp32", device="cpu", clip=None):
         torch.manual_seed(0)
         self.clip = clip or load_clip(model, "random", device=device, precision=precision)
-        self.prompts = make_prompts(self.clip, NAMES[:classes], m, "random")
+        self.prompts = make_prompts(self.clip, NAMES[:classes], n_ctx=m, init="random")
         frame = make_prompts(self.clip, NAMES[:classes])  # the teacher's "a photo of a {}."
         with torch.no_grad(): self.teacher = text_features(frame, frame.start[None])[0]
         draw = torch.Generator().manual_seed(1)
@@ -147,12 +147,12 @@ def seconds(f):
 
 
 def beside(rounds, *ways):
-    "Median seconds of each way, all taking turns; a turn is up to five calls within a second"
+    "Median seconds of each way, all taking turns; a turn is up to five calls within a second, one if it is the only"
     times = [[] for _ in ways]
     for _ in range(rounds):
         for way, found in zip(ways, times):
             turn = [seconds(way)]
-            while sum(turn) < 1 and len(turn) < 5: turn.append(seconds(way))
+            while rounds > 1 and sum(turn) < 1 and len(turn) < 5: turn.append(seconds(way))
             found += turn
     return [median(found) for found in times]
 
@@ -419,7 +419,8 @@ def recorder(bench):
     """What a record of many steps costs. Of each hundred steps ten are taken three times, in turns: without a record,
     with one in memory, and with one in a folder. The other ninety are logged alone: there a folder costs more than
     memory by what it takes to write."""
-    clip, task, n = load_clip("pocket", device=bench.device), few_shot("pocket", 8, 1), bench.size.logged
+    clip, n = load_clip("pocket", device=bench.device), bench.size.logged
+    task = few_shot("pocket", 8, 1, test_per_class=1)
     recipe = Recipe(views=0, epochs=-(-n // 3)).checked(task)  # three steps an epoch
     trainings = [Training(clip, task, (0.0, 1.0), recipe) for _ in range(3)]
     batch, taken, written = next(trainings[0].batches()), torch.zeros(3, 2), torch.zeros(2, 2)

@@ -36,7 +36,7 @@ from evidence import (
 from prograd_viz.sweep import Sweep, cells_of
 
 KEY = ["seed", "context", "rho", "shots", "method"]
-DIFFERENCE = ["context", "rho", "shots", "method", "against", "measure"]
+DIFFERENCE = ["context", "rho", "shots", "method", "against", "column"]
 SEEN = {m: f"accuracy, {name}" for m, name in MEASURES.items()}  # column -> its name
 SEEN |= {m: f"share on the object, {name}" for m, name in SHARES.items()} | LEANS
 
@@ -57,7 +57,7 @@ def verdicts(table):
 
 
 def rows_md(a, b):
-    "Differences of single prompts, a row per measure"
+    "Differences of single prompts, a row per column"
     lines = ["| measure | prompts with another number | largest difference |", "|---|---|---|"]
     for m, name in SEEN.items():
         apart = (a[m] - b[m]).abs().dropna()
@@ -67,10 +67,10 @@ def rows_md(a, b):
 
 def tallies_md(a, b):
     "Numbers of settings in which ProGrad is above, below or not distinguishable from CoOp, in both"
-    which, verdict = f"{PAIR[1].removesuffix(' 1')} - {PAIR[0]}", "higher / lower / undecided"
+    which, verdict = f"{PAIR[1]} - {PAIR[0]}", "higher / lower / undecided"
     lines = [f"| {which} | archive: {verdict} | other: {verdict} |", "|---|---|---|"]
     for m, name in SEEN.items():
-        pair = [v.xs((*PAIR[::-1], m), level=["method", "against", "measure"])["verdict"] for v in (a, b)]
+        pair = [v.xs((*PAIR[::-1], m), level=["method", "against", "column"])["verdict"] for v in (a, b)]
         counts = [" / ".join(str((v == sign).sum()) for sign in (1, -1, 0)) for v in pair]
         if len(pair[0]): lines.append(f"| {name} | {' | '.join(counts)} |")
     return lines
@@ -103,9 +103,9 @@ def changes(a, b):
     end = ":" if len(changed) else "."
     lines = [f"{len(changed)} of {len(a):,} verdicts (higher, lower, undecided) differ{end}"]
     for key in changed:
-        context, rho, shots, method, against, measure = key
+        context, rho, shots, method, against, column = key
         where = f"{context} contexts, rho {rho:g}, {shots:g} shots, {method} against {against}"
-        name = SEEN.get(measure, _words(measure))
+        name = SEEN.get(column, _words(column))
         lines.append(f"  - {where}: {name}, {_gap(a.loc[key])} and {_gap(b.loc[key])}")
     return "\n".join(lines)
 

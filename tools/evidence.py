@@ -89,7 +89,7 @@ def _accuracies(runs, texts):
 
 # ---- what it says
 
-PAIR = ("CoOp", "ProGrad 1")
+PAIR = ("CoOp", "ProGrad")
 NAMES = {"zero-shot CLIP": "zero-shot"}  # in these tables
 MEASURES = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "acc_style": "other style"}
 SHARES = {f"share_{split}_{kind}": f"{split}, {kind}" for split in ("same", "shifted") for kind in KINDS}
@@ -118,7 +118,7 @@ def accuracy_md(table, summary):
     "Accuracies of the three prompts, and the difference seed by seed, a row per setting"
     lines = ["| context | rho | shots | zero-shot | CoOp | ProGrad | ProGrad - CoOp, same | shifted | new "
              "| conflict, ProGrad |", "|---" * 10 + "|"]
-    index = [*SETTING, "method", "measure"]
+    index = [*SETTING, "method", "column"]
     means, gaps = summary.means.set_index(index)["mean"], summary.differences.set_index(index)
     known = table[SETTING].drop_duplicates().sort_values(SETTING, ascending=[False, True, True])
     for key in known.itertuples(index=False):
@@ -145,10 +145,10 @@ def _gap(row):
 def tally_md(differences, measures, method=PAIR[1], against=PAIR[0]):
     "In how many settings one is clearly ahead of the other, so that the interval leaves out 0"
     gaps = differences[(differences["method"] == method) & (differences["against"] == against)]
-    pair = f"{method.removesuffix(' 1')} - {against}"
+    pair = f"{method} - {against}"
     lines = [f"| {pair} | higher | lower | undecided | mean over settings |", "|---|---|---|---|---|"]
     for m, name in measures.items():
-        rows = gaps[gaps["measure"] == m]
+        rows = gaps[gaps["column"] == m]
         up, down = (rows["decided"] & (rows["mean"] > 0)).sum(), (rows["decided"] & (rows["mean"] < 0)).sum()
         if len(rows): lines.append(f"| {name} | {up} | {down} | {len(rows) - up - down} | {rows['mean'].mean():+.3f} |")
     return lines

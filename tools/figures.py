@@ -55,7 +55,7 @@ def apart(
 PICTURES = {
     "headline/lambda.png": lambda: plot_lambda(rows().dropna(subset="lam")),
     "headline/lambda_share.png": lambda: plot_lambda(rows().dropna(subset="lam"), list(SHARES),
-                                                     "share of the map on the object"),
+                                                     ylabel="share of the map on the object"),
     "headline/maps.png": lambda: plot_maps(ten()[0], "shifted", images=3, target="true"),
     "headline/cosine.png": lambda: plot_cosine(ten()[0], [0.0, 1.0]),
     "headline/gradient_plane.png": lambda: plot_gradient_plane(ten()[0], 1.0, clearest_conflict(ten()[0], 1.0)),

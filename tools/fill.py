@@ -35,7 +35,7 @@ def screened(): return str(len(rows("headline/screened")))
 
 def gaps(column, against="CoOp"):
     "Differences of ProGrad from another method, a row per setting"
-    return rows("evidence/differences").query("method == 'ProGrad 1' and measure == @column and against == @against")
+    return rows("evidence/differences").query("method == 'ProGrad' and column == @column and against == @against")
 
 
 def ahead(column, against="CoOp"): return str(len(gaps(column, against).query("decided and mean > 0")))

@@ -23,7 +23,7 @@ OUT, KEPT = ROOT / "figures" / "headline", ROOT / ".figures"  # what README quot
 SEEDS = range(1000, 1010)
 LAMBDAS = [0.0, 0.25, 0.5, 0.75, 1.0]
 SHARES = ("share_same", "share_shifted")
-NAMES = {"zero-shot CLIP": "zero-shot", "CoOp": "CoOp", "ProGrad 1": "ProGrad"}  # as the tables call them
+NAMES = {"zero-shot CLIP": "zero-shot", "CoOp": "CoOp", "ProGrad": "ProGrad"}  # as the tables call them
 
 
 def neighbours(noise):
@@ -88,15 +88,15 @@ def headline_md(rows):
         cells = [cell(*means[method, m]) if (method, m) in means else "" for m in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     compared = ("acc_same", "acc_shifted", "acc_new", *SHARES)
-    said = [f"{columns[m]} {cell(*gaps['ProGrad 1', m], signed=True)}" for m in compared]
+    said = [f"{columns[m]} {cell(*gaps['ProGrad', m], signed=True)}" for m in compared]
     return HEADLINE.format(
         table="\n".join(lines), gaps="; ".join(said), area=rows["area_shifted"].mean(), seeds=rows["seed"].nunique(),
         first=SEEDS[0], last=SEEDS[-1], tried=len(screened), screened=" or ".join(sorted(set(screened["seeds"]))))
 
 
 def intervals(table):
-    "(method, measure) -> mean and half the interval"
-    return {(r.method, r.measure): (r.mean, (r.high - r.low) / 2) for r in table.itertuples()}
+    "(method, column) -> mean and half the interval"
+    return {(r.method, r.column): (r.mean, (r.high - r.low) / 2) for r in table.itertuples()}
 
 
 def neighbours_md(rows):
@@ -122,7 +122,7 @@ def mean_of(wide, split, method):
 
 def gap_of(wide, split):
     "The paired difference of ProGrad and CoOp"
-    coop, ours = (wide[f"acc_{split}", method] for method in ("CoOp", "ProGrad 1"))
+    coop, ours = (wide[f"acc_{split}", method] for method in ("CoOp", "ProGrad"))
     return "–" if coop.isna().all() else cell(*mean_interval(ours - coop), signed=True)
 
 

@@ -92,7 +92,8 @@ def tables():
     runs = train(clip, task, epochs=1, views=0, progress=False)
     looks, said = foreground(runs, images=2, random_directions=1), predictions(runs)
     made = {
-        "Runs.steps": runs.steps, "foreground(runs).rows": looks.rows, "foreground(runs).summary()": looks.summary(),
+        "Runs.steps": runs.steps, "Runs.final()": runs.final(), "Runs.conflicts()": runs.conflicts(),
+        "foreground(runs).rows": looks.rows, "foreground(runs).summary()": looks.summary(),
         "faithfulness(runs)": faithfulness(runs, images=1, columns=["deletion"], random_directions=1),
         "causal_checks(runs)": causal_checks(runs, images=4), "accuracy_on(runs)": accuracy_on(runs),
         "predictions(runs)": said, "per_class(...)": per_class(said), "calibration(...)": calibration(said),
