@@ -217,8 +217,10 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.validate("lam")
     def _check_lam(self, proposal):
-        if isinstance(proposal["value"], str): check_known("method", proposal["value"], self.runs.keys)
-        return proposal["value"]
+        lam = proposal["value"]
+        if isinstance(lam, str): return check_known("method", lam, self.runs.keys)
+        if isinstance(lam, Number) and np.isfinite(lam): return float(lam)
+        raise ValueError(f"lam is a number or the name of a method, got {lam!r:.60}")
 
     @traitlets.validate("target")
     def _check_target(self, proposal):
@@ -236,7 +238,8 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.validate("split")
     def _check_split(self, proposal):
-        return check_known("split", proposal["value"], self._splits()) if self.able else proposal["value"]
+        known = self._splits() if self.able else [self.split or proposal["value"]]
+        return check_known("split", proposal["value"], known)
 
     def _splits(self):
         "Names of splits whose images can be seen"
@@ -363,7 +366,7 @@ class Explorer(anywidget.AnyWidget):
         runs: Runs,  # Of the same methods and classes, such as what a recorder has by now
     ):
         "Show another state of the record, at its end"
-        self.sets = [check_runs(runs)]
+        self.sets, self._land = [check_runs(runs)], b""
         with self.hold_sync():
             self._runs = self._record()
             self.step = self._first(None, self.target, None)["step"]
@@ -374,11 +377,14 @@ class Explorer(anywidget.AnyWidget):
         clip, task = self.sets[0].clip, self.sets[0].task
 
         def watch():
-            while self.sets[0].interrupted and not self._stopped.wait(wait):
-                runs = load_runs(folder, clip, task)
-                if not runs.interrupted or len(runs.snapshot_steps) > len(self.sets[0].snapshot_steps):
-                    self.show_runs(runs)
+            try:
+                while self.sets[0].interrupted and not self._stopped.wait(wait):
+                    runs = load_runs(folder, clip, task)
+                    if not runs.interrupted or len(runs.snapshot_steps) > len(self.sets[0].snapshot_steps):
+                        self.show_runs(runs)
+            except (ValueError, OSError) as e: self._say(str(e), True)
 
+        load_runs(folder)  # may raise
         _thread_class()(target=watch, daemon=True).start()
 
     def close(self):
@@ -418,7 +424,8 @@ class Explorer(anywidget.AnyWidget):
         "The methods whose maps are seen: zero-shot CLIP, the reference and the one at the slider"
         keys = self.runs.sorted_keys()
         coop = [key for key in keys if self.runs.rule(key) == "coop"]
-        return list(dict.fromkeys([None, *(coop or keys)[:1], self.here()[0]]))
+        zero_shot = [] if self.runs.zero_shot is None else [None]
+        return list(dict.fromkeys([*zero_shot, *(coop or keys)[:1], self.here()[0]]))
 
     def figure(self) -> Figure:
         "What is on screen, drawn for print: the maps with their numbers and the cosine, or the one panel there is"

@@ -147,14 +147,14 @@ def _summary(runs):
 
 def _still(runs, data, target):
     "The end of training as a picture, for readers without JavaScript"
-    if not len(runs.snapshot_steps) or runs.zero_shot is None: return ""
-    keys, says = [None, *runs.ends()], []
+    if not len(runs.snapshot_steps): return ""
+    keys, says = [*([None] if runs.zero_shot is not None else []), *runs.ends()], []
     for b, title in enumerate(data.names):
         views = [data.view(b, runs.text(key), target) for key in keys]
         shares = ["no share" if np.isnan(view.share) else f"{view.share:.0%} on the object" for view in views]
         each = (f"{runs.name(k, 'words')}: {view.verdict}, {share}" for k, view, share in zip(keys, views, shares))
         says.append(f"{title}. {'; '.join(each)}")
     out = io.BytesIO()
-    plot_view(runs, data, target=target).savefig(out, format="png", dpi=80)
+    plot_view(runs, data, target=target).savefig(out, format="jpg", dpi=90, pil_kwargs={"quality": 85})
     words = html.escape(". ".join(says), quote=True)
-    return f"<figure><img src='data:image/png;base64,{_text(out.getvalue())}' alt='{words}'></figure>"
+    return f"<figure><img src='data:image/jpeg;base64,{_text(out.getvalue())}' alt='{words}'></figure>"

@@ -458,6 +458,12 @@ def scene_buffer(
     if tuple(data.classes) != sets[0].classes:
         raise ValueError(f"the data shows {tuple(data.classes[:2])}..., these runs were trained on "
                          f"{sets[0].classes[:2]}...; prepare it with explorer_data(runs)")
+    if not len(data): raise ValueError("no images in the data; prepare some with explorer_data(runs)")
+    for runs in sets:
+        width, known = data.features.shape[-1], runs.text_features.shape[-1]
+        if not len(runs.snapshot_steps) or width == known: continue
+        raise ValueError(f"the data is of a model with features of width {width}, these runs of one with {known}; "
+                         "prepare it with explorer_data(runs)")
     files = [_file(picture) for picture in data.pictures]
     masks = [] if data.masks is None else [np.packbits(mask) for mask in data.masks]
     tensors = {"pictures": np.frombuffer(b"".join(content for content, _ in files), np.uint8),
@@ -553,7 +559,8 @@ def plot_view(
     target: str = "predicted",  # The score to explain: one of `cam.TARGETS`, or a class name
 ) -> Figure:
     "Images and their maps with the numbers of the explorer, and the cosine over the steps"
-    keys, rows = [None, *runs.ends()] if keys is None else list(keys), range(len(data)) if images is None else images
+    keys = [*([None] if runs.zero_shot is not None else []), *runs.ends()] if keys is None else list(keys)
+    rows = range(len(data)) if images is None else images
     width = 2.1 * (1 + len(keys))
     fig = plt.figure(figsize=(width, 2.5 * len(rows) + 2.4))
     grid = fig.add_gridspec(len(rows) + 1, 1 + len(keys), height_ratios=[*[2.5] * len(rows), 2.4])

@@ -36,7 +36,8 @@ with Recorder(names, methods, lambdas=lambdas, zero_shot=unit(C, E), snapshot_ev
     record.end(context=unit(R, M, D), text_features=unit(R, C, E))
 runs = record.runs()
 data = ExplorerData(rng.integers(0, 255, (B, 224, 224, 3), np.uint8), rng.random((B, 224, 224)) > 0.7, np.arange(B),
-                    tuple(f"{b + 1}: {names[b]}" for b in range(B)), tuple(names), unit(B, 7, 7, E), unit(B, E), 100.0)"""
+                    tuple(f"{b + 1}: {names[b]}" for b in range(B)), tuple(names), unit(B, 7, 7, E), unit(B, E),
+                    100.0)"""
 OPEN = "explorer = explore(runs, data=data); explorer"
 # `moved` gets ms from each key to the first frame after it was drawn; `drawn` the time of the last drawing
 WATCH = """() => {
@@ -84,7 +85,8 @@ def in_jupyterlab(
 ) -> list:  # Rows
     "Open the explorer in JupyterLab; move while the kernel is idle, busy and gone"
     with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as (address, token), chromium() as browser:
-        cells = [setup + '\nprint("ready")', OPEN, "print(len(explorer._scene) + len(explorer._runs))", "while True: pass"]
+        size = "print(len(explorer._scene) + len(explorer._runs))"
+        cells = [setup + '\nprint("ready")', OPEN, size, "while True: pass"]
         notebook(Path(folder) / "e.ipynb", cells)
         page = watched(browser)
         open_notebook(page, address, token, "e.ipynb")
@@ -111,7 +113,8 @@ def in_jupyterlab(
         page.wait_for_timeout(2000)
         times["kernel gone"] = moves(page, n)
     row = lambda what, value, bar, note="": {"model": name, "what": what, "ms": value, "bar": bar, "note": note}
-    rows = [row("first picture", opened, 3000, f"from running the cell `explore(runs)`; {payload / 1e6:.1f} MB are sent")]
+    says = f"from running the cell `explore(runs)`; {payload / 1e6:.1f} MB are sent"
+    rows = [row("first picture", opened, 3000, says)]
     for when, ms in times.items():
         rows.append(row("key to frame, median", median(ms), 16, f"{len(ms)} moves, {when}"))
         rows.append(row("key to frame, 95th percentile", float(np.quantile(ms, 0.95)), 33, when))
