@@ -125,11 +125,19 @@ PHOTOS, OWN = "photos", "your split"  # Splits that have no name in the task
 CHEAP = 3e5  # Numbers in the prompts of all classes; with fewer, the landscape is computed unasked
 
 
+class _Key(traitlets.TraitType):
+    "How a run is asked for: by a number, or by its name"
+    def validate(self, obj, value):
+        if isinstance(value, str): return value
+        if isinstance(value, Number) and np.isfinite(value): return float(value)  # type: ignore[arg-type]
+        raise traitlets.TraitError(f"lam is a number or the name of a method, got {value!r:.60}")
+
+
 class Explorer(anywidget.AnyWidget):
     "Sliders for lambda and step over a run set, and what they show; its traits are the state of the view"
     _esm = ASSETS / "explorer.js"
     _css = ASSETS / "explorer.css"
-    lam = traitlets.Any(help="key of the run at the slider: lambda, or the name of a method").tag(sync=True)
+    lam = _Key(0.0, help="key of the run at the slider: lambda, or the name of a method").tag(sync=True)
     step = traitlets.Int(0, help="training step; the nearest snapshot is shown").tag(sync=True)
     image = traitlets.Int(0, min=0, help="position of the image").tag(sync=True)
     target = traitlets.Unicode("predicted", help="the score that maps explain").tag(sync=True)
@@ -179,7 +187,9 @@ class Explorer(anywidget.AnyWidget):
         self.on_msg(self._asked)
         if wanted: self._adopt(data) if data is not None else self._load()
         if recorder is not None: recorder.watchers.append(lambda: self.show_runs(recorder.runs(clip, task)))
-        if follow is not None: self._follow(follow)
+        if follow is not None:
+            load_runs(follow)  # may raise
+            self._follow(follow)
 
     def _first(self, split, target, layer):
         "The traits at the start: the end of the training, under the last method"
@@ -218,9 +228,7 @@ class Explorer(anywidget.AnyWidget):
     @traitlets.validate("lam")
     def _check_lam(self, proposal):
         lam = proposal["value"]
-        if isinstance(lam, str): return check_known("method", lam, self.runs.keys)
-        if isinstance(lam, Number) and np.isfinite(lam): return float(lam)
-        raise ValueError(f"lam is a number or the name of a method, got {lam!r:.60}")
+        return check_known("method", lam, self.runs.keys) if isinstance(lam, str) else lam
 
     @traitlets.validate("target")
     def _check_target(self, proposal):
@@ -332,6 +340,7 @@ class Explorer(anywidget.AnyWidget):
         photos: dict | Sequence,  # Name -> content of a file; or paths or PIL images
     ):
         "Look at photos of your own; those that cannot be read are named, and the others shown"
+        self.runs.check_model()
         if not isinstance(photos, dict): good, bad = list(photos), []
         else: good, bad = _opened(photos)
         self._unread = f"not an image that can be read: {', '.join(bad)}; use PNG or JPEG" if bad else ""
@@ -384,7 +393,6 @@ class Explorer(anywidget.AnyWidget):
                         self.show_runs(runs)
             except (ValueError, OSError) as e: self._say(str(e), True)
 
-        load_runs(folder)  # may raise
         _thread_class()(target=watch, daemon=True).start()
 
     def close(self):
