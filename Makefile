@@ -69,14 +69,16 @@ times: env ## make test once, with the seconds of every notebook and test; write
 lab: env ## open JupyterLab on the front page
 	@$(RUN) $(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)" nbs/index.ipynb $(ARGS)
 
-app: env ## serve the explorer as a web page on this machine alone; prints its address with a fresh token
-	@$(RUN) JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(BIN)/python -m voila nbs/app.ipynb --template=local "--VoilaConfiguration.extension_denylist=['jupyterlab-jupytext','@voila-dashboards/jupyterlab-preview']" --Voila.ip=127.0.0.1 --no-browser --token $(ARGS)
+app: env ## serve the explorer as a web page on this machine alone (ARGS=runs/mine: of your runs); prints its address with a fresh token
+	@$(RUN) PROGRAD_VIZ_APP="$(abspath $(ARGS))" JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(BIN)/python -m voila nbs/app.ipynb --template=local "--VoilaConfiguration.extension_denylist=['jupyterlab-jupytext','@voila-dashboards/jupyterlab-preview']" --Voila.ip=127.0.0.1 --no-browser --token
 
 docs: env ## the notebooks and the API as a site of static pages, in _docs/ (half a minute)
 	@$(BIN)/python tools/docs.py $(ARGS)
 
-figures: env ## draw the pictures of README and tutorials again (trains ten seeds once, kept in .figures/)
+figures: env ## draw the pictures of README and tutorials again (trains ten seeds once, kept in .figures/), and record the explorer
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/figures.py $(ARGS)
+	@sh tools/browser.sh
+	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/recording.py
 
 pocket: env ## train the pocket model again, from nothing (resumable; half an hour on 2 cores)
 	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)

@@ -31,6 +31,7 @@ from prograd_viz.plots import (
     plot_lambda,
     plot_maps,
 )
+from .landscape import landscape
 from .report import save_report
 from .runs import Runs, run_name
 from .store import plain
@@ -94,7 +95,8 @@ def save_demo(
     (out / "summary.json").write_text(json.dumps(plain(record), indent=1) + "\n")
     data = [out / n for n in ("steps.parquet", "foreground.parquet", "summary.csv", "summary.json")]
     figures = [_write(fig, out / f"{name}.png") for name, fig in _figures(many, rows, looks).items()]
-    return data + figures + [save_report(many[0], out / "report.html", target="true")]
+    land = landscape(many[0], size=31, progress=False)
+    return data + figures + [save_report(many[:3], out / "report.html", target="true", land=land)]
 
 
 def _nested(table):

@@ -89,8 +89,33 @@ def write_pages(
     api.write(to/"api")
     contents = "\n".join(toctree(pages, caption) for caption, pages in sections().items() if pages)
     for page in to.rglob("*.md"): page.write_text(relink(page, to), encoding="utf-8")
-    (to/"README.md").rename(to/"index.md")
-    with open(to/"index.md", "a", encoding="utf-8") as f: f.write("\n" + contents)
+    front = (to/"README.md").read_text(encoding="utf-8")
+    (to/"README.md").unlink()
+    (to/"index.md").write_text(re.sub(MOVING, DEMO, front) + "\n" + contents, encoding="utf-8")
+
+
+# The recording on the front page, for which the site has the thing itself
+MOVING = r"!\[[^]]*\]\(figures/explorer/explorer\.webp\)"
+DEMO = """```{raw} html
+<iframe class="demo" src="demo.html" title="The explorer on a training in the pocket world" loading="lazy"></iframe>
+```"""
+
+
+def write_demo(
+    path:Path, # Of the page
+):
+    "The explorer of the training in figures/app, live"
+    from prograd_viz.clip import load_clip
+    from prograd_viz.landscape import landscape
+    from prograd_viz.report import save_report
+    from prograd_viz.runs import load_runs
+    from prograd_viz.screen import ExplorerData
+    from prograd_viz.tasks import few_shot
+    app = root/"figures"/"app"
+    task = few_shot("pocket", shots=8, seed=1, test_per_class=10)
+    runs = load_runs(app, load_clip("pocket"), task)
+    land = landscape(runs, size=21, progress=False)
+    save_report(runs, path, data=ExplorerData.load(app/"explorer.safetensors"), land=land)
 
 
 def copy(a, b):
@@ -284,6 +309,7 @@ def build(
         shutil.rmtree(out, ignore_errors=True)
         for f in ".buildinfo", "objects.inv": (site/f).unlink(missing_ok=True)
         shutil.copytree(site, out)
+        write_demo(out/"demo.html")
     return 0
 
 

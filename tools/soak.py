@@ -766,7 +766,7 @@ def long(seed, cases=1, start=0, steps=10_000, lambdas=11, timed=True):
 
 def train_long(out, log, scenes, steps, lambdas, seed):
     "Train, and log the memory of this process"
-    from prograd_viz.scenes import explorer_data
+    from prograd_viz.screen import explorer_data
     clip, task = world()
     me, began = psutil.Process(), time.time()
     with open(log, "w") as file:
@@ -784,8 +784,8 @@ def train_long(out, log, scenes, steps, lambdas, seed):
 OPEN = """
 import json, sys, time
 import prograd_viz.all
-from prograd_viz.scenes import ExplorerData
-from prograd_viz.widgets import Explorer
+from prograd_viz.explorer import Explorer
+from prograd_viz.screen import ExplorerData
 from prograd_viz.runs import load_runs
 import psutil
 me = psutil.Process()

@@ -87,7 +87,7 @@ def tables():
     from prograd_viz.faithful import causal_checks, faithfulness
     from prograd_viz.tasks import few_shot
     from prograd_viz.training import train
-    from prograd_viz.widgets import explore
+    from prograd_viz.explorer import explore
     clip, task = load_clip("pocket"), few_shot("pocket", shots=1, seed=1, test_per_class=1)
     runs = train(clip, task, epochs=1, views=0, progress=False)
     looks, said = foreground(runs, images=2, random_directions=1), predictions(runs)
@@ -97,7 +97,7 @@ def tables():
         "faithfulness(runs)": faithfulness(runs, images=1, columns=["deletion"], random_directions=1),
         "causal_checks(runs)": causal_checks(runs, images=4), "accuracy_on(runs)": accuracy_on(runs),
         "predictions(runs)": said, "per_class(...)": per_class(said), "calibration(...)": calibration(said),
-        "explore(runs).gallery.table()": explore(runs, images=1).wait().gallery.table()}
+        "explore(runs).table()": explore(runs, images=1).table()}
     return {name: list(table.columns) for name, table in made.items()}
 
 

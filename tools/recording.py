@@ -1,0 +1,74 @@
+"""The explorer's pictures, and the animation of the README: the report of a training, moved by keys in Chromium.
+
+    python tools/recording.py   # a minute; writes figures/app/ (what `make app` opens) and figures/explorer/
+"""
+import io
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lab import ROOT, chromium, watched
+from prograd_viz.clip import load_clip
+from prograd_viz.landscape import landscape
+from prograd_viz.report import save_report
+from prograd_viz.runs import load_runs
+from prograd_viz.screen import explorer_data
+from prograd_viz.tasks import few_shot
+from prograd_viz.training import train
+
+APP, OUT = ROOT / "figures" / "app", ROOT / "figures" / "explorer"
+
+
+def prepare() -> None:
+    "Train what the app shows, and keep its images; a training that is there is used again"
+    clip, task = load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10)
+    shutil.rmtree(APP, ignore_errors=True)
+    runs = train(clip, task, lambdas=[0, 0.5, 1], epochs=60, snapshot_every=3, out=APP, checkpoint_every=180,
+                 progress=False)
+    explorer_data(runs).save(APP / "explorer.safetensors")
+    (APP / ".lock").unlink(missing_ok=True)
+
+
+def frames(
+    page,  # With the report
+) -> list:  # Images
+    "CoOp against ProGrad over the steps, then lambda at the end"
+    taken, root = [], page.locator(".pv-root")
+
+    def take(**state):
+        root.evaluate("(root, state) => root.explorer.state.set(state)", state)
+        page.wait_for_timeout(40)
+        taken.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+
+    steps = root.evaluate("root => root.explorer.training().places")
+    for at in np.linspace(0, len(steps) - 1, 31).round().astype(int): take(lam=1.0, step=steps[at], image=0)
+    for lam in (0.5, 0.0, 0.5, 1.0): take(lam=lam)
+    for image in (1, 4): take(image=image)
+    return taken
+
+
+def main():
+    if not (APP / "run.json").exists(): prepare()
+    runs = load_runs(APP, load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10))
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
+        path = save_report(runs, Path(folder) / "report.html", land=landscape(runs, size=31, progress=False))
+        for scheme, ending in (("light", ""), ("dark", "-dark")):
+            page = watched(browser, 1200, 1012, color_scheme=scheme)
+            page.goto(path.as_uri())
+            page.locator(".pv-thumbs button").nth(7).wait_for()
+            page.evaluate("document.querySelector('.hint').hidden = true")
+            page.wait_for_timeout(300)
+            page.screenshot(path=OUT / f"explorer{ending}.png")
+            if scheme == "light": moving = frames(page)
+            if page.wrong: raise SystemExit(page.wrong)
+    small = [frame.resize((900, round(frame.height * 900 / frame.width)), Image.Resampling.LANCZOS) for frame in moving]
+    waits = [160] * 30 + [900] * 7
+    small[0].save(OUT / "explorer.webp", save_all=True, append_images=small[1:], duration=waits, loop=0,
+                  quality=55, method=6)
+    print(f"{OUT / 'explorer.webp'}: {(OUT / 'explorer.webp').stat().st_size / 1e6:.2f} MB, {len(small)} frames")
+
+
+if __name__ == "__main__": main()
