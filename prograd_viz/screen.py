@@ -326,7 +326,8 @@ def layer_names(
 
 # %% ../nbs/52_screen.ipynb #24557072
 HEAT = (colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)  # [256, 3]
-RECORDED = ("step", "loss_ce", "loss_kl", "cos", "angle_deg", "conflict", "agree", "norm_gd", "norm_gg")
+RECORDED = (  # Columns of the record that the browser gets, beside the accuracies
+    "step", "loss_ce", "loss_kl", "cos", "angle_deg", "conflict", "agree", "norm_gd", "norm_gg")
 AT_ONCE = 2**26  # Bytes of text features that are read together
 
 

@@ -4,15 +4,16 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from pages import ROOT, SCREENSHOTS, assert_shows, panels_of, press
+from pages import ROOT, SCREENSHOTS, assert_shows, small_text
 
 import lab
 from prograd_viz.clip import load_clip
+from prograd_viz.runs import load_runs
+from prograd_viz.screen import ExplorerData, explorer_data
 from prograd_viz.tasks import few_shot
-from prograd_viz.training import train
-from prograd_viz.widgets import explore
 
 MAKE = (ROOT / "Makefile").read_text(encoding="utf-8")
+APP = ROOT / "figures" / "app"
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +34,30 @@ def test_the_app_asks_for_its_token(server):
 def test_make_app_serves_this_machine_alone_with_a_token_of_its_own():
     recipe = MAKE.split("\napp: ")[1].split("\n\n")[0]
     assert "--Voila.ip=127.0.0.1" in recipe and "--token" in recipe.split()
+    assert 'PROGRAD_VIZ_APP="$(abspath $(ARGS))"' in recipe, "it takes a run folder"
 
 
 def test_the_app_shows_what_the_library_computes(server, browser):
     page = lab.watched(browser)
     page.goto(f"{server[0]}/?token={server[1]}", wait_until="commit")
     page.locator(".pv-thumbs button").nth(7).wait_for(timeout=90_000)
-    runs = train(load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10), lambdas=[0, 0.5, 1],
-                 epochs=60, progress=False)
-    explorer, root = explore(runs).wait(), page.locator("body")
-    assert_shows(root, panels_of(explorer), 30)
-    for handle, key in ((2, "ArrowLeft"), (1, "Home"), (2, "Home"), (1, "End"), (2, "End")):
-        page.locator(".noUi-handle").nth(handle).press(key)
-        press((None, explorer.controls.lam, explorer.controls.step)[handle], key)
-        assert_shows(root, panels_of(explorer))
-    if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "app.png")
+    runs, data = load_runs(APP), ExplorerData.load(APP / "explorer.safetensors")
+    root = page.locator(".pv-root")
+    assert_shows(root, runs, data, seconds=30, lam=1.0)
+    root.focus()
+    for key in ("ArrowLeft", "Home", "ArrowDown", "End", "ArrowUp"):
+        root.press(key)
+        assert_shows(root, runs, data)
+    if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "app.png", full_page=True)
+    assert small_text(root) == []
     assert page.wrong == [] and not page.get_by_text("load_clip").count(), "no errors, no code"
-    if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "app.png")
+
+
+def test_what_the_app_shows_belongs_to_its_model():
+    "The kept images are the pocket world's own: prepared again, they give the same numbers"
+    task = few_shot("pocket", shots=8, seed=1, test_per_class=10)
+    runs, kept = load_runs(APP, load_clip("pocket"), task), ExplorerData.load(APP / "explorer.safetensors")
+    again = explorer_data(runs, images=8)
+    assert again.names == kept.names and (again.pictures == kept.pictures).all()
+    for b in range(8): assert again.view(b, runs.text(1)).verdict == kept.view(b, runs.text(1)).verdict
+
