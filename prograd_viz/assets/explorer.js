@@ -989,8 +989,7 @@ export class View {
     const focus = document.activeElement, name = this.root.contains(focus) ? focus.getAttribute("aria-label") : null
     this.build()
     const missing = this.able && !this.land && this.wanted.includes("landscape") && (scene || !this.wanted.includes("maps"))
-    if (book.land) this.asked = false
-    if (missing && !this.asked) { this.asked = true; this.ask({ ask: "landscape", unasked: true }) }
+    if (missing) this.ask({ ask: "landscape", unasked: true })  // the kernel decides: where it takes seconds
     if (name) [...this.root.querySelectorAll("[aria-label]"), this.root].find(n => n.getAttribute("aria-label") === name)?.focus({ preventScroll: true })
     this.draw()
   }
