@@ -24,6 +24,7 @@ from evidence import (
     PLACES,
     ROOT,
     SHARES,
+    ZERO_SHOT,
     _gap,
     _words,
     cells,
@@ -51,7 +52,7 @@ def opened(archive):
 
 def verdicts(table):
     "Differences to CoOp and to zero-shot CLIP with their verdicts: 1 higher, -1 lower, 0 undecided"
-    differences = pd.concat([settings(table).differences, settings(table, "zero-shot").differences])
+    differences = pd.concat([settings(table).differences, settings(table, ZERO_SHOT).differences])
     differences = differences.set_index(DIFFERENCE)
     return differences.assign(verdict=np.sign(differences["mean"]) * differences["decided"])
 
