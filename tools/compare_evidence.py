@@ -59,7 +59,7 @@ def verdicts(table):
 
 def rows_md(a, b):
     "Differences of single prompts, a row per column"
-    lines = ["| measure | prompts with another number | largest difference |", "|---|---|---|"]
+    lines = ["| column | prompts with another number | largest difference |", "|---|---|---|"]
     for m, name in SEEN.items():
         apart = (a[m] - b[m]).abs().dropna()
         if len(apart): lines.append(f"| {name} | {(apart > 5e-6).sum():,} of {len(apart):,} | {apart.max():.3f} |")
