@@ -98,27 +98,6 @@ def _channels_last(clip, module, shape):
     return getattr(getattr(clip.model.visual, "trunk", None), "output_fmt", "NCHW") == "NHWC"
 
 # %% ../nbs/30_cam.ipynb #09582850
-class _Cosine(torch.nn.Module):
-    "Images to cosines with text directions, [B, T]: a classifier for the grad-cam package"
-    def __init__(self, clip, directions):
-        super().__init__()
-        self.model, self.directions, self.clip = clip.model, directions, clip
-
-    def forward(self, images):
-        with self.clip.arithmetic(): features = self.model.encode_image(images).to(self.clip.wide)
-        return (self.directions @ F.normalize(features, dim=-1)[..., None])[..., 0]
-
-
-def _explainers():
-    "Methods of the grad-cam package that read one layer and leave the model unchanged"
-    import pytorch_grad_cam  # here: with scikit-learn it takes a second to import
-    from pytorch_grad_cam.base_cam import BaseCAM
-    found = {n: m for n, m in vars(pytorch_grad_cam).items() if isinstance(m, type) and issubclass(m, BaseCAM)}
-    # AblationCAM replaces the layer and does not restore it after an error, ShapleyCAM differentiates twice,
-    # FullGrad reads all layers
-    return {n: m for n, m in found.items() if n not in ("BaseCAM", "AblationCAM", "ShapleyCAM", "FullGrad")}
-
-
 @torch.inference_mode(False)
 @torch.enable_grad()
 def package_maps(
@@ -150,6 +129,32 @@ def package_maps(
     return torch.from_numpy(np.stack(maps))
 
 
+_NO_GRADIENT = ("the score does not depend on the patches at this layer: only the class token is read from the last "
+                "block's output, so every map would be empty; use the first norm of the last block "
+                "(target_layer=None) or an earlier block")
+
+
+class _Cosine(torch.nn.Module):
+    "Images to cosines with text directions, [B, T]: a classifier for the grad-cam package"
+    def __init__(self, clip, directions):
+        super().__init__()
+        self.model, self.directions, self.clip = clip.model, directions, clip
+
+    def forward(self, images):
+        with self.clip.arithmetic(): features = self.model.encode_image(images).to(self.clip.wide)
+        return (self.directions @ F.normalize(features, dim=-1)[..., None])[..., 0]
+
+
+def _explainers():
+    "Methods of the grad-cam package that read one layer and leave the model unchanged"
+    import pytorch_grad_cam  # here: with scikit-learn it takes a second to import
+    from pytorch_grad_cam.base_cam import BaseCAM
+    found = {n: m for n, m in vars(pytorch_grad_cam).items() if isinstance(m, type) and issubclass(m, BaseCAM)}
+    # AblationCAM replaces the layer and does not restore it after an error, ShapleyCAM differentiates twice,
+    # FullGrad reads all layers
+    return {n: m for n, m in found.items() if n not in ("BaseCAM", "AblationCAM", "ShapleyCAM", "FullGrad")}
+
+
 def _package_pass(clip, cam, module, images, targets):
     "Activations and gradients at a layer as the grad-cam package records them, each [B, K, h, w]"
     outputs, kept = cam.activations_and_grads(images), cam.activations_and_grads
@@ -159,11 +164,6 @@ def _package_pass(clip, cam, module, images, targets):
     activations, grads = (x[0].to(clip.wide).numpy() for x in (kept.activations, kept.gradients))
     if not grads.any(): raise ValueError(_NO_GRADIENT)
     return activations, grads
-
-
-_NO_GRADIENT = ("the score does not depend on the patches at this layer: only the class token is read from the last "
-                "block's output, so every map would be empty; use the first norm of the last block "
-                "(target_layer=None) or an earlier block")
 
 # %% ../nbs/30_cam.ipynb #79710844
 @dataclass

@@ -26,9 +26,6 @@ def check_known(
     raise ValueError(f"unknown {what} {value!r}; {hint}")
 
 # %% ../nbs/00_checks.ipynb #1908d891
-def _short(x): return str(x) if isinstance(x, int) else f"{x:g}"
-
-
 def check_in_range(
     what: str,  # Name of the number, for the message
     value: float,  # The number
@@ -73,6 +70,9 @@ def check_draw(
 ) -> tuple:  # Both as ints
     "Return the shots and the seed of a few-shot draw, checked"
     return check_whole("shots", shots, 1, fix="1, 2, 4, 8 and 16 are usual"), check_seed(seed)
+
+
+def _short(x): return str(x) if isinstance(x, int) else f"{x:g}"
 
 # %% ../nbs/00_checks.ipynb #9b1ab19c
 def check_runs(

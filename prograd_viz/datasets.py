@@ -352,6 +352,72 @@ def base_and_new(
     return {"base": every[:half], "new": every[half:], "all": every}
 
 # %% ../nbs/12_datasets.ipynb #fbcafaee
+def dataset_split(
+    name: str,  # One of `DATASETS`
+    root: str | Path | None = None,  # Contains the data set's folder; None: $PROGRAD_VIZ_DATA
+    *,
+    part: str = "test",  # "train", "val" or "test"
+    subset: str = "all",  # "all", "base" or "new" classes
+    masks: str = "auto",  # "auto": the data set's own if they exist; "own": own masks or an error; "grabcut"; "none"
+) -> Split:
+    "A whole part of a data set"
+    folder = _folder(name, root)
+    parts = _read(name, folder)
+    names = _check_items(name, parts)
+    keep = base_and_new(names)[check_known("subset", subset, ("all", "base", "new"))]
+    return _as_split(name, folder, parts[check_known("part", part, parts)], names, keep, masks)
+
+
+def dataset_task(
+    name: str,  # One of `DATASETS` with a training set
+    shots: int,  # Training images per class
+    seed: int = 1,  # Of the published draw
+    *,
+    root: str | Path | None = None,  # Contains the data set's folder; None: $PROGRAD_VIZ_DATA
+    subset: str = "all",  # "all", "base" (with an additional test set "new") or "new" classes
+    template: str | None = None,  # The hand-written prompt; None: as published
+    masks: str = "auto",  # See `dataset_split`
+    val: bool = False,  # Add the few validation images as a test set "val"
+    files: Sequence | None = None,  # Training images in your own order, as class folder/file; for ImageNet
+) -> Task:
+    "The few-shot task of the published code, image by image"
+    folder, known = _folder(name, root), DATASETS[name]
+    shots, seed = check_draw(shots, seed)
+    check_known("subset", subset, ("all", "base", "new"))
+    parts = _read(name, folder)
+    if not parts["train"]:
+        raise ValueError(f"{name!r} is only a test set; train on 'imagenet' and test on dataset_split({name!r})")
+    if files is not None: parts["train"] = _listed(name, parts["train"], files)
+    _warn_of_pickles(name, folder, shots, seed)
+    names = _check_items(name, parts)
+    labels = {part: [label for _, label, _ in parts[part]] for part in ("train", "val")}
+    train, few_val = published_draw(labels["train"], labels["val"], shots, seed)
+    halves = base_and_new(names)
+    split = lambda items, half: _as_split(name, folder, items, names, halves[half], masks)
+    tests = {"same": split(parts["test"], subset)} | ({"new": split(parts["test"], "new")} if subset == "base" else {})
+    if name == "waterbirds": tests = _by_habitat(tests["same"])
+    if val: tests["val"] = split([parts["val"][i] for i in few_val], subset)
+    few = split([parts["train"][i] for i in train], subset)
+    missing = [p for p in few.images if not p.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{name!r} needs {missing[0]}, which does not exist; "
+                                f"get it from {list(known.files.values())[-1]}")
+    settings = {"data": name, "root": str(folder.parent), "shots": shots, "seed": seed, "subset": subset,
+                "classes": list(few.classes), "masks": few.masks_from or "none"}
+    return Task(name, few, tests, template or known.template, settings)
+
+
+def group_table(
+    task: Task,  # With groups, such as Waterbirds
+) -> pd.DataFrame:  # A row per group, a column per split: numbers of images
+    "How many images of each group a task has"
+    splits = {"train": task.train, **task.tests}
+    if not any(s.groups for s in splits.values()):
+        raise ValueError(f"the task {task.name!r} has no groups; Split(groups=...) or a table's column group sets them")
+    counts = {k: pd.Series(s.groups or [], dtype=object).value_counts() for k, s in splits.items()}
+    return pd.DataFrame(counts).fillna(0).astype(int).sort_index()
+
+
 def _folder(name, root):
     "The folder of a data set, if its required files exist"
     known = DATASETS[check_known("data set", name, DATASETS)]
@@ -436,61 +502,6 @@ def _groups(folder, images):
     return [name(table.loc[str(image.relative_to(folder))]) for image in images]
 
 
-def dataset_split(
-    name: str,  # One of `DATASETS`
-    root: str | Path | None = None,  # Contains the data set's folder; None: $PROGRAD_VIZ_DATA
-    *,
-    part: str = "test",  # "train", "val" or "test"
-    subset: str = "all",  # "all", "base" or "new" classes
-    masks: str = "auto",  # "auto": the data set's own if they exist; "own": own masks or an error; "grabcut"; "none"
-) -> Split:
-    "A whole part of a data set"
-    folder = _folder(name, root)
-    parts = _read(name, folder)
-    names = _check_items(name, parts)
-    keep = base_and_new(names)[check_known("subset", subset, ("all", "base", "new"))]
-    return _as_split(name, folder, parts[check_known("part", part, parts)], names, keep, masks)
-
-
-def dataset_task(
-    name: str,  # One of `DATASETS` with a training set
-    shots: int,  # Training images per class
-    seed: int = 1,  # Of the published draw
-    *,
-    root: str | Path | None = None,  # Contains the data set's folder; None: $PROGRAD_VIZ_DATA
-    subset: str = "all",  # "all", "base" (with an additional test set "new") or "new" classes
-    template: str | None = None,  # The hand-written prompt; None: as published
-    masks: str = "auto",  # See `dataset_split`
-    val: bool = False,  # Add the few validation images as a test set "val"
-    files: Sequence | None = None,  # Training images in your own order, as class folder/file; for ImageNet
-) -> Task:
-    "The few-shot task of the published code, image by image"
-    folder, known = _folder(name, root), DATASETS[name]
-    shots, seed = check_draw(shots, seed)
-    check_known("subset", subset, ("all", "base", "new"))
-    parts = _read(name, folder)
-    if not parts["train"]:
-        raise ValueError(f"{name!r} is only a test set; train on 'imagenet' and test on dataset_split({name!r})")
-    if files is not None: parts["train"] = _listed(name, parts["train"], files)
-    _warn_of_pickles(name, folder, shots, seed)
-    names = _check_items(name, parts)
-    labels = {part: [label for _, label, _ in parts[part]] for part in ("train", "val")}
-    train, few_val = published_draw(labels["train"], labels["val"], shots, seed)
-    halves = base_and_new(names)
-    split = lambda items, half: _as_split(name, folder, items, names, halves[half], masks)
-    tests = {"same": split(parts["test"], subset)} | ({"new": split(parts["test"], "new")} if subset == "base" else {})
-    if name == "waterbirds": tests = _by_habitat(tests["same"])
-    if val: tests["val"] = split([parts["val"][i] for i in few_val], subset)
-    few = split([parts["train"][i] for i in train], subset)
-    missing = [p for p in few.images if not p.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{name!r} needs {missing[0]}, which does not exist; "
-                                f"get it from {list(known.files.values())[-1]}")
-    settings = {"data": name, "root": str(folder.parent), "shots": shots, "seed": seed, "subset": subset,
-                "classes": list(few.classes), "masks": few.masks_from or "none"}
-    return Task(name, few, tests, template or known.template, settings)
-
-
 def _listed(name, items, files):
     "Training items in the order of a list of files"
     by_file = {"/".join(item[0].parts[-2:]): item for item in items}
@@ -525,14 +536,3 @@ def _by_habitat(test):
     pick = lambda rows: replace(test, images=take(test.images, rows), labels=test.labels[rows],
                                 groups=take(test.groups, rows), masks=take(test.masks, rows))
     return {"same": pick(np.flatnonzero(home)), "shifted": pick(np.flatnonzero(~home))}
-
-
-def group_table(
-    task: Task,  # With groups, such as Waterbirds
-) -> pd.DataFrame:  # A row per group, a column per split: numbers of images
-    "How many images of each group a task has"
-    splits = {"train": task.train, **task.tests}
-    if not any(s.groups for s in splits.values()):
-        raise ValueError(f"the task {task.name!r} has no groups; Split(groups=...) or a table's column group sets them")
-    counts = {k: pd.Series(s.groups or [], dtype=object).value_counts() for k, s in splits.items()}
-    return pd.DataFrame(counts).fillna(0).astype(int).sort_index()

@@ -56,7 +56,7 @@ def colour(
     among: Sequence = (),  # All strengths of another rule that are drawn together: each gets a colour of its own
 ) -> str:  # Hex colour
     "The colour of a method, the same in every figure"
-    if lam is None: return ZERO_SHOT
+    if lam is None or rule == run_name(None, None): return ZERO_SHOT
     if rule in ("coop", "prograd"): return to_hex(_BETWEEN(0.0 if rule == "coop" else float(lam)))
     return _OTHERS[sorted(among).index(lam) % len(_OTHERS)] if lam in among else _OTHERS[0]
 

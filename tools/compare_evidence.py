@@ -24,6 +24,7 @@ from evidence import (
     PLACES,
     ROOT,
     SHARES,
+    ZERO_SHOT,
     _gap,
     _words,
     cells,
@@ -51,14 +52,14 @@ def opened(archive):
 
 def verdicts(table):
     "Differences to CoOp and to zero-shot CLIP with their verdicts: 1 higher, -1 lower, 0 undecided"
-    differences = pd.concat([settings(table).differences, settings(table, "zero-shot").differences])
+    differences = pd.concat([settings(table).differences, settings(table, ZERO_SHOT).differences])
     differences = differences.set_index(DIFFERENCE)
     return differences.assign(verdict=np.sign(differences["mean"]) * differences["decided"])
 
 
 def rows_md(a, b):
     "Differences of single prompts, a row per column"
-    lines = ["| measure | prompts with another number | largest difference |", "|---|---|---|"]
+    lines = ["| column | prompts with another number | largest difference |", "|---|---|---|"]
     for m, name in SEEN.items():
         apart = (a[m] - b[m]).abs().dropna()
         if len(apart): lines.append(f"| {name} | {(apart > 5e-6).sum():,} of {len(apart):,} | {apart.max():.3f} |")

@@ -89,8 +89,7 @@ def _accuracies(runs, texts):
 
 # ---- what it says
 
-PAIR = ("CoOp", "ProGrad")
-NAMES = {"zero-shot CLIP": "zero-shot"}  # in these tables
+ZERO_SHOT, PAIR = "zero-shot CLIP", ("CoOp", "ProGrad")
 MEASURES = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "acc_style": "other style"}
 SHARES = {f"share_{split}_{kind}": f"{split}, {kind}" for split in ("same", "shifted") for kind in KINDS}
 LEANS = {"drop": "drop of accuracy when backgrounds are swapped",
@@ -103,8 +102,7 @@ def prepared(results):
     "Results with the kind of context and derived columns, in a fixed order"
     kind = results["class_specific"] if "class_specific" in results else pd.Series(False, results.index)
     drop = results["acc_as_is"] - results["acc_background_swapped"]
-    table = results.replace({"method": NAMES}).assign(
-        context=np.where(kind.eq(True), "class-specific", "unified"), drop=drop)
+    table = results.assign(context=np.where(kind.eq(True), "class-specific", "unified"), drop=drop)
     first = [*SETTING, "seed", "method", "lam"]
     table, order = table[[*first, *sorted({*table} - {*first})]], [*SETTING, "seed", "lam"]
     return table.sort_values(order, ascending=[False, *[True] * 4], na_position="first", ignore_index=True)
@@ -116,14 +114,14 @@ def settings(table, against="CoOp"):
 
 def accuracy_md(table, summary):
     "Accuracies of the three prompts, and the difference seed by seed, a row per setting"
-    lines = ["| context | rho | shots | zero-shot | CoOp | ProGrad | ProGrad - CoOp, same | shifted | new "
+    lines = ["| context | rho | shots | zero-shot CLIP | CoOp | ProGrad | ProGrad - CoOp, same | shifted | new "
              "| conflict, ProGrad |", "|---" * 10 + "|"]
     index = [*SETTING, "method", "column"]
     means, gaps = summary.means.set_index(index)["mean"], summary.differences.set_index(index)
     known = table[SETTING].drop_duplicates().sort_values(SETTING, ascending=[False, True, True])
     for key in known.itertuples(index=False):
         context, rho, shots = key
-        triples = [_triple(means, key, method) for method in ("zero-shot", *PAIR)]
+        triples = [_triple(means, key, method) for method in (ZERO_SHOT, *PAIR)]
         at = [(*key, PAIR[1], m) for m in ACCURACIES]
         gap = [_gap(gaps.loc[place]) if place in gaps.index else "–" for place in at]
         conflict = means.get((*key, PAIR[1], "conflict"), np.nan)
@@ -157,11 +155,11 @@ def tally_md(differences, measures, method=PAIR[1], against=PAIR[0]):
 def shares_md(table):
     "Mean shares on the object over all settings, beside those of a random direction and of an even map"
     by = table.groupby("method")[list(SHARES)].mean()
-    lines = ["| share on the object | zero-shot | CoOp | ProGrad | a random direction | area of the object |",
+    lines = ["| share on the object | zero-shot CLIP | CoOp | ProGrad | a random direction | area of the object |",
              "|---|---|---|---|---|---|"]
     for share, name in SHARES.items():
         split = share.split("_")[1]
-        found = [by.loc[method, share] for method in ("zero-shot", *PAIR)]
+        found = [by.loc[method, share] for method in (ZERO_SHOT, *PAIR)]
         found += [table[f"share_{split}_random"].mean(), table[f"area_{split}"].mean()]
         lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in found)} |")
     return lines
@@ -246,7 +244,7 @@ of the objects and the logit scale of the one that was chosen before, on other s
 
 ## Accuracy
 
-Zero-shot, CoOp and ProGrad (lambda 1): accuracy on same / shifted / new; then the difference seed by seed, bold \
+Zero-shot CLIP, CoOp and ProGrad (lambda 1): accuracy on same / shifted / new; then the difference seed by seed, bold \
 where its interval leaves out 0.
 
 {accuracy}
@@ -284,7 +282,7 @@ def report(table, summary, differences, found, planned):
     "The text of evidence.md"
     seeds, block = table["seed"], "\n".join
     listed = lambda column: ", ".join(f"{value:g}" for value in sorted(table[column].unique()))
-    pairs = (PAIR[::-1], (PAIR[1], "zero-shot"), (PAIR[0], "zero-shot"))
+    pairs = (PAIR[::-1], (PAIR[1], ZERO_SHOT), (PAIR[0], ZERO_SHOT))
     return REPORT.format(
         trained=int(table["lam"].notna().sum()), planned=planned, rhos=listed("rho"), shots=listed("shots"),
         seeds=f"{seeds.nunique()} seeds ({seeds.min()} to {seeds.max()})",
@@ -303,7 +301,7 @@ def write(result, out, planned):
     out.mkdir(parents=True, exist_ok=True)
     table = prepared(result.results())
     summary, found = settings(table), correlations(table, PAIRS)
-    differences = pd.concat([summary.differences, settings(table, "zero-shot").differences])
+    differences = pd.concat([summary.differences, settings(table, ZERO_SHOT).differences])
     table.drop(columns=[c for c in CONSTANT if c in table]).round(5).to_csv(out / "trainings.csv", index=False)
     differences.round(5).to_csv(out / "differences.csv", index=False)
     found.round(4).to_csv(out / "correlations.csv", index=False)
@@ -348,8 +346,7 @@ def unpack(archive, out):
 def numbers(record):
     "The rows of a record with what was evaluated beside them, as the archive keeps them"
     more = {row["lam"]: row for row in record["parts"]["looks_and_leans"]["rows"]}
-    rows = [row | more.get(row["lam"], {}) for row in record["parts"][""]["rows"]]
-    return [row | {"method": NAMES.get(row["method"], row["method"])} for row in rows]
+    return [row | more.get(row["lam"], {}) for row in record["parts"][""]["rows"]]
 
 
 def packed(record):

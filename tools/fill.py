@@ -33,13 +33,14 @@ def screened(): return str(len(rows("headline/screened")))
 
 # -- the evidence ----------------------------------------------------------------------------------
 
-def gaps(column, against="CoOp"):
-    "Differences of ProGrad from another method, a row per setting"
+def gaps(column, *against):
+    "Differences of ProGrad from another method, CoOp if none is named, a row per setting"
+    against = " ".join(against) or "CoOp"
     return rows("evidence/differences").query("method == 'ProGrad' and column == @column and against == @against")
 
 
-def ahead(column, against="CoOp"): return str(len(gaps(column, against).query("decided and mean > 0")))
-def behind(column, against="CoOp"): return str(len(gaps(column, against).query("decided and mean < 0")))
+def ahead(column, *against): return str(len(gaps(column, *against).query("decided and mean > 0")))
+def behind(column, *against): return str(len(gaps(column, *against).query("decided and mean < 0")))
 def settings(column="acc_shifted"): return str(len(gaps(column)))
 def seeds(): return str(rows("evidence/trainings")["seed"].nunique())
 def trainings(): return f"{rows('evidence/trainings')['lam'].notna().sum():,}"

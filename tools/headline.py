@@ -23,7 +23,7 @@ OUT, KEPT = ROOT / "figures" / "headline", ROOT / ".figures"  # what README quot
 SEEDS = range(1000, 1010)
 LAMBDAS = [0.0, 0.25, 0.5, 0.75, 1.0]
 SHARES = ("share_same", "share_shifted")
-NAMES = {"zero-shot CLIP": "zero-shot", "CoOp": "CoOp", "ProGrad": "ProGrad"}  # as the tables call them
+METHODS = ("zero-shot CLIP", "CoOp", "ProGrad")
 
 
 def neighbours(noise):
@@ -83,10 +83,10 @@ def headline_md(rows):
     columns = {**MEASURES, "acc_style": "other style", "conflict": "steps in conflict"}
     summary, screened = summarise(rows, columns=[*columns]), pd.read_csv(OUT / "screened.csv")
     means, gaps = (intervals(table) for table in (summary.means, summary.differences))
-    lines = ["| prompt | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
-    for method, name in NAMES.items():
+    lines = ["| method | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
+    for method in METHODS:
         cells = [cell(*means[method, m]) if (method, m) in means else "" for m in columns]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     compared = ("acc_same", "acc_shifted", "acc_new", *SHARES)
     said = [f"{columns[m]} {cell(*gaps['ProGrad', m], signed=True)}" for m in compared]
     return HEADLINE.format(
@@ -102,11 +102,11 @@ def intervals(table):
 def neighbours_md(rows):
     "Accuracies of the neighbours, with the paired differences"
     triple = "same / shifted / new"
-    lines = [f"| setting | zero-shot {triple} | CoOp {triple} | ProGrad {triple} "
+    lines = [f"| setting | zero-shot CLIP {triple} | CoOp {triple} | ProGrad {triple} "
              "| ProGrad - CoOp on same | on shifted | on new |", "|---" * 7 + "|"]
     for name, group in rows.groupby("setting", sort=False):
         wide = group.pivot(index="seed", columns="method")
-        triples = [" / ".join(mean_of(wide, split, method) for split in SPLITS) for method in NAMES]
+        triples = [" / ".join(mean_of(wide, split, method) for split in SPLITS) for method in METHODS]
         lines.append(" | ".join([f"| {name}", *triples, *(gap_of(wide, split) for split in SPLITS)]) + " |")
     return "\n".join(lines) + "\n"
 
