@@ -129,7 +129,7 @@ class _Key(traitlets.TraitType):
     "How a run is asked for: by a number, or by its name"
     def validate(self, obj, value):
         if isinstance(value, str): return value
-        if isinstance(value, Number) and np.isfinite(value): return float(value)  # type: ignore[arg-type]
+        if isinstance(value, Number) and np.isfinite(value): return float(value)
         raise traitlets.TraitError(f"lam is a number or the name of a method, got {value!r:.60}")
 
 

@@ -505,7 +505,7 @@ def _views_over(runs, data, targets, snapshots):
     "Target -> views under every method at every snapshot, [K, R, B, ...]; few text features are read at a time"
     order, places = [runs.run(key) for key in runs.sorted_keys()], kept_snapshots(runs, snapshots)
     each = max(1, AT_ONCE // max(1, 4 * math.prod(runs.text_features.shape[1:])))
-    found: dict = {target: [] for target in targets}
+    found = {target: [] for target in targets}
     for some in np.split(places, range(each, len(places), each)):
         whole = some[-1] - some[0] + 1 == len(some)  # then a slice, which copies nothing
         text = runs.text_features[some[0]:some[-1] + 1] if whole else runs.text_features[some]

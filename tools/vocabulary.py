@@ -84,10 +84,10 @@ def tables():
     from prograd_viz.cam import foreground
     from prograd_viz.clip import load_clip
     from prograd_viz.evaluate import accuracy_on, calibration, per_class, predictions
+    from prograd_viz.explorer import explore
     from prograd_viz.faithful import causal_checks, faithfulness
     from prograd_viz.tasks import few_shot
     from prograd_viz.training import train
-    from prograd_viz.explorer import explore
     clip, task = load_clip("pocket"), few_shot("pocket", shots=1, seed=1, test_per_class=1)
     runs = train(clip, task, epochs=1, views=0, progress=False)
     looks, said = foreground(runs, images=2, random_directions=1), predictions(runs)
