@@ -21,6 +21,7 @@ from .cam import foreground
 from .checks import check_whole
 from .clip import Clip, load_clip
 from .gradients import check_lambdas
+from .landscape import landscape
 from prograd_viz.plots import (
     clearest_conflict,
     plot_accuracy,
@@ -31,7 +32,6 @@ from prograd_viz.plots import (
     plot_lambda,
     plot_maps,
 )
-from .landscape import landscape
 from .report import save_report
 from .runs import Runs, run_name
 from .store import plain
