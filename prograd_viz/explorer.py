@@ -465,10 +465,10 @@ class Explorer(anywidget.AnyWidget):
         "A live view where there is a kernel; elsewhere a picture that says how to get one"
         what = f"{type(self).__name__} of {self.runs}"
         if _live(): return super()._repr_mimebundle_(**kwargs)
-        drawn = io.BytesIO()
-        self.figure().savefig(drawn, format="png")
-        return {"image/png": base64.b64encode(drawn.getvalue()).decode(),
-                "text/plain": f"{what}: a recorded picture; run this notebook to move the sliders"}
+        drawn, out, says = self.figure(), io.BytesIO(), "a recorded picture; run this notebook to move the sliders"
+        drawn.suptitle(says, fontsize=8, color="#444444", style="italic")
+        drawn.savefig(out, format="png")
+        return {"image/png": base64.b64encode(out.getvalue()).decode(), "text/plain": f"{what}: {says}"}
 
 
 _SEEN = "predicted", "probability", "explained", "share", "preference"
