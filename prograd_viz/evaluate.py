@@ -49,8 +49,9 @@ class Evaluator:
             f"zero-shot CLIP is right less often than guessing: {', '.join(low)}; check that the weights are a trained "
             "model's, and that class names, labels and template belong to these images", stacklevel=2)
         others = () if prompts.class_specific else teacher.keys() - {task.classes}
-        options: dict = {"n_ctx": prompts.n_ctx, "init": prompts.init, "template": task.template}
-        self.others = {c: make_prompts(clip, c, **options, position=position) for c in others}  # Class names -> prompts
+        n_ctx, init, template = prompts.n_ctx, prompts.init, task.template
+        self.others = {  # Class names -> prompts
+            c: make_prompts(clip, c, n_ctx=n_ctx, init=init, template=template, position=position) for c in others}
 
     def teacher_logits(
         self,

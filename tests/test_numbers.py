@@ -70,6 +70,8 @@ def test_a_sentence_that_no_longer_holds_is_refused(checkout):
         fill.filled("in all 9<!--wins unified 4-->")
     with pytest.raises(ValueError, match="no number is called 'won'; there are: chosen"):
         fill.filled("in 9<!--won acc_new-->")
+    with pytest.raises(ValueError, match="does not compare ProGrad with 'CoOp' in 'acc_nw'"):
+        fill.filled("in 9<!--ahead acc_nw-->")
 
 
 def test_marks_are_not_in_the_readme():

@@ -36,7 +36,9 @@ def screened(): return str(len(rows("headline/screened")))
 def gaps(column, *against):
     "Differences of ProGrad from another method, CoOp if none is named, a row per setting"
     against = " ".join(against) or "CoOp"
-    return rows("evidence/differences").query("method == 'ProGrad' and column == @column and against == @against")
+    found = rows("evidence/differences").query("method == 'ProGrad' and column == @column and against == @against")
+    if len(found): return found
+    raise ValueError(f"figures/evidence/differences.csv does not compare ProGrad with {against!r} in {column!r}")
 
 
 def ahead(column, *against): return str(len(gaps(column, *against).query("decided and mean > 0")))
@@ -104,7 +106,8 @@ def value(
     "What the file of a mark says today"
     if mark["name"] not in NUMBERS:
         raise ValueError(f"{mark[0]}: no number is called {mark['name']!r}; there are: {', '.join(NUMBERS)}")
-    return NUMBERS[mark["name"]](*mark["arguments"].split())
+    try: return NUMBERS[mark["name"]](*mark["arguments"].split())
+    except (LookupError, TypeError, ValueError) as e: raise ValueError(f"{mark[0]}: {e}") from e
 
 
 def filled(text): return MARK.sub(lambda mark: mark[0].replace(mark["number"], value(mark), 1), text)
@@ -120,15 +123,23 @@ def texts()->list: # Notebooks and Markdown that are written by hand
 def stale()->list: # (file, what is wrong)
     "Numbers that are not what their files say"
     found = [(f.relative_to(root).as_posix(), mark) for f in texts() for mark in MARK.finditer(f.read_text("utf-8"))]
-    return [(name, f"{mark[0]} should be {value(mark)}") for name, mark in found if mark["number"] != value(mark)]
+    return [(name, says) for name, mark in found if (says := problem(mark))]
+
+
+def problem(mark):
+    "What is wrong with a number; nothing if it is what its file says"
+    try: today = value(mark)
+    except ValueError as e: return str(e)
+    return f"{mark[0]} should be {today}" if mark["number"] != today else ""
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.parse_args()
     for name in sorted({name for name, _ in stale()}):
+        try: (root/name).write_text(filled((root/name).read_text("utf-8")), "utf-8")
+        except ValueError as e: raise SystemExit(f"{name}: {e}") from e
         print(name)
-        (root/name).write_text(filled((root/name).read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__": main()
