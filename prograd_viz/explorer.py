@@ -53,8 +53,9 @@ class Work:
     def __init__(
         self,
         say: Callable,  # Function of (text, wrong, done): words, whether they are bad news, progress or None
+        settle: Callable = lambda: None,  # Called at the end, whatever came of it
     ):
-        self.say = say
+        self.say, self.settle = say, settle
         self._thread: Any = None
         self.error: Exception | None = None
         self.what = ""  # is under way; empty: nothing is
@@ -67,7 +68,9 @@ class Work:
         done: Callable,  # Of what `work` returned; what it returns is said at the end, as bad news
     ):
         "Begin; what is under way is not disturbed"
-        if self.what: return self.say(f"not now: {self.what} is under way; wait, or cancel it", True, None)
+        if self.what:
+            self.say(f"not now: {self.what} is under way; wait, or cancel it", True, None)
+            return self.settle()
         self.what, self.error, self._stopped, ticks = what, None, False, iter(range(1, 10**9))
         self.say(what, False, 0.0)
 
@@ -85,7 +88,9 @@ class Work:
             except Exception as e:
                 self.error = e
                 self.say(f"{what} failed: {e}", True, None)
-            finally: self.what = ""
+            finally:
+                self.what = ""
+                self.settle()
 
         self._thread = _thread_class()(target=contextvars.copy_context().run, args=(run,), daemon=True)
         self._thread.start()
@@ -174,7 +179,7 @@ class Explorer(anywidget.AnyWidget):
         self.sets, self.compare = run_sets(runs.runs(clip, task) if isinstance(runs, Recorder) else runs)
         self._known: dict = {}  # (split, layer) -> data that was prepared
         self._unread = ""  # what is to be said of files that are no images
-        self.work, self._stopped, self.data = Work(self._say), threading.Event(), None
+        self.work, self._stopped, self.data = Work(self._say, self._settle), threading.Event(), None
         self._images, self._photos, self._own = images, [], split if isinstance(split, Split) else None
         if isinstance(images, (list, tuple)) and not all(isinstance(i, Number) for i in images):
             self._images, self._photos = 8, list(images)
@@ -185,7 +190,8 @@ class Explorer(anywidget.AnyWidget):
         self.observe(self._load, ["split", "target_layer"])
         self.observe(self._retarget, "target")
         self.on_msg(self._asked)
-        if wanted: self._adopt(data) if data is not None else self._load()
+        if wanted and data is None: self._load()
+        elif wanted: self._adopt(self._known.setdefault((self.split, self.target_layer), data))
         if recorder is not None: recorder.watchers.append(lambda: self.show_runs(recorder.runs(clip, task)))
         if follow is not None:
             load_runs(follow)  # may raise
@@ -293,6 +299,12 @@ class Explorer(anywidget.AnyWidget):
             return unread
 
         self.work.start(f"preparing {len(parts)} images of {key[0]}", len(parts), work, done)
+
+    def _settle(self):
+        "Take back a choice of images that came to nothing"
+        at = next((key for key, data in self._known.items() if data is self.data), None)
+        if at is None or at == (self.split, self.target_layer): return
+        with self.hold_trait_notifications(): self.split, self.target_layer = at
 
     # -- what the browser asks for
 

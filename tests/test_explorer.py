@@ -887,3 +887,15 @@ def test_names_in_a_page_are_text_whatever_they_say(hostile, tmp_path):
     assert title in found.text and "window.hurt" not in re.findall('<script type="module">(.*)</script>', page, re.S)[0]
     assert in_page(page, "scene")[0]["classes"] == list(HOSTILE)
     assert json.loads(re.search('id="values">(.*?)</script>', page)[1])["target"] == HOSTILE[-1]
+
+
+def test_a_choice_that_fails_or_is_refused_is_taken_back(runs, monkeypatch):
+    explorer = explore(runs, images=2).wait()
+    at = explorer.split, explorer.target_layer
+    monkeypatch.setattr("prograd_viz.explorer.join_data", lambda parts: 1 / 0)
+    explorer.split = "same"
+    with pytest.raises(ZeroDivisionError): explorer.wait()
+    assert (explorer.split, explorer.target_layer) == at and "failed" in explorer._work["text"]
+    explorer.work.what = "something else"
+    explorer.split = "same"
+    assert (explorer.split, explorer.target_layer) == at and explorer._work["text"].startswith("not now: something else")
