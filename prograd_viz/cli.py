@@ -95,8 +95,13 @@ def save_demo(
     (out / "summary.json").write_text(json.dumps(plain(record), indent=1) + "\n")
     data = [out / n for n in ("steps.parquet", "foreground.parquet", "summary.csv", "summary.json")]
     figures = [_write(fig, out / f"{name}.png") for name, fig in _figures(many, rows, looks).items()]
-    land = landscape(many[0], size=31, progress=False)
-    return data + figures + [save_report(many[:3], out / "report.html", target="true", land=land)]
+    return data + figures + [save_report(many[:3], out / "report.html", target="true", land=_land(many[0]))]
+
+
+def _land(runs):
+    "The landscape; None where the runs have not parted"
+    try: return landscape(runs, size=31, progress=False)
+    except ValueError: return None
 
 
 def _nested(table):

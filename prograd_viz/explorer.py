@@ -44,6 +44,7 @@ from prograd_viz.screen import (
     run_sets,
     runs_buffer,
     scene_buffer,
+    scene_groups,
 )
 from .training import train_more
 
@@ -156,7 +157,7 @@ class Explorer(anywidget.AnyWidget):
     speed = traitlets.Int(15, min=1, help="snapshots per second while it plays").tag(sync=True)
     _panels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _runs = traitlets.Bytes().tag(sync=True)
-    _scene = traitlets.Bytes().tag(sync=True)
+    _scenes = traitlets.List(traitlets.Bytes()).tag(sync=True)
     _land = traitlets.Bytes().tag(sync=True)
     _work = traitlets.Dict().tag(sync=True)
 
@@ -168,7 +169,7 @@ class Explorer(anywidget.AnyWidget):
         images: int | list = 8,  # How many, spread over the classes, or which; or photos: paths or PIL images
         target: str = "predicted",  # The score to explain: one of `cam.TARGETS`, or a class name
         target_layer: str | None = None,  # See `cam.find_layer`
-        data: ExplorerData | None = None,  # Prepared before; None: from the above, in the background
+        data: ExplorerData | list | None = None,  # Prepared before, for each seed with classes of its own; None: now
         panels: Sequence = PANELS,  # What to show
         clip: Clip | None = None,  # Of a recorder: its model, for maps
         task: Task | None = None,  # Of a recorder: its task
@@ -179,7 +180,8 @@ class Explorer(anywidget.AnyWidget):
         self.sets, self.compare = run_sets(runs.runs(clip, task) if isinstance(runs, Recorder) else runs)
         self._known: dict = {}  # (split, layer) -> data that was prepared
         self._unread = ""  # what is to be said of files that are no images
-        self.work, self._stopped, self.data = Work(self._say, self._settle), threading.Event(), None
+        self._data: list = []  # what is shown, for each of `scene_groups`
+        self.work, self._stopped = Work(self._say, self._settle), threading.Event()
         self._images, self._photos, self._own = images, [], split if isinstance(split, Split) else None
         if isinstance(images, (list, tuple)) and not all(isinstance(i, Number) for i in images):
             self._images, self._photos = 8, list(images)
@@ -191,7 +193,9 @@ class Explorer(anywidget.AnyWidget):
         self.observe(self._retarget, "target")
         self.on_msg(self._asked)
         if wanted and data is None: self._load()
-        elif wanted: self._adopt(self._known.setdefault((self.split, self.target_layer), data))
+        elif wanted:
+            shown = data if isinstance(data, list) else [data]
+            self._adopt(self._known.setdefault((self.split, self.target_layer), shown))
         if recorder is not None: recorder.watchers.append(lambda: self.show_runs(recorder.runs(clip, task)))
         if follow is not None:
             load_runs(follow)  # may raise
@@ -212,6 +216,11 @@ class Explorer(anywidget.AnyWidget):
     def runs(self) -> Runs:
         "The run set whose maps are seen"
         return self.sets[min(self.set, len(self.sets) - 1)]
+
+    @property
+    def data(self) -> ExplorerData | None:
+        "The images that are seen; None: not yet"
+        return self._data[min(self.set, len(self._data) - 1)] if self._data else None
 
     @property
     def able(self) -> bool:
@@ -262,18 +271,20 @@ class Explorer(anywidget.AnyWidget):
         return [*known, *[OWN] * (self._own is not None), *[PHOTOS] * bool(self._photos)]
 
     def _adopt(self, data):
-        "Show these images"
-        self.data = data
-        self.pins = [b for b in self.pins if b < len(data)]
+        "Show these images: one `ExplorerData` for each of `scene_groups`"
+        self._data = data
+        self.pins = [b for b in self.pins if b < min(map(len, data))]
         targets = list(dict.fromkeys([*TARGETS, self.target]))
         layers = layer_names(self.sets[0].clip) if self.able else {}
         if self.target_layer not in layers: layers |= {self.target_layer: self.target_layer}
-        self._scene = scene_buffer(self.sets, data, targets, split=self.split, splits=self._splits() or [self.split],
-                                   layer=self.target_layer, layers=list(layers.items()))
+        about = {"split": self.split, "splits": self._splits() or [self.split], "layer": self.target_layer,
+                 "layers": list(layers.items())}
+        self._scenes = [scene_buffer(sets, shown, targets, first=first, **about)
+                        for (first, sets), shown in zip(scene_groups(self.sets), data)]
 
     def _retarget(self, change):
         "A class whose maps were not sent yet"
-        if self.data is not None and change["new"] not in TARGETS: self._adopt(self.data)
+        if self._data and change["new"] not in TARGETS: self._adopt(self._data)
 
     def _load(self, change=None):
         "Show the images of this split at this layer, prepared now or before"
@@ -281,14 +292,16 @@ class Explorer(anywidget.AnyWidget):
         if key in self._known: return self._adopt(self._known[key])
         images, split = self._photos if key[0] == PHOTOS else self._images, self._own if key[0] == OWN else key[0]
         layer = None if key[1] == "default" else key[1]
-        try: parts = data_parts(self.sets[0], split, images=images, target_layer=layer)
+        firsts = [sets[0] for _, sets in scene_groups(self.sets)]
+        try: parts = [data_parts(runs, split, images=images, target_layer=layer) for runs in firsts]
         except ValueError as e: return self._say(str(e), True)
+        count = sum(map(len, parts))
 
-        def work(tick):
+        def prepared(tick, some):
             made = []
-            for part in parts:
+            for part in some:
                 made.append(part())
-                if self.data is None: self._adopt(join_data(made))  # the first image at once
+                if not self._data and len(parts) == 1: self._adopt([join_data(made)])  # the first image at once
                 tick()
             return join_data(made)
 
@@ -298,11 +311,12 @@ class Explorer(anywidget.AnyWidget):
             unread, self._unread = self._unread, ""
             return unread
 
-        self.work.start(f"preparing {len(parts)} images of {key[0]}", len(parts), work, done)
+        work = lambda tick: [prepared(tick, some) for some in parts]
+        self.work.start(f"preparing {count} images of {key[0]}", count, work, done)
 
     def _settle(self):
         "Take back a choice of images that came to nothing"
-        at = next((key for key, data in self._known.items() if data is self.data), None)
+        at = next((key for key, data in self._known.items() if data is self._data), None)
         if at is None or at == (self.split, self.target_layer): return
         with self.hold_trait_notifications(): self.split, self.target_layer = at
 
@@ -342,7 +356,7 @@ class Explorer(anywidget.AnyWidget):
             self._land = b""
             with self.hold_sync():
                 self._runs = self._record()
-                if self.data is not None: self._adopt(self.data)
+                if self._data: self._adopt(self._data)
                 self.lam = more.keys[more.run(lam)]
 
         self.work.start(f"training {lam:g}", int(runs.steps["step"].max()), work, done)
@@ -391,7 +405,7 @@ class Explorer(anywidget.AnyWidget):
         with self.hold_sync():
             self._runs = self._record()
             self.step = self._first(None, self.target, None)["step"]
-            if self.data is not None: self._adopt(self.data)
+            if self._data: self._adopt(self._data)
 
     def _follow(self, folder, wait=2.0):
         "Show what another process writes, until it has ended"
@@ -513,7 +527,7 @@ def explore(
     images: int | list = 8,  # How many, spread over the classes, or which; or photos: paths or PIL images
     target: str = "predicted",  # The score to explain: one of `cam.TARGETS`, or a class name
     target_layer: str | None = None,  # See `cam.find_layer`
-    data: ExplorerData | None = None,  # Prepared or loaded before
+    data: ExplorerData | list | None = None,  # Prepared or loaded before
     **options: Any,  # Of `Explorer`: panels, clip, task, follow
 ) -> Explorer:
     "Open the explorer: scrub lambda and training steps, and see where the model looks"

@@ -35,6 +35,7 @@ from prograd_viz.screen import (
     runs_buffer,
     runs_title,
     scene_buffer,
+    scene_groups,
 )
 
 # %% ../nbs/54_report.ipynb #14bed2e6
@@ -49,26 +50,32 @@ def save_report(
     images: int | list = 8,  # How many, spread over the classes, or which
     target: str = "predicted",  # The score that the maps explain at first: one of `cam.TARGETS`, or a class name
     target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
-    data: ExplorerData | None = None,  # Prepared before; None: from the above
+    data: ExplorerData | list | None = None,  # Prepared before, for each seed with own classes; None: from the above
     land: Landscape | None = None,  # Of the first run set, see `landscape`; None: without
     title: str | None = None,  # Of the page; None: what was trained
 ) -> Path:  # The file
     "Write run sets as one self-contained HTML file with working sliders"
     sets, compare = run_sets(runs)
     check_known("target", target, (*TARGETS, *sets[0].classes))
-    if data is None: data = explorer_data(sets[0], split, images=images, target_layer=target_layer)
+    groups = scene_groups(sets)
+    if data is None:
+        data = [explorer_data(some[0], split, images=images, target_layer=target_layer) for _, some in groups]
+    shown = data if isinstance(data, list) else [data]
     name = split if isinstance(split, str) else sets[0].task.usual_split if sets[0].task and split is None else "images"
     fewer: Any = {"snapshots": SNAPSHOTS}
-    scene = scene_buffer(sets, data, list(dict.fromkeys([*TARGETS, target])), split=name, splits=[name],
-                         layer=str(target_layer or "default"), layers=[["default", "the default layer"]], **fewer)
-    buffers = {"runs": runs_buffer(sets, compare, title=title, **fewer), "scene": scene,
-               "land": b"" if land is None else land_buffer(land, sets[0], **fewer)}
-    words = {"title": title or runs_title(sets[0]), "about": _about(sets, compare, data, name)}
+    about: Any = {"split": name, "splits": [name], "layer": str(target_layer or "default"),
+                  "layers": [["default", "the default layer"]], **fewer}
+    targets = list(dict.fromkeys([*TARGETS, target]))
+    scenes = [scene_buffer(some, d, targets, first=first, **about) for (first, some), d in zip(groups, shown)]
+    buffers = {"runs": [runs_buffer(sets, compare, title=title, **fewer)], "scene": scenes,
+               "land": [] if land is None else [land_buffer(land, sets[0], **fewer)]}
+    words = {"title": title or runs_title(sets[0]), "about": _about(sets, compare, shown[0], name)}
     fields = {key: html.escape(text) for key, text in words.items()}
     fields["about"] = re.sub(r"G_([dg])", r"<i>G</i><sub>\1</sub>", fields["about"])
     fields |= {
-        "summary": "".join(map(_summary, sets)), "still": _still(sets[0], data, target),
-        "values": _json(_values(sets[0], target, name)), **{key: _text(x) for key, x in buffers.items()}}
+        "summary": "".join(map(_summary, sets)), "still": _still(sets[0], shown[0], target),
+        "values": _json(_values(sets[0], target, name)),
+        **{key: " ".join(map(_text, several)) for key, several in buffers.items()}}
     return _write_page(Path(path).expanduser(), fields)
 
 

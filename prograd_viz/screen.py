@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEAT', 'RECORDED', 'AT_ONCE', 'View', 'Views', 'ExplorerData', 'resized', 'join_data', 'data_parts', 'explorer_data',
-           'layer_names', 'buffer', 'run_sets', 'runs_title', 'runs_buffer', 'scene_buffer', 'kept_snapshots',
-           'land_buffer', 'plot_view']
+           'layer_names', 'buffer', 'run_sets', 'scene_groups', 'runs_title', 'runs_buffer', 'scene_buffer',
+           'kept_snapshots', 'land_buffer', 'plot_view']
 
 # %% ../nbs/52_screen.ipynb #285c04eb
 import io
@@ -347,14 +347,15 @@ def run_sets(
     sets: list = list(runs) if isinstance(runs, (list, tuple)) else [runs]
     if not sets: raise ValueError("no run set to explore; give one, or a list")
     first = check_runs(sets[0])
-    for other in sets[1:]:
-        if check_runs(other).classes != first.classes:
-            raise ValueError(f"these run sets are about different classes, {_few(first.classes)} and "
-                             f"{_few(other.classes)}; open them one by one: HBox([explore(a), explore(b)])")
+    for other in sets[1:]: check_runs(other)
     alike = all(one.methods == first.methods and _recipe(one) == _recipe(first) for one in sets)
     seeds = {_seed(one) for one in sets}
     if alike and len(seeds) == len(sets): return sets, False
-    if len(sets) == 2: return sets, True
+    if len(sets) == 2 and sets[1].classes == first.classes: return sets, True
+    if len(sets) == 2:
+        raise ValueError(f"these run sets are about different classes, {_few(first.classes)} and "
+                         f"{_few(sets[1].classes)}, and not seeds of one recipe; open them one by one: "
+                         "HBox([explore(a), explore(b)])")
     raise ValueError(f"{len(sets)} run sets that are not seeds of one recipe; give two, or runs that differ in their "
                      "seed alone")
 
@@ -369,7 +370,16 @@ def _recipe(runs):
     "What seeds of one recipe have in common"
     config = {k: v for k, v in plain(runs.config).items() if k not in ("seed", "hashes", "versions")}
     task = config.get("task")
-    return config | {"task": {k: v for k, v in task.items() if k != "seed"} if isinstance(task, dict) else task}
+    drawn = ("seed", "classes")  # a world may draw its classes
+    return config | {"task": {k: v for k, v in task.items() if k not in drawn} if isinstance(task, dict) else task}
+
+
+def scene_groups(
+    sets: list,  # From `run_sets`
+) -> list:  # (position of the first, run sets) of each
+    "Which run sets are seen on the same images: all, or each on its own where their classes differ"
+    if len({runs.classes for runs in sets}) == 1: return [(0, sets)]
+    return [(s, [runs]) for s, runs in enumerate(sets)]
 
 
 def runs_title(
@@ -452,6 +462,7 @@ def scene_buffer(
     data: ExplorerData,  # Images of their classes
     targets: Sequence = TARGETS,  # Scores that the maps explain
     *,
+    first: int = 0,  # Position of the first of them among all
     snapshots: int | None = None,  # How many of them, evenly spread; None: all
     **about: Any,  # What else is to be said: split, splits, layer, layers
 ) -> bytes:
@@ -472,7 +483,7 @@ def scene_buffer(
                "masks": np.concatenate(masks) if masks else np.zeros(0, np.uint8), "areas": data.areas}
     if sets[0].zero_shot is not None:
         for target in targets: tensors |= _seen("zero", data.views(sets[0].text(None)[None], target), target)
-    for s, runs in enumerate(sets):
+    for s, runs in enumerate(sets, first):
         if not len(runs.snapshot_steps): continue  # no text features were recorded
         for target, views in _views_over(runs, data, targets, snapshots).items():
             tensors |= _seen(s, views, target)

@@ -21,4 +21,5 @@ def texts(about):
 
 def in_page(page, name):
     "A buffer of a report: runs, scene or land"
-    return unpack(base64.b64decode(re.search(f'<script type="text/plain" id="{name}">(.*?)</script>', page)[1]))
+    found = re.search(f'<script type="text/plain" id="{name}">(.*?)</script>', page)[1]
+    return unpack(base64.b64decode(found.split()[0]))

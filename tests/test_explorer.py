@@ -22,6 +22,7 @@ from scipy.special import stdtrit
 
 from buffers import in_page, unpack
 from prograd_viz.cam import NO_PREDICTION, TARGETS, foreground, pick_images, run_maps
+from prograd_viz.clip import load_clip
 from prograd_viz.data import Task
 from prograd_viz.evaluate import predictions
 from prograd_viz.explorer import (
@@ -40,6 +41,7 @@ from prograd_viz.prompts import teacher_features
 from prograd_viz.report import SNAPSHOTS, save_report
 from prograd_viz.runs import Recorder, load_runs
 from prograd_viz.screen import ExplorerData, explorer_data, kept_snapshots, plot_view, run_sets
+from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
 SHORT = {"epochs": 4, "batch_size": 8, "views": 0, "progress": False}
@@ -67,7 +69,7 @@ def explorer(runs, data):
     view.close()
 
 
-def scene(explorer): return unpack(explorer._scene)
+def scene(explorer): return unpack(explorer._scenes[0])
 
 
 def work(explorer): return explorer._work["text"], explorer._work["wrong"]
@@ -163,7 +165,7 @@ def test_the_table_is_what_is_sent(explorer, data):
 
 
 def test_a_class_is_explained_when_it_is_chosen(explorer, runs, data):
-    assert unpack(explorer._scene)[0]["targets"] == list(TARGETS)
+    assert unpack(explorer._scenes[0])[0]["targets"] == list(TARGETS)
     name = runs.classes[2]
     explorer.target = name
     about, sent = scene(explorer)
@@ -281,7 +283,7 @@ def test_a_record_without_text_features_has_everything_but_maps(clip, task):
     about, sent = unpack(explorer._runs)
     column = about["sets"][0]["columns"].index("loss_ce")
     assert sent["0.record"][column, 0].tolist() == [1, 0.5, 1 / 3, 0.25] and sent["0.snapshots"].size == 0
-    assert explorer.here() == ("mine", 4) and explorer._scene == b""
+    assert explorer.here() == ("mine", 4) and explorer._scenes == []
     with pytest.raises(ValueError, match="these runs hold no text features"): explore(runs, images=1).wait().table()
 
 
@@ -434,7 +436,7 @@ def test_parts_stand_alone(runs, data):
     alone = {"cosine": show_cosine(runs), "plane": show_gradient_plane(runs), "landscape": show_landscape(runs),
              "maps": show_maps(runs, data=data)}
     for name, view in alone.items():
-        assert view._panels == [name] and bool(view._scene) == (name == "maps")
+        assert view._panels == [name] and bool(view._scenes) == (name == "maps")
         if name != "maps":
             with pytest.raises(ValueError, match=f"this explorer shows {name} and no maps"): view.table()
     for name in set(PANELS) - {"maps", "landscape"}: assert Explorer(runs, panels=[name]).figure().axes
@@ -467,7 +469,7 @@ def test_another_lambda_is_trained_as_the_others_were(runs, data, clip, task):
 
 def test_cancelling_leaves_what_was(runs, data):
     explorer = explore(runs, data=data)
-    before, said = (explorer._runs, explorer._scene, explorer.table()), []
+    before, said = (explorer._runs, explorer._scenes[0], explorer.table()), []
 
     def cancel(change):
         said.append(change["new"]["done"])
@@ -477,7 +479,7 @@ def test_cancelling_leaves_what_was(runs, data):
     explorer.train_lambda(0.25)
     explorer.wait()
     assert work(explorer) == ("cancelled: training 0.25", False) and said[0] == 0 and len(explorer.runs) == 3
-    assert (explorer._runs, explorer._scene) == before[:2] and explorer.table().equals(before[2])
+    assert (explorer._runs, explorer._scenes[0]) == before[:2] and explorer.table().equals(before[2])
     explorer.unobserve_all("_work")
     explorer.train_lambda(0.25)
     assert explorer.wait().lam == 0.25, "and it can begin again"
@@ -537,10 +539,10 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_shown(explorer):
 
 
 def test_photos_alone_that_cannot_be_read_change_nothing(explorer):
-    before = explorer._scene
+    before = explorer._scenes
     explorer.show_photos({"notes.txt": b"hello"})
     assert work(explorer) == ("not an image that can be read: notes.txt; use PNG or JPEG", True)
-    assert explorer._scene == before and explorer.split != PHOTOS
+    assert explorer._scenes == before and explorer.split != PHOTOS
 
 
 def test_photos_by_path_or_image_are_a_split(runs, tmp_path):
@@ -752,9 +754,9 @@ def test_saved_data_is_explored_without_a_model(runs, data, tmp_path):
     with pytest.raises(ValueError, match="unknown split 'new'"): explorer.split = "new"
     press(explorer, ask="landscape")
     assert work(explorer)[1] and work(explorer)[0].startswith("these runs have no model and task in memory")
-    before = explorer._scene
+    before = explorer._scenes
     press(explorer, ask="photos", names=["a.png"], buffers=[photo("red")])
-    assert work(explorer)[1] and "no model" in work(explorer)[0] and explorer._scene == before
+    assert work(explorer)[1] and "no model" in work(explorer)[0] and explorer._scenes == before
     page = save_report(alone, tmp_path / "page.html", data=seen).read_text(encoding="utf-8")
     assert np.array_equal(in_page(page, "scene")[1]["0.maps.true"], scene(explorer)[1]["0.maps.true"])
 
@@ -898,4 +900,20 @@ def test_a_choice_that_fails_or_is_refused_is_taken_back(runs, monkeypatch):
     assert (explorer.split, explorer.target_layer) == at and "failed" in explorer._work["text"]
     explorer.work.what = "something else"
     explorer.split = "same"
-    assert (explorer.split, explorer.target_layer) == at and explorer._work["text"].startswith("not now: something else")
+    assert (explorer.split, explorer.target_layer) == at
+    assert explorer._work["text"].startswith("not now: something else")
+
+
+def test_seeds_with_classes_of_their_own_have_images_of_their_own():
+    tasks = [few_shot("pocket", shots=1, seed=seed, classes=3, test_per_class=2) for seed in (1, 2)]
+    sets = [train(load_clip("pocket"), task, epochs=2, seed=n, views=0, progress=False)
+            for n, task in enumerate(tasks, 1)]
+    assert sets[0].classes != sets[1].classes
+    explorer = explore(sets, images=2).wait()
+    assert not explorer.compare
+    assert [unpack(x)[0]["classes"] for x in explorer._scenes] == [list(r.classes) for r in sets]
+    assert "1.maps.true" in unpack(explorer._scenes[1])[1] and "0.maps.true" not in unpack(explorer._scenes[1])[1]
+    for n, runs in enumerate(sets):
+        explorer.set = n
+        assert explorer.runs is runs and explorer.data.classes == runs.classes
+        assert set(explorer.table()["predicted"]) <= {*runs.classes}

@@ -23,7 +23,7 @@
  *
  * Buffer "runs": about {title, compare, t, zero: Method, words, sets: RunSet[]}; of set s the tensors
  *   s.record [columns, R, S], s.snapshots [K], s.arrows [R, S, 4, 2], s.tokens [R, S, M]
- * Buffer "scene": about {split, splits, layer, layers, explainer, targets, classes, images: [{name, type, label}], size,
+ * Buffers "scenes", one for all run sets or, where their classes differ, one each: about {split, splits, layer, layers, explainer, targets, classes, images: [{name, type, label}], size,
  *   masks}; tensors pictures (files, one behind the other), ends [B], masks (bits), areas [B]; of set s and target t
  *   s.maps.t [K, R, B, h, w] of 255ths of s.top.t [K, R, B], s.share.t [K, R, B], s.explained.t [K, R, B, 2],
  *   s.predicted and s.chance [K, R, B]; the same of zero-shot CLIP under "zero", without K and R
@@ -207,10 +207,10 @@ class Training {
 
 /** Everything that came from Python */
 class Book {
-  constructor({ runs, scene, land }) {
+  constructor({ runs, scenes, land }) {
     Object.assign(this, unpack(runs))
     this.sets = this.about.sets.map((about, s) => new Training(this, s, about))
-    this.scene = scene?.byteLength ? unpack(scene) : null
+    this.scenes = scenes.map(unpack)
     this.land = land?.byteLength ? unpack(land) : null
   }
 
@@ -873,7 +873,8 @@ class LandscapePanel extends Panel {
     }
     pen.putImageData(image, 0, 0)
     const show = v => name === "accuracy" ? percent(v) : brief(v)
-    this.foot.textContent = `light ${show(low)}, dark ${show(top)}${name === "accuracy" ? "" : " nats"}; \u2192 ${this.land.about.ends[0]}'s end`
+    this.foot.textContent = `light ${show(low)}, dark ${show(top)}${name === "accuracy" ? "" : " nats"}`
+    this.foot.title = `to the right: towards ${this.land.about.ends[0]}'s end`
     this.draw()
   }
 
@@ -979,19 +980,28 @@ export class View {
 
   /** Take over what came from Python */
   async adopt(buffers) {
-    const book = new Book(buffers), { scene } = book, turn = this.turn = (this.turn ?? 0) + 1
-    const images = scene ? await Promise.all(scene.about.images.map((_, b) => openImage(scene, b))) : []
+    const book = new Book(buffers), turn = this.turn = (this.turn ?? 0) + 1
+    const opened = scene => Promise.all(scene.about.images.map((_, b) => openImage(scene, b)))
+    const pictures = await Promise.all(book.scenes.map(opened))
     if (turn !== this.turn) return  // newer data have come meanwhile
-    Object.assign(this, { book, scene, images, land: book.land })
+    Object.assign(this, { book, pictures, land: book.land })
+    this.openScene()
     this.able = Boolean(this.ask) && book.about.able
     this.heat = book.heat.data
     this.colours = palette(this.heat, this.state.get("opacity"))
     const focus = document.activeElement, name = this.root.contains(focus) ? focus.getAttribute("aria-label") : null
     this.build()
-    const missing = this.able && !this.land && this.wanted.includes("landscape") && (scene || !this.wanted.includes("maps"))
+    const missing = this.able && !this.land && this.wanted.includes("landscape") && (this.scene || !this.wanted.includes("maps"))
     if (missing) this.ask({ ask: "landscape", unasked: true })  // the kernel decides: where it takes seconds
     if (name) [...this.root.querySelectorAll("[aria-label]"), this.root].find(n => n.getAttribute("aria-label") === name)?.focus({ preventScroll: true })
     this.draw()
+  }
+
+  /** The images of the training that is seen */
+  openScene() {
+    const one = this.book.scenes.length > 1 ? Math.min(this.state.get("set"), this.book.scenes.length - 1) : 0
+    this.scene = this.book.scenes[one] ?? null
+    this.images = this.pictures[one] ?? []
   }
 
   /** The training that sliders and panels speak of */
@@ -1016,7 +1026,11 @@ export class View {
   changed(names, from) {
     if (names.includes("opacity") && this.heat) this.colours = palette(this.heat, this.state.get("opacity"))
     if (names.includes("target") && this.scene?.about.targets.includes(this.state.get("target"))) this.lastTarget = this.state.get("target")
-    if (names.includes("set") && this.book) return this.build(), this.draw()
+    if (names.includes("set") && this.book) {
+      this.openScene()
+      this.build()
+      return this.draw()
+    }
     if (this.book) this.update()
   }
 
@@ -1319,10 +1333,10 @@ function render({ model, el }) {
   })
   const listen = { }
   for (const name of SHARED) listen[`change:${name}`] = () => state.set({ [name]: model.get(name) }, "kernel")
-  const buffers = () => ({ runs: model.get("_runs"), scene: model.get("_scene"), land: model.get("_land") })
+  const buffers = () => ({ runs: model.get("_runs"), scenes: model.get("_scenes"), land: model.get("_land") })
   const work = () => { const { text = "", wrong = false, done = null } = model.get("_work"); view.controls?.say(text, wrong, done) }
   const adopt = later(() => view.adopt(buffers()).then(work), 0)
-  for (const name of ["_runs", "_scene", "_land"]) listen[`change:${name}`] = adopt
+  for (const name of ["_runs", "_scenes", "_land"]) listen[`change:${name}`] = adopt
   listen["change:_work"] = work
   for (const [name, call] of Object.entries(listen)) model.on(name, call)
   view.adopt(buffers()).then(work)
