@@ -11,7 +11,7 @@
  *
  * @typedef {object} RunSet       one training: R methods, S steps, K snapshots
  * @property {string} name
- * @property {Method[]} methods
+ * @property {Method[]} methods   in the order of the slider
  * @property {number} reference   which method is compared with the slider's: CoOp where there is one
  * @property {string[]} columns   of its record
  * @property {string[]} tested    test sets
@@ -21,12 +21,14 @@
  * @property {number[]} shape
  * @property {Uint8Array|Int16Array|Float32Array|Float64Array} data
  *
- * Buffer "runs": about {title, compare, t, zero: Method, words, sets: RunSet[]}; of set s the tensors
+ * Buffer "runs": about {title, compare, able, t, coop: colour of G_d, zero: {name, colour}, sets: RunSet[],
+ *   words: {symbol, strength, train: [low, high] or null}}; tensors heat [256, 3] and, of set s,
  *   s.record [columns, R, S], s.snapshots [K], s.arrows [R, S, 4, 2], s.tokens [R, S, M]
- * Buffers "scenes", one for all run sets or, where their classes differ, one each: about {split, splits, layer, layers, explainer, targets, classes, images: [{name, type, label}], size,
- *   masks}; tensors pictures (files, one behind the other), ends [B], masks (bits), areas [B]; of set s and target t
- *   s.maps.t [K, R, B, h, w] of 255ths of s.top.t [K, R, B], s.share.t [K, R, B], s.explained.t [K, R, B, 2],
- *   s.predicted and s.chance [K, R, B]; the same of zero-shot CLIP under "zero", without K and R
+ * Buffers "scenes", one for all run sets or, where their classes differ, one for each: about {split, splits, layer,
+ *   layers, explainer, targets, classes, images: [{name, type, label}], size, masks}; tensors pictures (files, one behind
+ *   the other), ends [B], masks (bits), areas [B]; of set s and target t: s.maps.t [K, R, B, h, w] of 255ths of
+ *   s.top.t [K, R, B], s.share.t [K, R, B], s.explained.t [K, R, B, 2], s.predicted and s.chance [K, R, B]; the same of
+ *   zero-shot CLIP under "zero", without K and R
  * Buffer "land": about {set, ends, split}; tensors x [X], y [Y], loss_ce, loss_kl, accuracy [Y, X], paths [R, K, 2],
  *   inside [R]
  */
@@ -47,23 +49,61 @@ function make(tag, attributes = {}, ...children) {
   return node
 }
 
+/** A button whose label is read aloud and shown by the pointer */
+function button(words, label, click) {
+  return make("button", { type: "button", title: label, "aria-label": label, click }, words)
+}
+
+/** A select of [value, words, title] */
+function picker(attributes, options, usual) {
+  const entries = options.map(([value, words, title]) => {
+    return make("option", { value, title, selected: value === usual }, words)
+  })
+  return make("select", attributes, ...entries)
+}
+
+/** A line of a drawing */
+function segment([x1, y1], [x2, y2], attributes) { return make("svg:line", { x1, y1, x2, y2, ...attributes }) }
+
 /** Digits as Python prints them: an exact tie goes to the even neighbour */
 export function fixed(x, digits) {
-  const scaled = Math.abs(x) * 10 ** digits, whole = Math.floor(scaled)
-  if (scaled - whole !== 0.5 || (whole % 2) !== 0) return x.toFixed(digits)
+  const scaled = Math.abs(x) * 10 ** digits
+  const whole = Math.floor(scaled)
+  const tie = scaled - whole === 0.5 && Number.isInteger(x * 2 ** (digits + 1))  // the product alone may be rounded
+  if (!tie || whole % 2 !== 0) return x.toFixed(digits)
   return (Math.sign(x) * whole / 10 ** digits).toFixed(digits)
+}
+
+/** A number in three digits */
+function short(x) {
+  if (x === 0) return "0"
+  const far = Math.abs(x) < 0.01 || Math.abs(x) >= 1000
+  return far ? x.toExponential(1) : `${+x.toPrecision(3)}`
 }
 
 export const percent = x => Number.isFinite(x) ? `${fixed(100 * x, 0)}%` : "-"
 const signed = x => (x < 0 ? "\u2212" : "+") + fixed(Math.abs(x), 2)
+const cosine = x => Number.isFinite(x) ? signed(x) : "none"
+const brief = x => Math.abs(x) < 0.001 && x !== 0 ? x.toExponential(0) : `${+x.toPrecision(2)}`
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high)
 const finite = values => values.filter(Number.isFinite)
-const brief = x => Math.abs(x) < 0.001 && x !== 0 ? x.toExponential(0) : `${+x.toPrecision(2)}`
-const short = x => x === 0 ? "0" : Math.abs(x) < 0.01 || Math.abs(x) >= 1000 ? x.toExponential(1) : `${+x.toPrecision(3)}`
+const sum = values => values.reduce((a, b) => a + b, 0)
+
+/** The smallest and the largest finite value of any number of them; infinite where there is none */
+function extent(values) {
+  const found = [Infinity, -Infinity]
+  for (const value of values) {
+    if (!Number.isFinite(value)) continue
+    found[0] = Math.min(found[0], value)
+    found[1] = Math.max(found[1], value)
+  }
+  return found
+}
 
 /** About n round numbers between two ends */
 function ticks(low, high, n = 4) {
-  const rough = (high - low) / n, unit = 10 ** Math.floor(Math.log10(rough))
+  const rough = (high - low) / n
+  const unit = 10 ** Math.floor(Math.log10(rough))
   const step = unit * [1, 2, 5, 10].find(k => k * unit >= rough)
   const found = []
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) found.push(k * step)
@@ -98,23 +138,23 @@ class State {
   }
 }
 
-/** Call later, once, however often it is asked for; `now` in the meantime skips the wait */
+/** Call later, and once, however often it is asked for */
 function later(call, wait) {
   let timer = null
-  return () => { timer ??= setTimeout(() => { timer = null; call() }, wait) }
+  const due = () => {
+    timer = null
+    call()
+  }
+  return () => { timer ??= setTimeout(due, wait) }
 }
 
 /** Values averaged over a window around each place; NaN is left out */
 function smooth(values, window = 15) {
-  const half = window >> 1, out = new Float64Array(values.length)
-  for (let i = 0; i < values.length; i++) {
-    let sum = 0, n = 0
-    for (let j = Math.max(0, i - half); j <= Math.min(values.length - 1, i + half); j++) {
-      if (Number.isFinite(values[j])) { sum += values[j]; n++ }
-    }
-    out[i] = n ? sum / n : NaN
-  }
-  return out
+  const half = window >> 1
+  return Float64Array.from(values, (_, i) => {
+    const known = finite(Array.from(values.subarray(Math.max(0, i - half), i + half + 1)))
+    return sum(known) / known.length
+  })
 }
 
 // ---------------------------------------------------------------------------------------------- data
@@ -134,7 +174,8 @@ class Training {
 
   /** A column of a method, [S] */
   column(name, r) {
-    const c = this.columns.indexOf(name), { shape: [, R, S], data } = this.book[`${this.s}.record`]
+    const c = this.columns.indexOf(name)
+    const { shape: [, R, S], data } = this.book[`${this.s}.record`]
     return c < 0 ? null : data.subarray((c * R + r) * S, (c * R + r + 1) * S)
   }
 
@@ -146,25 +187,29 @@ class Training {
 
   /** Position of the snapshot nearest to a step */
   place(step) {
-    let low = 0, high = this.places.length - 1
+    let low = 0
+    let high = this.places.length - 1
     while (high - low > 1) {
       const middle = (low + high) >> 1
-      if (this.places[middle] <= step) low = middle; else high = middle
+      if (this.places[middle] <= step) low = middle
+      else high = middle
     }
     return step - this.places[low] <= this.places[high] - step ? low : high
   }
 
   /** Which method has this key; numbers need only be near */
   method(key) {
-    const near = typeof key === "number" ? m => typeof m.key === "number" && Math.abs(m.key - key) < 1e-9 : m => m.key === key
-    return this.methods.findIndex(near)
+    const near = m => typeof m.key === "number" && typeof key === "number" && Math.abs(m.key - key) < 1e-9
+    return this.methods.findIndex(m => near(m) || String(m.key) === String(key))
   }
 
   /** The same, or the one with the nearest lambda, or the last */
   nearest(key) {
-    const r = this.method(key), gap = m => typeof m.key === "number" ? Math.abs(m.key - key) : Infinity
-    if (r >= 0 || typeof key !== "number") return r >= 0 ? r : this.methods.length - 1
-    return this.methods.reduce((best, m, i) => gap(m) < gap(this.methods[best]) ? i : best, 0)
+    const r = this.method(key)
+    if (r >= 0) return r
+    const gaps = this.methods.map(m => [m.key, key].every(Number.isFinite) ? Math.abs(m.key - key) : NaN)
+    const found = gaps.indexOf(extent(gaps)[0])
+    return found >= 0 ? found : this.methods.length - 1
   }
 
   conflicts(r) {
@@ -172,34 +217,40 @@ class Training {
     return this.steps.filter((_, i) => conflict[i] === 1)
   }
 
+  /** The share of steps in conflict, if gradients were recorded */
   rate(r) {
-    const conflict = this.column("conflict", r), cos = this.column("cos", r), agree = this.column("agree", r)
-    const known = cos.some(Number.isFinite) || agree.some(a => a === 1)
-    return known ? conflict.reduce((sum, c) => sum + c, 0) / conflict.length : NaN
+    const known = this.column("cos", r).some(Number.isFinite) || this.column("agree", r).some(a => a === 1)
+    return known ? this.conflicts(r).length / this.steps.length : NaN
   }
 
   /** The last value of a column that was measured at or before a step */
   upTo(name, r, step) {
-    const values = this.column(name, r)
-    if (values) for (let i = values.length - 1; i >= 0; i--) {
-      if (this.steps[i] <= step && Number.isFinite(values[i])) return values[i]
-    }
-    return NaN
+    const values = this.column(name, r) ?? []
+    return values.findLast((value, i) => this.steps[i] <= step && Number.isFinite(value)) ?? NaN
   }
 
   /** What a method sees in an image: r is a method, or -1 for zero-shot CLIP */
   look(scene, target, k, r, b) {
-    const zero = r < 0, of = zero ? "zero" : this.s, B = scene.about.images.length
-    const at = zero ? b : (k * this.methods.length + r) * B + b, maps = scene[`${of}.maps.${target}`]
+    const { images, classes } = scene.about
+    const of = r < 0 ? "zero" : this.s
+    const at = r < 0 ? b : (k * this.methods.length + r) * images.length + b
+    const maps = scene[`${of}.maps.${target}`]
     if (!maps) return null
-    const [h, w] = maps.shape.slice(-2), number = name => scene[`${of}.${name}`].data[at]
+    const [h, w] = maps.shape.slice(-2)
+    const number = name => scene[`${of}.${name}`].data[at]
+    const named = c => classes[c] ?? "no prediction"
     const [one, two] = scene[`${of}.explained.${target}`].data.subarray(2 * at, 2 * at + 2)
-    const name = c => scene.about.classes[c] ?? "no prediction"
-    const label = scene.about.images[b].label, predicted = number("predicted")
+    const { label } = images[b]
+    const predicted = number("predicted")
     return {
-      cells: maps.data.subarray(at * h * w, (at + 1) * h * w), h, w, top: number(`top.${target}`),
-      share: number(`share.${target}`), chance: number("chance"), predicted: name(predicted),
-      explained: two < 0 ? name(one) : `${name(one)} \u2212 ${name(two)}`,
+      cells: maps.data.subarray(at * h * w, (at + 1) * h * w),
+      h,
+      w,
+      top: number(`top.${target}`),
+      share: number(`share.${target}`),
+      chance: number("chance"),
+      predicted: named(predicted),
+      explained: two < 0 ? named(one) : `${named(one)} \u2212 ${named(two)}`,
       right: label < 0 || predicted < 0 ? null : label === predicted,
     }
   }
@@ -215,7 +266,8 @@ class Book {
   }
 
   steps(s) {
-    const { shape: [, R, S], data } = this[`${s}.record`], c = this.about.sets[s].columns.indexOf("step")
+    const { shape: [, R, S], data } = this[`${s}.record`]
+    const c = this.about.sets[s].columns.indexOf("step")
     return Array.from(data.subarray(c * R * S, c * R * S + S))
   }
 }
@@ -224,7 +276,8 @@ class Book {
 
 /** Where each pixel lies between two cells, with half-cell centres: left cell, weight of its right neighbour */
 function between(cells, side) {
-  const left = new Uint16Array(side), weight = new Float32Array(side)
+  const left = new Uint16Array(side)
+  const weight = new Float32Array(side)
   for (let i = 0; i < side; i++) {
     const at = clamp((i + 0.5) * cells / side - 0.5, 0, cells - 1)
     left[i] = Math.min(Math.floor(at), Math.max(0, cells - 2))
@@ -235,16 +288,20 @@ function between(cells, side) {
 
 /** A map at image resolution, bilinear, as the library resizes it -> Float32Array [height * width] */
 export function resized(cells, h, w, height, width) {
-  const across = between(w, width), down = between(h, height), wide = new Float32Array(h * width)
+  const across = between(w, width)
+  const down = between(h, height)
+  const wide = new Float32Array(h * width)
   for (let j = 0; j < h; j++) {
     for (let x = 0; x < width; x++) {
-      const at = j * w + across.left[x], a = across.weight[x]
+      const at = j * w + across.left[x]
+      const a = across.weight[x]
       wide[j * width + x] = cells[at] * (1 - a) + (a ? cells[at + 1] * a : 0)
     }
   }
   const out = new Float32Array(height * width)
   for (let y = 0; y < height; y++) {
-    const upper = down.left[y] * width, b = down.weight[y]
+    const upper = down.left[y] * width
+    const b = down.weight[y]
     for (let x = 0; x < width; x++) {
       out[y * width + x] = wide[upper + x] * (1 - b) + (b ? wide[upper + width + x] * b : 0)
     }
@@ -254,9 +311,24 @@ export function resized(cells, h, w, height, width) {
 
 /** 256 colours of a map with their opacity, as pixels */
 function palette(heat, opacity) {
-  const colours = new Uint32Array(256), bytes = new Uint8Array(colours.buffer)
-  for (let i = 0; i < 256; i++) bytes.set([heat[3 * i], heat[3 * i + 1], heat[3 * i + 2], 255 * Math.sqrt(i / 255) * opacity], 4 * i)
+  const colours = new Uint32Array(256)
+  const bytes = new Uint8Array(colours.buffer)
+  for (let i = 0; i < 256; i++) {
+    bytes.set(heat.subarray(3 * i, 3 * i + 3), 4 * i)
+    bytes[4 * i + 3] = 255 * Math.sqrt(i / 255) * opacity
+  }
   return colours
+}
+
+/** What a canvas shows, pale and without colours */
+function fade(pen, width, height) {
+  const image = pen.getImageData(0, 0, width, height)
+  const bytes = image.data
+  for (let at = 0; at < bytes.length; at += 4) {
+    const light = 0.299 * bytes[at] + 0.587 * bytes[at + 1] + 0.114 * bytes[at + 2]
+    bytes.fill(light * 0.7 + 76, at, at + 3)
+  }
+  pen.putImageData(image, 0, 0)
 }
 
 const PIXELS = 224  // A map is painted with so many pixels along its longer side, and enlarged by the browser
@@ -267,15 +339,20 @@ class Card {
     this.view = view
     this.chip = make("span", { class: "pv-chip" })
     this.title = make("span", {}, title)
-    this.base = make("canvas"), this.heat = make("canvas"), this.line = make("canvas")
+    this.base = make("canvas")
+    this.heat = make("canvas")
+    this.line = make("canvas")
     this.value = make("output", { class: "pv-value" })
-    this.stage = make("div", { class: "pv-stage", pointermove: e => this.read(e), pointerleave: () => { this.value.textContent = "" } },
-      this.base, this.heat, this.line, this.value)
+    const point = {
+      pointermove: event => this.read(event),
+      pointerleave: () => { this.value.textContent = "" },
+    }
+    this.stage = make("div", { class: "pv-stage", ...point }, this.base, this.heat, this.line, this.value)
     this.says = make("div", { class: "pv-says" })
     this.bar = make("div", { class: "pv-bar" }, make("i"), make("b"))
     this.share = make("div", { class: "pv-share" })
-    this.node = make("figure", { class: "pv-card" }, make("figcaption", {}, this.chip, this.title),
-      this.stage, this.says, this.bar, this.share)
+    const caption = make("figcaption", {}, this.chip, this.title)
+    this.node = make("figure", { class: "pv-card" }, caption, this.stage, this.says, this.bar, this.share)
   }
 
   name(colour, title) {
@@ -286,21 +363,18 @@ class Card {
   }
 
   /** The picture and the object's outline; once for each image */
-  frame(picture, outline, grey) {
+  frame(picture, outline, pale) {
     if (this.picture === picture && this.outline === outline) return
-    this.picture = picture, this.outline = outline
+    Object.assign(this, { picture, outline })
     const scale = PIXELS / Math.max(picture.width, picture.height)
-    this.width = Math.max(1, Math.round(picture.width * scale)), this.height = Math.max(1, Math.round(picture.height * scale))
-    for (const canvas of [this.base, this.heat]) { canvas.width = this.width; canvas.height = this.height }
+    this.width = Math.max(1, Math.round(picture.width * scale))
+    this.height = Math.max(1, Math.round(picture.height * scale))
+    for (const canvas of [this.base, this.heat]) Object.assign(canvas, { width: this.width, height: this.height })
     const pen = this.base.getContext("2d", { willReadFrequently: true })
     pen.imageSmoothingEnabled = picture.width > PIXELS
     pen.drawImage(picture, 0, 0, this.width, this.height)
-    if (grey) {
-      const image = pen.getImageData(0, 0, this.width, this.height), p = image.data
-      for (let o = 0; o < p.length; o += 4) p[o] = p[o + 1] = p[o + 2] = (0.299 * p[o] + 0.587 * p[o + 1] + 0.114 * p[o + 2]) * 0.7 + 76
-      pen.putImageData(image, 0, 0)
-    }
-    this.line.width = 2 * this.width, this.line.height = 2 * this.height
+    if (pale) fade(pen, this.width, this.height)
+    Object.assign(this.line, { width: 2 * this.width, height: 2 * this.height })
     if (outline) this.line.getContext("2d").drawImage(outline, 0, 0, this.line.width, this.line.height)
     this.image = new ImageData(this.width, this.height)
     this.pixels = new Uint32Array(this.image.data.buffer)
@@ -310,11 +384,12 @@ class Card {
   /** A map; `top` gets the last colour */
   map(look, top, colours) {
     this.look = look
-    if (!look) return this.heat.getContext("2d").clearRect(0, 0, this.width, this.height)
-    const scale = top > 0 ? look.top / top : 0, values = resized(look.cells, look.h, look.w, this.height, this.width)
-    for (let i = 0; i < values.length; i++) this.pixels[i] = colours[values[i] * scale + 0.5 | 0]
-    this.heat.getContext("2d").putImageData(this.image, 0, 0)
-    this.values = values, this.scale = scale
+    const pen = this.heat.getContext("2d")
+    if (!look) return pen.clearRect(0, 0, this.width, this.height)
+    this.scale = top > 0 ? look.top / top : 0
+    this.values = resized(look.cells, look.h, look.w, this.height, this.width)
+    for (let i = 0; i < this.values.length; i++) this.pixels[i] = colours[this.values[i] * this.scale + 0.5 | 0]
+    pen.putImageData(this.image, 0, 0)
   }
 
   read(event) {
@@ -327,17 +402,27 @@ class Card {
 
   /** The numbers below */
   numbers(look, area) {
-    const [fill, mark] = this.bar.children, share = look.share
-    const verdict = look.right === null ? "" : look.right ? "\u2713 right" : "\u2717 wrong"
-    const name = make("b", {}, look.predicted), chance = Number.isFinite(look.chance) ? ` ${percent(look.chance)} ` : " "
-    this.says.replaceChildren(name, chance, make("span", { class: look.right ? "pv-right" : "pv-wrong" }, verdict))
-    this.says.title = `${look.predicted}${chance}${verdict}; the map explains ${look.explained}`
+    const { predicted, explained, share, top, right } = look
+    const chance = Number.isFinite(look.chance) ? ` ${percent(look.chance)} ` : " "
+    const verdict = { true: "\u2713 right", false: "\u2717 wrong" }[right] ?? ""
+    const mark = make("span", { class: right ? "pv-right" : "pv-wrong" }, verdict)
+    this.says.replaceChildren(make("b", {}, predicted), chance, mark)
+    this.says.title = `${predicted}${chance}${verdict}; the map explains ${explained}`
+    this.measure(share, area)
+    const why = top > 0 ? "no mask" : "empty map"
+    const none = Number.isFinite(top) ? why : "no map"
+    const known = Number.isFinite(share)
+    this.share.textContent = known ? `${percent(share)} on the object, ${fixed(share / area, 1)} per area` : none
+  }
+
+  /** A bar as long as the share, with a mark where the object's area is */
+  measure(share, area) {
+    const [fill, mark] = this.bar.children
     fill.style.width = `${100 * (share || 0)}%`
     fill.style.background = this.colour
     mark.style.left = `${100 * (area || 0)}%`
     mark.style.visibility = area > 0 ? "visible" : "hidden"
-    const none = !Number.isFinite(look.top) ? "no map" : look.top > 0 ? "no mask" : "empty map"
-    this.share.textContent = Number.isFinite(share) ? `${percent(share)} on the object, ${fixed(share / area, 1)} per area` : none
+    this.bar.style.visibility = area > 0 ? "visible" : "hidden"
   }
 
   /** Words in place of numbers */
@@ -352,35 +437,43 @@ class Card {
 /** Rows of four: the image, zero-shot CLIP, the reference (CoOp) and the method at the slider */
 class MapRow {
   constructor(view, training) {
-    this.view = view
+    Object.assign(this, { view, training })
     this.cards = ["image", "", "", ""].map(title => new Card(view, title))
     this.title = make("h4", { hidden: true })
     this.node = make("div", { class: "pv-maps" }, this.title, ...this.cards.map(card => card.node))
-    this.training = training
   }
 
   draw(b, caption) {
-    const { book, state, scene } = this.view, training = this.training(), { zero } = book.about
-    const r = training.nearest(state.get("lam")), reference = training.methods[training.reference], method = training.methods[r]
+    const { view } = this
+    const training = this.training()
+    const r = training.nearest(view.state.get("lam"))
     this.title.hidden = !caption
     this.title.textContent = caption ?? ""
-    const colours = [null, zero.colour, reference.colour, method.colour]
-    this.cards.forEach((card, i) => card.name(colours[i], ["image", zero.name, reference.name, method.name][i]))
-    if (!scene) return this.cards.forEach(card => card.words(training.hasText ? "preparing \u2026" : "no text features", ""))
-    const { picture, outline } = this.view.images[b], image = scene.about.images[b], area = scene.areas.data[b]
-    this.cards.forEach((card, i) => card.frame(picture, outline, i > 0))
-    const k = training.place(state.get("step")), target = this.view.target()
-    const looks = [-1, training.reference, r].map(m => training.look(scene, target, k, m, b))
-    const top = Math.max(0, ...looks.map(look => look?.top).filter(Number.isFinite))
-    looks.forEach((look, i) => {
-      const card = this.cards[i + 1]
-      card.map(look && Number.isFinite(look.top) ? look : null, top, this.view.colours)
-      if (!look) return card.words(training.hasText ? "no text features of it" : "no text features were recorded", "")
-      card.numbers(look, area)
-      card.bar.style.visibility = area > 0 ? "visible" : "hidden"
+    const methods = [view.book.about.zero, training.methods[training.reference], training.methods[r]]
+    const heads = [{ name: "image", colour: null }, ...methods]
+    this.cards.forEach((card, i) => card.name(heads[i].colour, heads[i].name))
+    if (view.scene) return this.look(b, training, r)
+    const first = training.hasText ? "preparing \u2026" : "no text features"
+    for (const card of this.cards) card.words(first, "")
+  }
+
+  /** The image and its maps */
+  look(b, training, r) {
+    const { view, cards } = this
+    const { scene, state } = view
+    const { picture, outline } = view.images[b]
+    const area = scene.areas.data[b]
+    cards.forEach((card, i) => card.frame(picture, outline, i > 0))
+    const k = training.place(state.get("step"))
+    this.looks = [-1, training.reference, r].map(m => training.look(scene, view.target(), k, m, b))
+    const top = Math.max(0, ...finite(this.looks.map(look => look?.top)))
+    this.looks.forEach((look, i) => {
+      const card = cards[i + 1]
+      card.map(look && Number.isFinite(look.top) ? look : null, top, view.colours)
+      if (look) card.numbers(look, area)
+      else card.words(training.hasText ? "no text features of it" : "no text features were recorded", "")
     })
-    this.cards[0].words(image.name, area > 0 ? `object: ${percent(area)} of the image` : "no mask")
-    this.looks = looks
+    cards[0].words(scene.about.images[b].name, area > 0 ? `object: ${percent(area)} of the image` : "no mask")
   }
 }
 
@@ -389,115 +482,158 @@ class MapRow {
 /** Axes, lines and a cursor in a box that keeps its size */
 class Chart {
   /**
+   * @param {View} view
    * @param {object} options
-   *   x, y: [low, high]; xTicks, yTicks: numbers; xLabel, yLabel; format: of the y ticks; title
-   *   lines: [{r, colour, points: [[x, y]], dots, dash, wide, band}]; shade: [low, high] along y
-   *   seek: function of x; read: function of (x, y) that returns words
+   *   x, y: [low, high]; xTicks, yTicks: numbers; xLabel, title, label: for those who hear it; xFormat, format: of the
+   *   ticks; square, bare: without lines at the y ticks; shade: [low, high] along y
+   *   lines: [{r, colour, points: [[x, y]], dots: [[x, y]], band: [[x, low, high]], dash, halo}]
+   *   seek: function of [x, y]; read: function of (x, y) that returns words; onfit, redraw: after a change of size
    */
-  constructor(options) {
+  constructor(view, options) {
     Object.assign(this, options)
-    this.svg = make("svg:svg", { role: "img", "aria-label": this.label ?? this.title ?? "" })
+    const heard = (name, call) => [name, event => { if (this.inner) call(event) }]
+    const listeners = Object.fromEntries([
+      heard("pointerdown", event => this.press(event)),
+      heard("pointermove", event => this.move(event)),
+      heard("pointerleave", () => { this.tip.hidden = true }),
+    ])
+    this.svg = make("svg:svg", { role: "img", "aria-label": this.label ?? this.title ?? "", ...listeners })
     this.tip = make("output", { class: "pv-tip", hidden: true })
     this.node = make("div", { class: "pv-chart" }, this.svg, this.tip)
-    const at = e => { const box = this.svg.getBoundingClientRect(); return [e.clientX - box.left, e.clientY - box.top] }
-    const seek = e => { if (e.buttons & 1) this.seek?.(this.back(...at(e))) }
-    this.svg.addEventListener("pointerdown", e => { this.svg.setPointerCapture(e.pointerId); seek(e) })
-    this.svg.addEventListener("pointermove", e => { seek(e); this.point(...at(e)) })
-    this.svg.addEventListener("pointerleave", () => { this.tip.hidden = true })
-    new ResizeObserver(([entry]) => this.fit(entry.contentRect.width, entry.contentRect.height)).observe(this.node)
+    view.watch(this.node, (width, height) => this.fit(width, height))
+  }
+
+  press(event) {
+    this.svg.setPointerCapture(event.pointerId)
+    this.move(event)
+  }
+
+  /** Say what is under the pointer; go there while it is pressed */
+  move(event) {
+    const box = this.svg.getBoundingClientRect()
+    const at = [event.clientX - box.left, event.clientY - box.top]
+    if (event.buttons & 1) this.seek?.(this.back(...at))
+    this.point(...at)
   }
 
   back(px, py) {
     const [left, top, width, height] = this.inner
-    return [this.x[0] + (px - left) / width * (this.x[1] - this.x[0]), this.y[1] - (py - top) / height * (this.y[1] - this.y[0])]
+    const [x, y] = [(px - left) / width, (py - top) / height]
+    return [this.x[0] + x * (this.x[1] - this.x[0]), this.y[1] - y * (this.y[1] - this.y[0])]
   }
 
   px(x) { return this.inner[0] + (x - this.x[0]) / (this.x[1] - this.x[0]) * this.inner[2] }
 
   py(y) { return this.inner[1] + (this.y[1] - y) / (this.y[1] - this.y[0]) * this.inner[3] }
 
+  /** A point as paths and polygons take it */
+  at(x, y) { return `${this.px(x).toFixed(1)} ${this.py(y).toFixed(1)}` }
+
   point(px, py) {
     const words = this.read?.(...this.back(px, py))
     this.tip.hidden = !words
     if (!words) return
+    const [width, height] = this.size
     this.tip.textContent = words
-    this.tip.style.left = `${clamp(px + 12, 0, Math.max(0, this.size[0] - this.tip.offsetWidth))}px`
-    this.tip.style.top = `${py > this.size[1] / 2 ? 0 : this.size[1] - this.tip.offsetHeight}px`
+    this.tip.style.left = `${clamp(px + 12, 0, Math.max(0, width - this.tip.offsetWidth))}px`
+    this.tip.style.top = `${py > height / 2 ? 0 : height - this.tip.offsetHeight}px`
   }
 
   /** Draw all that does not move */
   fit(width, height) {
     if (width < 60 || height < 60) return
     this.size = [width, height]
-    const left = this.square ? 4 : 38, top = this.title ? 18 : 6, bottom = this.xLabel ? 34 : 20
-    this.inner = [left, top, width - left - 8, height - top - bottom]
-    if (this.square) {
-      const side = Math.min(this.inner[2], this.inner[3])
-      this.inner = [left + (this.inner[2] - side) / 2, top, side, side]
-    }
-    const [x0, y0, w, h] = this.inner
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`)
-    const text = (x, y, words, anchor = "middle", extra = {}) => make("svg:text", { x, y, "text-anchor": anchor, ...extra }, words)
-    const parts = []
-    if (this.shade) parts.push(make("svg:rect", { x: x0, width: w, y: this.py(this.shade[1]), height: this.py(this.shade[0]) - this.py(this.shade[1]), class: "pv-shade" }))
-    for (const y of this.yTicks) {
-      if (!this.bare) parts.push(make("svg:line", { x1: x0, x2: x0 + w, y1: this.py(y), y2: this.py(y), class: "pv-grid" }))
-      parts.push(text(x0 - 5, this.py(y) + 4, this.format(y), "end"))
-    }
-    const apart = this.xTicks.filter(x => x === this.xTicks.at(-1) || this.px(this.xTicks.at(-1)) - this.px(x) > 40)
-    for (const x of apart) parts.push(text(this.px(x), y0 + h + 14, (this.xFormat ?? short)(x), x === this.x[1] ? "end" : "middle"))
-    if (this.xLabel) parts.push(text(x0 + w / 2, y0 + h + 29, this.xLabel))
-    if (this.title) parts.push(text(x0, 12, this.title, "start", { class: "pv-strong" }))
+    const left = this.square ? 4 : 38
+    const top = this.title ? 18 : 6
+    const w = width - left - 8
+    const h = height - top - (this.xLabel ? 34 : 20)
+    const side = Math.min(w, h)
+    this.inner = this.square ? [left + (w - side) / 2, top, side, side] : [left, top, w, h]
     this.groups = this.lines.map(line => this.line(line))
     this.moving = make("svg:g")
-    this.svg.replaceChildren(...parts, ...this.groups, this.moving)
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`)
+    this.svg.replaceChildren(...this.axes(), ...this.groups, this.moving)
     this.onfit?.(this)
     this.emphasise(this.shown)
     this.redraw?.()
   }
 
-  line(line) {
-    const group = make("svg:g", { class: "pv-line" }), d = []
-    let down = false
-    for (const [x, y] of line.points) {
-      if (!Number.isFinite(y)) { down = false; continue }
-      d.push(`${down ? "L" : "M"}${this.px(x).toFixed(1)} ${this.py(y).toFixed(1)}`)
-      down = true
+  axes() {
+    const [left, top, width, height] = this.inner
+    const parts = []
+    const write = (x, y, words, anchor, extra) => {
+      parts.push(make("svg:text", { x, y, "text-anchor": anchor, ...extra }, words))
     }
-    if (line.band) {
-      const known = line.band.filter(([, low, high]) => Number.isFinite(low + high))
-      const edge = [...known.map(([x, low]) => [x, low]), ...known.reverse().map(([x, , high]) => [x, high])]
-      const outline = edge.map(([x, y]) => `${this.px(x).toFixed(1)},${this.py(clamp(y, ...this.y)).toFixed(1)}`).join(" ")
-      group.append(make("svg:polygon", { points: outline, fill: line.colour, opacity: 0.18 }))
+    if (this.shade) {
+      const [bottom, upper] = this.shade.map(y => this.py(y))
+      parts.push(make("svg:rect", { x: left, width, y: upper, height: bottom - upper, class: "pv-shade" }))
     }
-    if (line.dots) {
-      const every = Math.ceil(line.dots.length / 2000)
-      const marks = line.dots.filter(([, y], i) => Number.isFinite(y) && i % every === 0)
-      const at = marks.map(([x, y]) => `M${this.px(x).toFixed(1)} ${this.py(y).toFixed(1)}h.01`).join("")
-      group.append(make("svg:path", { d: at, stroke: line.colour, class: "pv-dots" }))
+    for (const y of this.yTicks) {
+      const level = this.py(y)
+      if (!this.bare) parts.push(segment([left, level], [left + width, level], { class: "pv-grid" }))
+      write(left - 5, level + 4, this.format(y), "end")
     }
-    if (line.halo) group.append(make("svg:path", { d: d.join(""), class: "pv-halo" }))
-    const dash = line.dash ? "5 4" : null
-    group.append(make("svg:path", { d: d.join(""), stroke: line.colour, "stroke-width": line.wide ?? 1.8, "stroke-dasharray": dash, fill: "none" }))
+    const last = this.xTicks.at(-1)
+    for (const x of this.xTicks) {
+      const apart = x === last || this.px(last) - this.px(x) > 40
+      if (apart) write(this.px(x), top + height + 14, (this.xFormat ?? short)(x), x === this.x[1] ? "end" : "middle")
+    }
+    if (this.xLabel) write(left + width / 2, top + height + 29, this.xLabel, "middle")
+    if (this.title) write(left, 12, this.title, "start", { class: "pv-strong" })
+    return parts
+  }
+
+  line({ colour, points, band, dots, halo, dash }) {
+    const group = make("svg:g", { class: "pv-line" })
+    if (band) group.append(this.band(band, colour))
+    if (dots) group.append(this.dots(dots, colour))
+    let pen = "M"
+    let d = ""
+    for (const [x, y] of points) {
+      const known = Number.isFinite(y)
+      if (known) d += pen + this.at(x, y)
+      pen = known ? "L" : "M"
+    }
+    if (halo) group.append(make("svg:path", { d, class: "pv-halo" }))
+    const dashes = { "stroke-dasharray": dash ? "5 4" : null }
+    group.append(make("svg:path", { d, stroke: colour, "stroke-width": 1.8, ...dashes, fill: "none" }))
     return group
+  }
+
+  band(band, colour) {
+    const known = band.filter(([, low, high]) => Number.isFinite(low + high))
+    const edge = [...known.map(([x, low]) => [x, low]), ...known.reverse().map(([x, , high]) => [x, high])]
+    const points = edge.map(([x, y]) => this.at(x, clamp(y, ...this.y))).join(" ")
+    return make("svg:polygon", { points, fill: colour, opacity: 0.18 })
+  }
+
+  /** At most 2000 points */
+  dots(dots, colour) {
+    const every = Math.ceil(dots.length / 2000)
+    const marks = dots.filter(([, y], i) => Number.isFinite(y) && i % every === 0)
+    const d = marks.map(([x, y]) => `M${this.at(x, y)}h.01`).join("")
+    return make("svg:path", { d, stroke: colour, class: "pv-dots" })
   }
 
   /** Only these methods in full; others stay as faint lines */
   emphasise(shown) {
     this.shown = shown
     if (!shown || !this.groups) return
-    this.lines.forEach(({ r }, i) => this.groups[i].classList.toggle("pv-faint", r !== undefined && !shown.includes(r)))
+    this.lines.forEach(({ r }, i) => {
+      this.groups[i].classList.toggle("pv-faint", r !== undefined && !shown.includes(r))
+    })
   }
 
   /** A vertical line, and dots at [x, y, colour] */
   cursor(x, dots = []) {
     if (!this.moving) return
-    const nodes = []
-    if (x !== null) nodes.push(make("svg:line", { x1: this.px(x), x2: this.px(x), y1: this.inner[1], y2: this.inner[1] + this.inner[3], class: "pv-cursor" }))
-    for (const [at, y, colour] of dots) {
-      if (Number.isFinite(at + y)) nodes.push(make("svg:circle", { cx: this.px(at), cy: this.py(y), r: 4.5, fill: colour, class: "pv-dot" }))
-    }
-    this.moving.replaceChildren(...nodes)
+    const [, top, , height] = this.inner
+    const line = x === null ? [] : [segment([this.px(x), top], [this.px(x), top + height], { class: "pv-cursor" })]
+    const known = dots.filter(([at, y]) => Number.isFinite(at + y))
+    const marks = known.map(([at, y, fill]) => {
+      return make("svg:circle", { cx: this.px(at), cy: this.py(y), r: 4.5, fill, class: "pv-dot" })
+    })
+    this.moving.replaceChildren(...line, ...marks)
   }
 }
 
@@ -511,14 +647,28 @@ class Panel {
     this.legend = make("div", { class: "pv-legend" })
     this.body = make("div", { class: "pv-body" })
     this.foot = make("footer", { hidden: true })
-    this.node = make("section", { class: "pv-panel", "aria-label": title },
-      make("header", {}, make("h4", {}, ...formula(title)), this.note, ...extra), this.legend, this.body, this.foot)
+    const head = make("header", {}, make("h4", {}, ...formula(title)), this.note, ...extra)
+    const box = { class: "pv-panel", "aria-label": title }
+    this.node = make("section", box, head, this.legend, this.body, this.foot)
   }
 
   get training() { return this.group.training() }
 
+  /** The step of the slider, or the last of a shorter training */
+  get step() { return clamp(this.view.state.get("step"), 0, this.training.last) }
+
+  /** The method at the slider */
+  get r() { return this.training.nearest(this.view.state.get("lam")) }
+
+  get zero() { return this.view.book.about.zero }
+
   /** Methods to show in full: the reference and the one at the slider */
-  shown() { return [...new Set([this.training.reference, this.training.nearest(this.view.state.get("lam"))])] }
+  shown() { return [...new Set([this.training.reference, this.r])] }
+
+  plot(options) { return new Chart(this.view, { redraw: () => this.draw(), ...options }) }
+
+  /** A line of every method */
+  lines(of) { return this.training.methods.map(({ colour }, r) => ({ r, colour, ...of(r) })) }
 
   seek(step) { this.view.go(clamp(Math.round(step), 0, this.training.last)) }
 
@@ -530,36 +680,54 @@ class Panel {
     }))
   }
 
-  methods(more = []) { this.key([...this.shown().map(r => [this.training.methods[r].colour, this.training.methods[r].name]), ...more]) }
+  /** The legend of the methods that are shown, each with a word of its own */
+  methods(more = [], word = () => "") {
+    const { methods } = this.training
+    this.key([...this.shown().map(r => [methods[r].colour, methods[r].name + word(r)]), ...more])
+  }
 
-  /** Steps at which something may be pointed at */
-  near(x) { return this.training.places[this.training.place(clamp(x, 0, this.training.last))] }
+  /** Dots of the methods that are shown, at what `of` returns */
+  marks(of) { return this.shown().map(r => [...of(r), this.training.methods[r].colour]) }
+
+  /** What the pointer reads of the methods that are shown */
+  values(of) { return this.shown().map(r => `${this.training.methods[r].name} ${of(r)}`).join(", ") }
 
   stepAxis() {
-    const last = Math.max(1, this.training.last), found = ticks(0, last).filter(x => Number.isInteger(x) && x < 0.9 * last)
+    const last = Math.max(1, this.training.last)
+    const found = ticks(0, last).filter(x => Number.isInteger(x) && x < 0.9 * last)
     return { x: [0, last], xTicks: [...found, last], xLabel: "step" }
   }
 }
 
 /** G_d -> G with a lowered d */
 function formula(words) {
-  return words.split(/(G_[dg]|L_(?:ce|kl))/).map(part => /^[GL]_/.test(part) ? make("i", {}, part[0], make("sub", {}, part.slice(2))) : part)
+  return words.split(/(G_[dg]|L_(?:ce|kl))/).map(part => {
+    return /^[GL]_/.test(part) ? make("i", {}, part[0], make("sub", {}, part.slice(2))) : part
+  })
 }
 
-/** Mean and 95% interval over seeds of one column, by method name; with one seed the column itself */
-function overSeeds(panel, name, r, smoothing) {
-  const { training, view } = panel, { sets, about } = view.book, own = set => smoothing ? set.smoothed(name, r) : set.column(name, r)
-  const alike = about.compare ? [training] : sets.filter(set => set.methods[r]?.name === training.methods[r].name)
-  const values = alike.map(own)
-  if (alike.length < 2) return { mean: values[0] }
-  const n = Math.min(...values.map(v => v.length)), mean = new Float64Array(n), low = [], high = []
+/** Mean and 95% interval over seeds of one column of a method; with one seed the column itself */
+function overSeeds(panel, column, r, smoothing) {
+  const { training, view } = panel
+  const { sets, about } = view.book
+  const own = set => {
+    const at = set.methods.findIndex(method => method.name === training.methods[r].name)
+    if (at < 0) return null
+    return smoothing ? set.smoothed(column, at) : set.column(column, at)
+  }
+  const alike = about.compare ? [training] : sets
+  const values = alike.map(own).filter(Boolean)
+  if (values.length < 2) return { mean: own(training) }
+  const n = Math.min(...values.map(v => v.length))
+  const mean = new Float64Array(n)
+  const [low, high] = [[], []]
   for (let i = 0; i < n; i++) {
-    const known = finite(values.map(v => v[i])), m = known.reduce((a, c) => a + c, 0) / known.length
-    const deviation = Math.sqrt(known.reduce((a, c) => a + (c - m) ** 2, 0) / (known.length - 1))
-    const half = known.length === alike.length ? about.t * deviation / Math.sqrt(known.length) : NaN
-    mean[i] = m
-    low.push(m - half)
-    high.push(m + half)
+    const known = finite(values.map(v => v[i]))
+    mean[i] = sum(known) / known.length
+    const variance = sum(known.map(c => (c - mean[i]) ** 2)) / (known.length - 1)
+    const half = known.length === sets.length ? about.t * Math.sqrt(variance / known.length) : NaN
+    low.push(mean[i] - half)
+    high.push(mean[i] + half)
   }
   return { mean, low, high }
 }
@@ -568,148 +736,242 @@ class CosinePanel extends Panel {
   constructor(group) {
     super(group, "Cosine of G_d and G_g", { wide: 2 })
     this.note.classList.add("pv-wordy")
-    const { training } = this, lines = training.methods.map((method, r) => {
-      const { mean, low, high } = overSeeds(this, "cos", r, true), steps = training.steps
-      const points = steps.map((x, i) => [x, mean[i]]), cos = training.column("cos", r)
-      return { r, colour: method.colour, points, dots: steps.map((x, i) => [x, cos[i]]), band: low && steps.map((x, i) => [x, low[i], high[i]]) }
+    const { training } = this
+    const lines = this.lines(r => {
+      const { mean, low, high } = overSeeds(this, "cos", r, true)
+      const cos = training.column("cos", r)
+      return {
+        points: training.steps.map((x, i) => [x, mean[i]]),
+        dots: training.steps.map((x, i) => [x, cos[i]]),
+        band: low && training.steps.map((x, i) => [x, low[i], high[i]]),
+      }
     })
-    this.chart = new Chart({
-      ...this.stepAxis(), y: [-1, 1], yTicks: [-1, -0.5, 0, 0.5, 1], format: y => y === 0 ? "0" : signed(y).replace(/0$/, ""), shade: [-1, 0],
-      lines, seek: ([x]) => this.seek(x), read: x => this.read(x), redraw: () => this.draw(), label: "Cosine of the two gradients over the steps",
+    this.chart = this.plot({
+      ...this.stepAxis(),
+      y: [-1, 1],
+      yTicks: [-1, -0.5, 0, 0.5, 1],
+      format: y => y === 0 ? "0" : signed(y).replace(/0$/, ""),
+      shade: [-1, 0],
+      lines,
+      label: "Cosine of the two gradients over the steps",
+      seek: ([x]) => this.seek(x),
+      read: x => this.read(x),
     })
     this.body.append(this.chart.node)
     this.known = lines.some(line => line.dots.some(([, y]) => Number.isFinite(y)))
   }
 
   read(x) {
-    const step = Math.round(clamp(x, 1, this.training.last)), i = this.training.row(step)
-    if (i < 0) return ""
-    const of = r => `${this.training.methods[r].name} ${Number.isFinite(this.training.column("cos", r)[i]) ? signed(this.training.column("cos", r)[i]) : "none"}`
-    return `step ${step}: ${this.shown().map(of).join(", ")}`
+    const { training } = this
+    const step = Math.round(clamp(x, 1, training.last))
+    const i = training.row(step)
+    return i < 0 ? "" : `step ${step}: ${this.values(r => cosine(training.column("cos", r)[i]))}`
   }
 
   draw() {
-    const { training, view } = this, step = view.state.get("step"), i = training.row(step)
-    const rates = this.shown().map(r => [training.methods[r].colour, `${training.methods[r].name}: ${percent(training.rate(r))} of steps in conflict`])
+    const { training, view, step } = this
     const several = view.book.sets.length > 1 && !view.book.about.compare
+    const more = several ? [["var(--pv-line)", "95% interval over seeds"]] : []
     this.note.textContent = this.known ? "below 0 they conflict; line: mean of 15" : "not recorded"
     this.legend.classList.toggle("pv-two", several)
-    this.key([...rates, ...several ? [["var(--pv-line)", "95% interval over seeds"]] : []])
+    this.methods(more, r => `: ${percent(training.rate(r))} of steps in conflict`)
     this.chart.emphasise(this.shown())
-    this.chart.cursor(step, i < 0 ? [] : this.shown().map(r => [step, training.column("cos", r)[i], training.methods[r].colour]))
+    const i = training.row(step)
+    this.chart.cursor(step, i < 0 ? [] : this.marks(r => [step, training.column("cos", r)[i]]))
   }
 }
 
 class PlanePanel extends Panel {
   constructor(group) {
     super(group, "Gradient plane")
-    this.svg = make("svg:svg", { role: "img", "aria-label": "The two gradients, the method's direction and the real step, to scale" })
+    const label = "The two gradients, the method's direction and the real step, to scale"
+    this.svg = make("svg:svg", { role: "img", "aria-label": label })
     this.body.append(this.svg)
-    new ResizeObserver(([entry]) => { this.size = [entry.contentRect.width, entry.contentRect.height]; this.draw() }).observe(this.body)
+    this.view.watch(this.body, (...size) => {
+      this.size = size
+      this.draw()
+    })
   }
 
   draw() {
-    const { training, view } = this, step = view.state.get("step"), i = training.row(step), r = training.nearest(view.state.get("lam"))
-    const method = training.methods[r], grey = view.book.about.zero.colour
-    const norm = name => training.column(name, r)?.[i]
-    this.key([[grey, "G_g"], [view.book.about.coop, "G_d"], [method.colour, "G"], ["currentColor", "real step"]])
+    const { training, r } = this
+    const i = training.row(this.step)
+    const colours = [this.zero.colour, this.view.book.about.coop, training.methods[r].colour, "currentColor"]
+    this.key(["G_g", "G_d", "G", "real step"].map((words, n) => [colours[n], words]))
     if (!this.size || this.size[1] < 60) return
-    const [width, height] = this.size, middle = [width / 2, height / 2]
-    const parts = [make("svg:rect", { x: 0, y: middle[1], width, height: height / 2, class: "pv-shade" }),
-      make("svg:line", { x1: 0, x2: width, y1: middle[1], y2: middle[1], class: "pv-grid" }),
-      make("svg:text", { x: 6, y: 14 }, "to the teacher"), make("svg:text", { x: 6, y: height - 6 }, "away from it")]
-    const { shape: [, S], data } = view.book[`${training.s}.arrows`], at = (r * S + i) * 8
-    const angle = norm("angle_deg")
-    if (i < 0 || !data.length || !Number.isFinite(norm("norm_gd"))) this.note.textContent = i < 0 ? "before the first step" : "not recorded"
-    else {
-      const agree = norm("agree") === 1
-      this.note.textContent = agree ? "no angle: still the teacher's" : `${fixed(angle, 0)}\u00b0 apart`
-      const ends = [0, 1, 2, 3].map(n => [data[at + 2 * n], data[at + 2 * n + 1]])
-      const reach = 1.2 * Math.max(...finite(ends.flat()).map(Math.abs), 1e-12), scale = Math.min(...middle) / reach
-      const arrow = (n, colour, wide, extra = {}) => {
-        if (finite(ends[n]).length < 2) return []
-        const [x, y] = [middle[0] + ends[n][0] * scale, middle[1] - ends[n][1] * scale]
-        const length = Math.hypot(x - middle[0], y - middle[1]) || 1, head = Math.min(11, length)
-        const [ux, uy] = [(x - middle[0]) / length, (y - middle[1]) / length], neck = [x - ux * head, y - uy * head]
-        const side = head * 0.42 + wide / 4
-        const tip = `${x},${y} ${neck[0] - uy * side},${neck[1] + ux * side} ${neck[0] + uy * side},${neck[1] - ux * side}`
-        return [make("svg:line", { x1: middle[0], y1: middle[1], x2: neck[0], y2: neck[1], stroke: colour, "stroke-width": wide, ...extra }),
-          make("svg:polygon", { points: tip, fill: colour, ...extra })]
-      }
-      parts.push(...arrow(2, method.colour, 9, { opacity: 0.55 }), ...arrow(1, view.book.about.coop, 3), ...arrow(0, grey, 3), ...arrow(3, "currentColor", 1.6, { "stroke-dasharray": "4 3" }))
-      const write = (n, sub, length) => {
-        if (finite(ends[n]).length < 2) return
-        const [x, y] = [middle[0] + ends[n][0] * scale, middle[1] - ends[n][1] * scale], tight = n === 1 && x > width - 78
-        parts.push(make("svg:text", { x: tight ? width - 4 : x + 7, y: clamp(y + (n === 2 ? -8 : tight ? 17 : 4), 12, height - 4), "text-anchor": tight ? "end" : "start", class: "pv-strong" },
-          make("svg:tspan", { "font-style": "italic" }, "G"), make("svg:tspan", { dy: 3, "font-size": 11 }, sub),
-          make("svg:tspan", { dy: -3, "font-weight": 400 }, length)))
-      }
-      const long = name => ` ${brief(norm(name))}`
-      write(0, "g", long("norm_gg")), write(1, "d", long("norm_gd")), write(2, "", "")
+    const of = name => training.column(name, r)[i]
+    this.note.textContent = this.words(of)
+    this.svg.setAttribute("viewBox", `0 0 ${this.size.join(" ")}`)
+    this.svg.replaceChildren(...this.ground())
+    if (!Number.isFinite(of("norm_gd"))) return
+    const { shape: [, S], data } = this.view.book[`${training.s}.arrows`]
+    const at = (r * S + i) * 8
+    const ends = [0, 2, 4, 6].map(n => Array.from(data.subarray(at + n, at + n + 2)))
+    const lengths = ["norm_gg", "norm_gd"].map(name => ` ${brief(of(name))}`)
+    this.svg.append(...this.arrows(ends, colours, lengths))
+  }
+
+  words(of) {
+    const angle = of("angle_deg")
+    if (angle === undefined) return "before the first step"
+    if (!Number.isFinite(of("norm_gd"))) return "not recorded"
+    if (of("agree") === 1) return "no angle: still the teacher's"
+    return Number.isFinite(angle) ? `${fixed(angle, 0)}\u00b0 apart` : "no angle"
+  }
+
+  ground() {
+    const [width, height] = this.size
+    return [
+      make("svg:rect", { x: 0, y: height / 2, width, height: height / 2, class: "pv-shade" }),
+      segment([0, height / 2], [width, height / 2], { class: "pv-grid" }),
+      make("svg:text", { x: 6, y: 14 }, "to the teacher"),
+      make("svg:text", { x: 6, y: height - 6 }, "away from it"),
+    ]
+  }
+
+  /** Four arrows from the middle, and the names of the first three; those that are not finite are left out */
+  arrows(ends, colours, lengths) {
+    const [width, height] = this.size
+    const middle = [width / 2, height / 2]
+    const reach = 1.2 * Math.max(1e-12, ...finite(ends.flat()).map(Math.abs))
+    const scale = Math.min(...middle) / reach
+    const tips = ends.map(([x, y]) => [middle[0] + x * scale, middle[1] - y * scale])
+    const there = n => tips[n].every(Number.isFinite)
+    const arrow = (n, wide, extra) => there(n) ? this.arrow(middle, tips[n], colours[n], wide, extra) : []
+    const name = (n, sub, length) => there(n) ? [this.name(n, tips[n], sub, length)] : []
+    return [
+      ...arrow(2, 9, { opacity: 0.55 }),
+      ...arrow(1, 3),
+      ...arrow(0, 3),
+      ...arrow(3, 1.6, { "stroke-dasharray": "4 3" }),
+      ...name(0, "g", lengths[0]),
+      ...name(1, "d", lengths[1]),
+      ...name(2, "", ""),
+    ]
+  }
+
+  arrow(from, [x, y], colour, wide, extra = {}) {
+    const length = Math.hypot(x - from[0], y - from[1]) || 1
+    const head = Math.min(11, length)
+    const side = head * 0.42 + wide / 4
+    const [ux, uy] = [(x - from[0]) / length, (y - from[1]) / length]
+    const neck = [x - ux * head, y - uy * head]
+    const wings = [-side, side].map(s => `${neck[0] + uy * s},${neck[1] - ux * s}`)
+    return [
+      segment(from, neck, { stroke: colour, "stroke-width": wide, ...extra }),
+      make("svg:polygon", { points: `${x},${y} ${wings.join(" ")}`, fill: colour, ...extra }),
+    ]
+  }
+
+  /** G, with a lowered letter and its length, beside the tip of an arrow */
+  name(n, [x, y], sub, length) {
+    const [width, height] = this.size
+    const tight = n === 1 && x > width - 78
+    const below = [4, tight ? 17 : 4, -8][n]
+    const place = {
+      x: tight ? width - 4 : x + 7,
+      y: clamp(y + below, 12, height - 4),
+      "text-anchor": tight ? "end" : "start",
+      class: "pv-strong",
     }
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`)
-    this.svg.replaceChildren(...parts)
+    return make("svg:text", place,
+      make("svg:tspan", { "font-style": "italic" }, "G"),
+      make("svg:tspan", { dy: 3, "font-size": 11 }, sub),
+      make("svg:tspan", { dy: -3, "font-weight": 400 }, length))
   }
 }
 
 const COLUMN_NAMES = { loss_ce: "L_ce", loss_kl: "L_kl", cos: "cosine" }
 const plain = name => COLUMN_NAMES[name] ?? name.replace("acc_", "")
-const axis = name => name.startsWith("acc_") ? `accuracy, ${plain(name)}` : name === "cos" ? "cosine" : `${plain(name).replace("_", " ")} (nats)`
+const isAccuracy = name => Boolean(name?.startsWith("acc_"))
+
+/** What an axis shows, in words */
+function axis(name) {
+  if (isAccuracy(name)) return `accuracy, ${plain(name)}`
+  return name === "cos" ? "cosine" : `${plain(name).replace("_", " ")} (nats)`
+}
 
 class TradeoffPanel extends Panel {
   constructor(group) {
-    const known = group.training().columns.filter(name => (COLUMN_NAMES[name] || name.startsWith("acc_")) && group.training().column(name, 0).some(Number.isFinite))
-    const choose = (axis, usual) => {
-      const select = make("select", { "aria-label": `column along ${axis}`, change: () => this.build() }, ...known.map(name => make("option", { value: name }, plain(name))))
-      select.value = usual.find(name => known.includes(name)) ?? known[0]
-      return select
-    }
-    const x = choose("x", ["acc_same", "loss_kl"]), y = choose("y", ["acc_shifted", "acc_new", "loss_ce"])
     super(group, "Trade-off")
-    Object.assign(this, { xs: x, ys: y, known })
+    const { training } = this
+    const shown = training.columns.filter(name => COLUMN_NAMES[name] || isAccuracy(name))
+    this.known = shown.filter(name => training.column(name, 0).some(Number.isFinite))
+    this.xs = this.choose("x", ["acc_same", "loss_kl"])
+    this.ys = this.choose("y", ["acc_shifted", "acc_new", "loss_ce"])
     this.foot.hidden = false
-    this.foot.append("\u2191 ", y, " \u2192 ", x)
+    this.foot.append("\u2191 ", this.ys, " \u2192 ", this.xs)
     this.build()
   }
 
+  /** What the reader has chosen before, else the first of the usual columns that is known */
+  choose(along, usual) {
+    const { chosen } = this.view
+    const change = event => {
+      chosen[along] = event.target.value
+      this.build()
+    }
+    const first = [chosen[along], ...usual].find(name => this.known.includes(name)) ?? this.known[0]
+    const options = this.known.map(name => [name, plain(name)])
+    return picker({ "aria-label": `column along ${along}`, change }, options, first)
+  }
+
   /** A column as the path shows it: accuracies as measured, the rest averaged over 15 steps */
-  values(name, r) { return name.startsWith("acc_") ? this.training.column(name, r) : this.training.smoothed(name, r) }
+  column(name, r) { return isAccuracy(name) ? this.training.column(name, r) : this.training.smoothed(name, r) }
+
+  /** [x, y, step] wherever both are known */
+  path(x, y, r) {
+    if (!x || !y) return []
+    const [a, b] = [this.column(x, r), this.column(y, r)]
+    return this.training.steps.map((step, i) => [a[i], b[i], step]).filter(p => Number.isFinite(p[0] + p[1]))
+  }
 
   build() {
-    const { training } = this, [x, y] = [this.xs.value, this.ys.value], used = x && y
-    this.paths = training.methods.map((method, r) => {
-      if (!used) return []
-      const a = this.values(x, r), b = this.values(y, r)
-      return training.steps.map((step, i) => [a[i], b[i], step]).filter(([a, b]) => Number.isFinite(a + b))
-    })
+    const [x, y] = [this.xs.value, this.ys.value]
+    const used = x && y
+    this.paths = this.training.methods.map((_, r) => this.path(x, y, r))
     const range = n => {
-      const all = this.paths.flat().map(p => p[n]), low = Math.min(...all), high = Math.max(...all), room = 0.06 * (high - low || 1)
-      return all.length ? [low - room, high + room] : [0, 1]
+      const [low, high] = extent(this.paths.flat().map(p => p[n]))
+      const room = 0.06 * (high - low || 1)
+      return low <= high ? [low - room, high + room] : [0, 1]
     }
-    const lines = training.methods.map((method, r) => ({ r, colour: method.colour, points: this.paths[r].map(([a, b]) => [a, b]), halo: true }))
-    const shown = name => name?.startsWith("acc_") ? percent : short
-    this.chart = new Chart({
-      x: range(0), y: range(1), xTicks: ticks(...range(0), 3), yTicks: ticks(...range(1)), xFormat: shown(x), format: shown(y),
-      lines, redraw: () => this.draw(), label: used ? `${axis(y)} against ${axis(x)}, a path per method` : "not recorded",
-      seek: ([a, b]) => { const p = this.closest(a, b); if (p) this.view.go(p[2]) },
-      read: (a, b) => { const p = this.closest(a, b); return p && `step ${p[2]}: ${shown(x)(p[0])}, ${shown(y)(p[1])}` },
+    const [xFormat, format] = [x, y].map(name => isAccuracy(name) ? percent : short)
+    const near = ([a, b], use) => {
+      const p = this.closest(a, b)
+      return p && use(p)
+    }
+    if (this.chart) this.view.unwatch(this.chart.node)
+    this.chart = this.plot({
+      x: range(0),
+      y: range(1),
+      xTicks: ticks(...range(0), 3),
+      yTicks: ticks(...range(1)),
+      xFormat,
+      format,
+      lines: this.lines(r => ({ points: this.paths[r], halo: true })),
+      label: used ? `${axis(y)} against ${axis(x)}, a path per method` : "not recorded",
+      seek: at => near(at, p => this.view.go(p[2])),
+      read: (...at) => near(at, p => `step ${p[2]}: ${xFormat(p[0])}, ${format(p[1])}`),
     })
     this.body.replaceChildren(this.chart.node)
-    this.note.textContent = !used ? "not recorded" : [x, y].every(name => name.startsWith("acc_")) ? "of accuracies" : ""
+    const words = [x, y].every(isAccuracy) ? "of accuracies" : ""
+    this.note.textContent = used ? words : "not recorded"
   }
 
   closest(a, b) {
-    const wide = this.chart.x[1] - this.chart.x[0], tall = this.chart.y[1] - this.chart.y[0], gap = p => ((p[0] - a) / wide) ** 2 + ((p[1] - b) / tall) ** 2
-    return this.shown().flatMap(r => this.paths[r]).reduce((best, p) => !best || gap(p) < gap(best) ? p : best, null)
+    const { x, y } = this.chart
+    const gap = p => ((p[0] - a) / (x[1] - x[0])) ** 2 + ((p[1] - b) / (y[1] - y[0])) ** 2
+    const all = this.shown().flatMap(r => this.paths[r])
+    return all.reduce((best, p) => !best || gap(p) < gap(best) ? p : best, null)
   }
 
   draw() {
-    const step = this.view.state.get("step")
+    const { step } = this
     this.methods()
     this.chart.emphasise(this.shown())
-    this.chart.cursor(null, this.shown().map(r => {
-      const p = this.paths[r].findLast(p => p[2] <= step) ?? this.paths[r][0]
-      return p ? [p[0], p[1], this.training.methods[r].colour] : [NaN, NaN, ""]
+    this.chart.cursor(null, this.marks(r => {
+      const found = this.paths[r].findLast(p => p[2] <= step) ?? this.paths[r][0] ?? [NaN, NaN]
+      return found.slice(0, 2)
     }))
   }
 }
@@ -717,35 +979,54 @@ class TradeoffPanel extends Panel {
 class AccuracyPanel extends Panel {
   constructor(group) {
     super(group, "Accuracy", { wide: 2 })
-    const { training } = this
     this.body.classList.add("pv-several")
-    this.charts = training.tested.map(split => {
-      const lines = training.methods.map((method, r) => {
-        const { mean, low, high } = overSeeds(this, `acc_${split}`, r, false), steps = training.steps
-        const known = steps.map((x, i) => [x - 1, mean[i], low?.[i], high?.[i]]).filter(([, y]) => Number.isFinite(y))
-        return { r, colour: method.colour, points: known.map(([x, y]) => [x, y]), band: low && known.map(([x, , a, b]) => [x, a, b]) }
-      })
-      const zero = training.zero[split]
-      if (Number.isFinite(zero)) lines.push({ colour: this.view.book.about.zero.colour, points: [[0, zero], [training.last, zero]], dash: true })
-      const all = finite(lines.flatMap(line => [...line.points.map(p => p[1]), ...(line.band ?? []).flatMap(p => [p[1], p[2]])])), low = Math.min(...all, 1), high = Math.max(...all, 0), room = 0.08 * (high - low || 0.1)
-      const y = [Math.max(0, low - room), Math.min(1, high + room)], last = Math.max(1, training.last)
-      const chart = new Chart({
-        x: [0, last], xTicks: [0, last], xLabel: "step", y, yTicks: ticks(...y, 3), format: percent, title: split, lines, seek: ([x]) => this.seek(x),
-        redraw: () => this.draw(), label: `Accuracy on ${split} over the steps`,
-        read: x => `step ${this.near(x)}: ${this.shown().map(r => `${training.methods[r].name} ${percent(training.upTo(`acc_${split}`, r, this.near(x)))}`).join(", ")}`,
-      })
-      this.body.append(chart.node)
-      return { split, chart }
-    })
+    this.charts = this.training.tested.map(split => ({ split, chart: this.test(split) }))
+    this.body.append(...this.charts.map(({ chart }) => chart.node))
     if (!this.charts.length) this.note.textContent = "not recorded"
   }
 
+  /** The chart of one test set */
+  test(split) {
+    const { training } = this
+    const last = Math.max(1, training.last)
+    const lines = this.lines(r => {
+      const { mean, low, high } = overSeeds(this, `acc_${split}`, r, false)
+      const all = training.steps.map((x, i) => [x, mean[i], low?.[i], high?.[i]])
+      const known = all.filter(([, y]) => Number.isFinite(y))
+      return { points: known.map(([x, y]) => [x, y]), band: low && known.map(([x, , a, b]) => [x, a, b]) }
+    })
+    const zero = training.zero[split]
+    if (Number.isFinite(zero)) lines.push({ colour: this.zero.colour, points: [[0, zero], [last, zero]], dash: true })
+    const [low, high] = extent(lines.flatMap(({ points, band = [] }) => [...points, ...band].flatMap(p => p.slice(1))))
+    const room = 0.08 * (high - low || 0.1)
+    const y = low <= high ? [Math.max(0, low - room), Math.min(1, high + room)] : [0, 1]
+    return this.plot({
+      x: [0, last],
+      xTicks: [0, last],
+      xLabel: "step",
+      y,
+      yTicks: ticks(...y, 3),
+      format: percent,
+      title: split,
+      lines,
+      label: `Accuracy on ${split} over the steps`,
+      seek: ([x]) => this.seek(x),
+      read: x => this.read(split, x),
+    })
+  }
+
+  read(split, x) {
+    const { training } = this
+    const step = training.places[training.place(clamp(x, 0, training.last))]
+    return `step ${step}: ${this.values(r => percent(training.upTo(`acc_${split}`, r, step)))}`
+  }
+
   draw() {
-    const { training, view } = this, step = view.state.get("step")
-    this.methods([[view.book.about.zero.colour, view.book.about.zero.name, true]])
+    const { training, step } = this
+    this.methods([[this.zero.colour, this.zero.name, true]])
     for (const { split, chart } of this.charts) {
       chart.emphasise(this.shown())
-      chart.cursor(step, this.shown().map(r => [step, training.upTo(`acc_${split}`, r, step + 1), training.methods[r].colour]))
+      chart.cursor(step, this.marks(r => [step, training.upTo(`acc_${split}`, r, step)]))
     }
   }
 }
@@ -753,74 +1034,103 @@ class AccuracyPanel extends Panel {
 class TokensPanel extends Panel {
   constructor(group) {
     super(group, "Cosine per context vector")
-    const { shape: [, , M] } = this.view.book[`${this.training.s}.tokens`]
+    const { shape: [, S, M], data } = this.view.book[`${this.training.s}.tokens`]
     this.M = M
+    this.cosine = (m, i) => data[(this.r * S + i) * M + m]
     this.canvas = make("canvas", { class: "pv-under" })
-    this.chart = new Chart({
-      ...this.stepAxis(), y: [0.5, M + 0.5], bare: true, yTicks: ticks(1, Math.max(2, M), 4).filter(m => Number.isInteger(m) && m <= M), format: y => `${M + 1 - y}`, lines: [],
-      seek: ([x]) => this.seek(x), read: (x, y) => this.read(x, y), onfit: chart => this.under(chart), redraw: () => this.draw(), label: "Cosine of the two gradients within each context vector, over the steps",
+    this.chart = this.plot({
+      ...this.stepAxis(),
+      y: [0.5, M + 0.5],
+      yTicks: ticks(1, Math.max(2, M), 4).filter(m => Number.isInteger(m) && m <= M),
+      format: y => `${M + 1 - y}`,
+      bare: true,
+      lines: [],
+      label: "Cosine of the two gradients within each context vector, over the steps",
+      seek: ([x]) => this.seek(x),
+      read: (x, y) => this.read(x, y),
+      onfit: chart => lay(this.canvas, chart),
     })
     this.chart.node.prepend(this.canvas)
     this.body.append(this.chart.node)
-    this.legend.append(make("span", {}, "\u22121"), make("span", { class: "pv-ramp" }), make("span", {}, "+1"), this.method = make("span"))
-  }
-
-  under({ inner: [x, y, w, h] }) {
-    Object.assign(this.canvas.style, { left: `${x}px`, top: `${y}px`, width: `${w}px`, height: `${h}px` })
-  }
-
-  cosine(m, i) {
-    const r = this.training.nearest(this.view.state.get("lam")), { shape: [, S, M], data } = this.view.book[`${this.training.s}.tokens`]
-    return data[(r * S + i) * M + m]
+    this.method = make("span")
+    const ramp = [make("span", {}, "\u22121"), make("span", { class: "pv-ramp" }), make("span", {}, "+1")]
+    this.legend.append(...ramp, this.method)
   }
 
   read(x, y) {
-    const step = Math.round(clamp(x, 1, this.training.last)), i = this.training.row(step), m = clamp(Math.round(this.M + 1 - y), 1, this.M)
-    return i < 0 ? "" : `step ${step}, vector ${m}: ${Number.isFinite(this.cosine(m - 1, i)) ? signed(this.cosine(m - 1, i)) : "none"}`
+    const step = Math.round(clamp(x, 1, this.training.last))
+    const i = this.training.row(step)
+    const m = clamp(Math.round(this.M + 1 - y), 1, this.M)
+    return i < 0 ? "" : `step ${step}, vector ${m}: ${cosine(this.cosine(m - 1, i))}`
   }
 
   draw() {
-    const { training, view } = this, r = training.nearest(view.state.get("lam"))
-    if (this.painted !== r) this.paint(this.painted = r)
-    this.method.textContent = training.methods[r].name
-    this.chart.cursor(view.state.get("step"))
+    if (this.painted !== this.r) this.paint()
+    this.method.textContent = this.training.methods[this.r].name
+    this.chart.cursor(this.step)
   }
 
   paint() {
-    const S = this.training.steps.length, wide = clamp(S, 1, 600)
-    this.canvas.width = wide, this.canvas.height = this.M
-    const pen = this.canvas.getContext("2d"), image = pen.createImageData(wide, this.M)
-    for (let m = 0; m < this.M; m++) {
-      for (let x = 0; x < wide; x++) image.data.set(diverging(this.cosine(m, Math.floor(x * S / wide))), 4 * (m * wide + x))
-    }
-    pen.putImageData(image, 0, 0)
+    this.painted = this.r
+    const S = this.training.steps.length
+    const width = clamp(S, 1, 600)
+    const colour = (x, m) => diverging(this.cosine(m, Math.floor(x * S / width)))
+    paint(this.canvas, width, this.M, colour)
   }
+}
+
+/** A canvas below a chart, where its axes are */
+function lay(canvas, { inner: [left, top, width, height] }) {
+  const box = { left, top, width, height }
+  for (const [name, length] of Object.entries(box)) canvas.style[name] = `${length}px`
+}
+
+/** Give every pixel (x, y) of a canvas its colour */
+function paint(canvas, width, height, colour) {
+  Object.assign(canvas, { width, height })
+  const pen = canvas.getContext("2d")
+  const image = pen.createImageData(width, height)
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) image.data.set(colour(x, y), 4 * (y * width + x))
+  }
+  pen.putImageData(image, 0, 0)
 }
 
 /** -1 orange, 0 pale, +1 blue; NaN transparent */
 function diverging(c) {
   if (!Number.isFinite(c)) return [0, 0, 0, 0]
-  const end = c < 0 ? [213, 94, 0] : [0, 114, 178], a = Math.min(1, Math.abs(c))
-  return [...end.map(v => 240 + (v - 240) * a), 255]
+  const end = c < 0 ? [213, 94, 0] : [0, 114, 178]
+  return [...end.map(v => 240 + (v - 240) * Math.min(1, Math.abs(c))), 255]
 }
 
-const SURFACES = { loss_kl: "L_kl, divergence from zero-shot CLIP", loss_ce: "L_ce on the shots", accuracy: "accuracy" }
+const SURFACES = { loss_kl: "L_kl", loss_ce: "L_ce", accuracy: "accuracy" }
 
 class LandscapePanel extends Panel {
   constructor(group) {
-    const select = make("select", { "aria-label": "what the contours show", change: () => this.paint() }, ...Object.entries(SURFACES).map(([value, words]) => make("option", { value }, words.split(",")[0])))
-    super(group, "Landscape", { extra: [make("span", { class: "pv-pick" }, select)] })
-    this.surface = select
+    const change = event => {
+      this.view.chosen.surface = event.target.value
+      this.paint()
+    }
+    const attributes = { "aria-label": "what the contours show", change }
+    const surface = picker(attributes, Object.entries(SURFACES), group.view.chosen.surface)
+    super(group, "Landscape", { extra: [make("span", { class: "pv-pick" }, surface)] })
+    this.surface = surface
     this.land = this.view.book.land
     if (!this.land || this.land.about.set !== this.training.s) return this.offer()
-    const { x, y, paths } = this.land, [, K] = paths.shape
-    this.paths = this.training.methods.map((_, r) => Array.from({ length: K }, (_, k) => [paths.data[2 * (r * K + k)], paths.data[2 * (r * K + k) + 1]]))
+    const { x, y, paths: { shape: [, K], data } } = this.land
+    const path = r => Array.from({ length: K }, (_, k) => data.slice(2 * (r * K + k), 2 * (r * K + k) + 2))
+    this.paths = this.training.methods.map((_, r) => path(r))
     this.canvas = make("canvas", { class: "pv-under" })
-    const lines = this.training.methods.map((method, r) => ({ r, colour: method.colour, points: this.paths[r], halo: true }))
-    this.chart = new Chart({
-      x: [x.data[0], x.data.at(-1)], y: [y.data[0], y.data.at(-1)], xTicks: [], yTicks: [], format: short, lines, square: true,
-      label: "Contours on the plane of contexts, with the path of each method", onfit: chart => this.under(chart), redraw: () => this.draw(),
-      seek: ([a, b]) => { const k = this.closest(a, b); if (k !== null) this.view.go(this.training.places[k]) },
+    this.chart = this.plot({
+      x: [x.data[0], x.data.at(-1)],
+      y: [y.data[0], y.data.at(-1)],
+      xTicks: [],
+      yTicks: [],
+      square: true,
+      lines: this.lines(r => ({ points: this.paths[r], halo: true })),
+      label: "Contours on the plane of contexts, with the path of each method",
+      onfit: chart => this.under(chart),
+      seek: at => this.view.go(this.training.places[this.closest(...at)]),
       read: (a, b) => this.read(a, b),
     })
     this.chart.node.prepend(this.canvas)
@@ -832,65 +1142,85 @@ class LandscapePanel extends Panel {
   /** Without a landscape: a button that asks for one, where somebody can compute it */
   offer() {
     this.surface.hidden = true
-    const { able, book } = this.view, button = make("button", { type: "button", click: () => this.view.ask({ ask: "landscape" }) }, "compute the landscape")
-    const words = able ? "The losses around the path are computed from the model." : `It was computed for ${book.sets[this.land.about.set].name} alone.`
-    this.body.append(make("p", { class: "pv-offer" }, words, make("br"), able ? button : ""))
+    const { view, land } = this
+    const able = view.able && this.training === view.training()  // the kernel computes that of the chosen run set
+    const owner = land ? view.book.sets[land.about.set] : view.training()
+    const words = able ? "The losses around the path are computed from the model."
+      : `It was computed for ${owner.name} alone.`
+    const click = () => view.ask({ ask: "landscape" })
+    const ask = able ? make("button", { type: "button", click }, "compute the landscape") : ""
+    this.body.append(make("p", { class: "pv-offer" }, words, make("br"), ask))
   }
 
-  under({ inner: [x, y, w, h], svg }) {
-    Object.assign(this.canvas.style, { left: `${x}px`, top: `${y}px`, width: `${w}px`, height: `${h}px` })
-    svg.insertBefore(make("svg:rect", { x, y, width: w, height: h, class: "pv-frame" }), svg.firstChild)
+  under(chart) {
+    lay(this.canvas, chart)
+    const [x, y, width, height] = chart.inner
+    chart.svg.prepend(make("svg:rect", { x, y, width, height, class: "pv-frame" }))
   }
 
+  /** Position of the snapshot that is nearest to a point, among the paths that are shown */
   closest(a, b) {
-    let best = null, gap = Infinity
-    for (const r of this.shown()) this.paths[r].forEach(([x, y], k) => { const d = (x - a) ** 2 + (y - b) ** 2; if (d < gap) { gap = d; best = k } })
-    return best
+    const gap = ([x, y]) => (x - a) ** 2 + (y - b) ** 2
+    const gaps = this.shown().map(r => this.paths[r].map(gap))
+    const least = extent(gaps.flat())[0]
+    return Math.max(0, ...gaps.map(along => along.indexOf(least)))
   }
 
   read(a, b) {
-    const { x, y } = this.land, X = x.data.length, Y = y.data.length, name = this.surface.value
-    const i = Math.round((a - x.data[0]) / (x.data.at(-1) - x.data[0]) * (X - 1)), j = Math.round((b - y.data[0]) / (y.data.at(-1) - y.data[0]) * (Y - 1))
-    if (i < 0 || j < 0 || i >= X || j >= Y) return ""
-    const value = this.land[name].data[j * X + i]
-    return `${SURFACES[name].split(",")[0].replace("_", " ")} ${name === "accuracy" ? percent(value) : `${short(value)} nats`}`
+    const { x, y } = this.land
+    const name = this.surface.value
+    const cell = (at, { data }) => Math.round((at - data[0]) / (data.at(-1) - data[0]) * (data.length - 1))
+    const [i, j] = [cell(a, x), cell(b, y)]
+    if (i < 0 || j < 0 || i >= x.data.length || j >= y.data.length) return ""
+    const value = this.land[name].data[j * x.data.length + i]
+    return `${SURFACES[name].replace("_", " ")} ${name === "accuracy" ? percent(value) : `${short(value)} nats`}`
   }
 
   /** Filled contours: losses on a logarithmic scale, 14 levels, dark is high */
   paint() {
-    const name = this.surface.value, { shape: [Y, X], data } = this.land[name], side = 240, levels = 14
-    const top = Math.max(...finite(Array.from(data))), low = name === "accuracy" ? Math.min(...finite(Array.from(data))) : Math.max(Math.min(...finite(Array.from(data))), 1e-4 * top)
-    const scaled = Float32Array.from(data, v => name === "accuracy" ? (v - low) / (top - low || 1) : Math.log(Math.max(v, low) / low) / (Math.log(top / low) || 1))
-    const large = resized(scaled, Y, X, side, side), level = large.map(v => Math.min(levels - 1, Math.floor(v * levels)))
-    this.canvas.width = this.canvas.height = side
-    const pen = this.canvas.getContext("2d"), image = pen.createImageData(side, side)
-    for (let j = 0; j < side; j++) {
-      for (let i = 0; i < side; i++) {
-        const at = (side - 1 - j) * side + i, here = level[at], edge = here !== level[at + (i < side - 1 ? 1 : 0)] || here !== level[at + (at + side < side * side ? side : 0)]
-        const grey = 246 - 176 * here / (levels - 1) - (edge ? 34 : 0)
-        image.data.set([grey, grey, grey + 4, 255], 4 * (j * side + i))
-      }
+    const [side, levels] = [240, 14]
+    const accuracy = this.surface.value === "accuracy"
+    const { shape: [Y, X], data } = this.land[this.surface.value]
+    const [least, top] = extent(data)
+    const low = accuracy ? least : Math.max(least, 1e-4 * top, Number.MIN_VALUE)
+    const linear = v => (v - low) / (top - low || 1)
+    const logarithmic = v => Math.log(Math.max(v, low) / low) / (Math.log(top / low) || 1)
+    const large = resized(Float32Array.from(data, accuracy ? linear : logarithmic), Y, X, side, side)
+    const level = large.map(v => Math.min(levels - 1, Math.floor(v * levels)))
+    const colour = (x, y) => {
+      const at = (side - 1 - y) * side + x
+      const here = level[at]
+      const edge = here !== level[at + (x < side - 1)] || here !== level[at + side * (y > 0)]
+      const grey = 246 - 176 * here / (levels - 1) - 34 * edge
+      return [grey, grey, grey + 4, Number.isFinite(here) ? 255 : 0]
     }
-    pen.putImageData(image, 0, 0)
-    const show = v => name === "accuracy" ? percent(v) : brief(v)
-    this.foot.textContent = `light ${show(low)}, dark ${show(top)}${name === "accuracy" ? "" : " nats"}`
+    paint(this.canvas, side, side, colour)
+    const [light, dark] = [low, top].map(accuracy ? percent : brief)
+    this.foot.textContent = `light ${light}, dark ${dark}${accuracy ? "" : " nats"}`
     this.foot.title = `to the right: towards ${this.land.about.ends[0]}'s end`
     this.draw()
   }
 
   draw() {
     if (!this.chart) return
-    const { training, land } = this, k = training.place(this.view.state.get("step"))
-    this.key(this.shown().map(r => [training.methods[r].colour, `${training.methods[r].name} ${percent(land.inside.data[r])}`]))
+    const k = this.training.place(this.step)
+    this.methods([], r => ` ${percent(this.land.inside.data[r])}`)
     this.legend.classList.add("pv-two")
-    this.legend.append(make("span", { title: "the share of a displacement that lies in the plane of this picture" }, "in this plane"))
-    this.note.textContent = ""
+    const title = "the share of a displacement that lies in the plane of this picture"
+    this.legend.append(make("span", { title }, "in this plane"))
     this.chart.emphasise(this.shown())
-    this.chart.cursor(null, this.shown().map(r => [...(this.paths[r][Math.min(k, this.paths[r].length - 1)] ?? [NaN, NaN]), training.methods[r].colour]))
+    this.chart.cursor(null, this.marks(r => this.paths[r][Math.min(k, this.paths[r].length - 1)] ?? [NaN, NaN]))
   }
 }
 
-const PANELS = { cosine: CosinePanel, plane: PlanePanel, landscape: LandscapePanel, accuracy: AccuracyPanel, tradeoff: TradeoffPanel, tokens: TokensPanel }
+const PANELS = {
+  cosine: CosinePanel,
+  plane: PlanePanel,
+  landscape: LandscapePanel,
+  accuracy: AccuracyPanel,
+  tradeoff: TradeoffPanel,
+  tokens: TokensPanel,
+}
 const ROWS = [["cosine", "plane", "landscape"], ["accuracy", "tradeoff", "tokens"]]
 
 /** All that shows one training: its maps and its panels */
@@ -899,31 +1229,54 @@ class Group {
     Object.assign(this, { view, training })
     this.rows = make("div", { class: "pv-rows" })
     this.maps = []
-    const there = name => view.wanted.includes(name) && !(name === "tokens" && !view.book[`${training().s}.tokens`].shape[2]) && !(name === "accuracy" && !training().tested.length) && !(name === "landscape" && !view.able && !view.book.land)
     this.panels = []
-    const rows = ROWS.map(names => {
-      const panels = names.filter(there).map(name => new PANELS[name](this)), total = panels.reduce((sum, p) => sum + p.wide, 0)
-      const narrow = panels.filter(p => p.wide === 1).length
-      for (const panel of panels) {
-        panel.node.style.setProperty("--pv-wide", `span ${Math.round(12 * panel.wide / total)}`)
-        panel.node.style.setProperty("--pv-mid", `span ${panel.wide === 2 || narrow === 1 ? 12 : 6}`)
-      }
-      this.panels.push(...panels)
-      return make("div", { class: "pv-grid-row" }, ...panels.map(panel => panel.node))
-    })
-    this.node = make("div", { class: "pv-group" }, make("h3", { hidden: !view.book.about.compare }, training().name), this.rows, ...rows)
+    const title = make("h3", { hidden: !view.book.about.compare }, training().name)
+    const rows = ROWS.map(names => this.row(names.filter(name => this.has(name))))
+    this.node = make("div", { class: "pv-group" }, title, this.rows, ...rows)
+  }
+
+  /** Whether a panel is wanted and has something to show */
+  has(name) {
+    const { book, able, wanted } = this.view
+    const { s, tested } = this.training()
+    const empty = {
+      tokens: book[`${s}.tokens`].shape[2] === 0,
+      accuracy: tested.length === 0,
+      landscape: !able && !book.land,
+    }
+    return wanted.includes(name) && !empty[name]
+  }
+
+  row(names) {
+    const panels = names.map(name => new PANELS[name](this))
+    const total = sum(panels.map(panel => panel.wide))
+    const narrow = panels.filter(panel => panel.wide === 1).length
+    for (const { node, wide } of panels) {
+      node.style.setProperty("--pv-wide", `span ${Math.round(12 * wide / total)}`)
+      node.style.setProperty("--pv-mid", `span ${wide === 2 || narrow === 1 ? 12 : 6}`)
+    }
+    this.panels.push(...panels)
+    return make("div", { class: "pv-grid-row" }, ...panels.map(panel => panel.node))
+  }
+
+  /** The chosen image, and those that stay in view */
+  images() {
+    const { view } = this
+    const count = view.scene?.about.images.length ?? 0
+    const all = new Set([view.image(), ...view.state.get("pins").filter(b => b < count)])
+    return view.wanted.includes("maps") ? [...all] : []
   }
 
   draw() {
-    const { view } = this, count = view.scene?.about.images.length ?? 0, chosen = Math.min(view.state.get("image"), Math.max(0, count - 1))
-    const pins = view.state.get("pins").filter(b => b !== chosen && b < count), shown = view.wanted.includes("maps") ? [chosen, ...pins] : []
-    while (this.maps.length < shown.length) {
-      this.maps.push(new MapRow(view, this.training))
-      this.rows.append(this.maps.at(-1).node)
+    const { view, maps } = this
+    const images = this.images()
+    while (maps.length < images.length) {
+      maps.push(new MapRow(view, this.training))
+      this.rows.append(maps.at(-1).node)
     }
-    this.maps.forEach((row, n) => {
-      row.node.hidden = n >= shown.length
-      if (n < shown.length) row.draw(shown[n], n ? `pinned: ${view.scene.about.images[shown[n]].name}` : null)
+    maps.forEach((row, n) => {
+      row.node.hidden = n >= images.length
+      if (n < images.length) row.draw(images[n], n ? `pinned: ${view.scene.about.images[images[n]].name}` : null)
     })
     for (const panel of this.panels) panel.draw()
   }
@@ -931,7 +1284,11 @@ class Group {
 
 // ---------------------------------------------------------------------------------------------- the view
 
-const TARGET_WORDS = { predicted: "predicted class", true: "true class", contrast: "true class against its rival" }
+const TARGET_WORDS = new Map(Object.entries({
+  predicted: "predicted class",
+  true: "true class",
+  contrast: "true class against its rival",
+}))
 const EXPLAINERS = { GradCAM: "Grad-CAM" }
 const FILTERS = {
   all: ["all", "all images"],
@@ -940,6 +1297,7 @@ const FILTERS = {
   lost: ["lost", "the reference is right and the method wrong"],
   moved: ["moved", "by the change of the share on the object, largest first"],
 }
+const THEMES = ["class", "data-jp-theme-light", "data-theme", "data-vscode-theme-kind"]
 
 /** Everything between the data and the page */
 export class View {
@@ -949,99 +1307,133 @@ export class View {
    * @param {object} options     ask: function of (message, buffers) to the kernel, or null; panels: names
    */
   constructor(el, state, { ask = null, panels = ["maps", ...Object.keys(PANELS)] } = {}) {
-    Object.assign(this, { state, ask, able: false, wanted: panels, images: [], scene: null })
-    this.root = make("div", { class: "pv-root", tabindex: 0, role: "application", "aria-label": "Explorer of a training", keydown: e => this.press(e) })
+    Object.assign(this, { state, ask, able: false, wanted: panels, images: [], scene: null, turn: 0, chosen: {} })
+    const keydown = event => this.press(event)
+    const about = { tabindex: 0, role: "application", "aria-label": "Explorer of a training" }
+    this.root = make("div", { class: "pv-root", ...about, keydown })
     this.root.explorer = this  // for a console, and for tests
     el.append(this.root)
+    this.work = make("div", { class: "pv-work", role: "status" })
     this.tell = later(() => { this.twin.textContent = this.sentence() }, 350)
-    state.watchers.push((names, from) => this.changed(names, from))
-    new ResizeObserver(() => this.theme()).observe(this.root)  // notebooks put it into the page later
+    state.watchers.push(names => this.changed(names))
+    this.theme = this.theme.bind(this)
+    this.calls = new WeakMap()
+    this.sizes = new ResizeObserver(entries => {
+      for (const { target, contentRect: { width, height } } of entries) this.calls.get(target)(width, height)
+    })
+    this.watch(this.root, this.theme)  // notebooks put it into the page later
     this.media = matchMedia("(prefers-color-scheme: dark)")
-    this.media.addEventListener("change", this.retheme = () => this.theme())
-    this.observer = new MutationObserver(this.retheme)
-    this.observer.observe(document.body, { attributes: true, attributeFilter: ["class", "data-jp-theme-light", "data-theme", "data-vscode-theme-kind"] })
+    this.media.addEventListener("change", this.theme)
+    this.observer = new MutationObserver(this.theme)
+    this.observer.observe(document.body, { attributes: true, attributeFilter: THEMES })
   }
 
   remove() {
+    this.turn = Infinity  // data that still load come too late
     this.observer.disconnect()
-    this.media.removeEventListener("change", this.retheme)
+    this.sizes.disconnect()
+    this.media.removeEventListener("change", this.theme)
     this.stop()
   }
 
+  /** Call with the size of a node whenever it changes, until all is built anew */
+  watch(node, call) {
+    this.calls.set(node, call)
+    this.sizes.observe(node)
+  }
+
+  unwatch(node) { this.sizes.unobserve(node) }
+
   /** Form controls follow the page: dark where its text is light */
   theme() {
-    if (!this.root.isConnected) return
-    this.root.style.colorScheme = ""
-    const { color } = getComputedStyle(this.root), [r, g, b] = color.match(/[\d.]+/g).map(Number)
+    const { root } = this
+    if (!root.isConnected) return
+    root.style.colorScheme = ""
+    const { color } = getComputedStyle(root)
+    const [r, g, b] = color.match(/[\d.]+/g).map(Number)
     const dark = 0.3 * r + 0.6 * g + 0.1 * b > (color.startsWith("color(") ? 0.5 : 128)
-    this.root.style.colorScheme = dark ? "dark" : "light"
-    this.root.dataset.theme = dark ? "dark" : "light"
+    root.style.colorScheme = root.dataset.theme = dark ? "dark" : "light"
   }
 
   /** Take over what came from Python */
   async adopt(buffers) {
-    const book = new Book(buffers), turn = this.turn = (this.turn ?? 0) + 1
+    const turn = this.turn += 1
+    const book = new Book(buffers)
     const opened = scene => Promise.all(scene.about.images.map((_, b) => openImage(scene, b)))
     const pictures = await Promise.all(book.scenes.map(opened))
-    if (turn !== this.turn) return  // newer data have come meanwhile
-    Object.assign(this, { book, pictures, land: book.land })
+    if (turn !== this.turn || turn === Infinity) return  // newer data have come meanwhile
+    Object.assign(this, { book, pictures, able: Boolean(this.ask) && book.about.able })
     this.openScene()
-    this.able = Boolean(this.ask) && book.about.able
-    this.heat = book.heat.data
-    this.colours = palette(this.heat, this.state.get("opacity"))
-    const focus = document.activeElement, name = this.root.contains(focus) ? focus.getAttribute("aria-label") : null
+    this.colours = palette(book.heat.data, this.state.get("opacity"))
     this.build()
-    const missing = this.able && !this.land && this.wanted.includes("landscape") && (this.scene || !this.wanted.includes("maps"))
+    const ready = this.scene || !this.wanted.includes("maps")
+    const missing = this.able && !book.land && this.wanted.includes("landscape") && ready
     if (missing) this.ask({ ask: "landscape", unasked: true })  // the kernel decides: where it takes seconds
-    if (name) [...this.root.querySelectorAll("[aria-label]"), this.root].find(n => n.getAttribute("aria-label") === name)?.focus({ preventScroll: true })
-    this.draw()
   }
 
   /** The images of the training that is seen */
   openScene() {
-    const one = this.book.scenes.length > 1 ? Math.min(this.state.get("set"), this.book.scenes.length - 1) : 0
-    this.scene = this.book.scenes[one] ?? null
+    const { scenes } = this.book
+    const one = Math.min(this.state.get("set"), Math.max(0, scenes.length - 1))
+    this.scene = scenes[one] ?? null
     this.images = this.pictures[one] ?? []
   }
 
   /** The training that sliders and panels speak of */
   training() { return this.book.sets[Math.min(this.state.get("set"), this.book.sets.length - 1)] }
 
+  /** The step of the slider, or the last of a shorter training */
+  step() { return clamp(this.state.get("step"), 0, this.training().last) }
+
+  /** The chosen image, or the last where there are fewer */
+  image() { return clamp(this.state.get("image"), 0, Math.max(0, this.images.length - 1)) }
+
+  /** The score that the maps explain; until those of another have come, the one before */
   target() {
-    const wanted = this.state.get("target"), known = this.scene.about.targets
-    return known.includes(wanted) ? wanted : this.lastTarget && known.includes(this.lastTarget) ? this.lastTarget : known[0]
+    const known = this.scene.about.targets
+    return [this.state.get("target"), this.lastTarget].find(name => known.includes(name)) ?? known[0]
   }
 
   build() {
-    const { book } = this, groups = book.about.compare ? book.sets : [null]
-    this.controls = this.wanted.includes("maps") || this.wanted.length ? new Controls(this) : null
-    this.groups = groups.map(set => new Group(this, set ? () => set : () => this.training()))
+    const { book, root, wanted } = this
+    const { compare } = book.about
+    const focus = root.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null
+    this.sizes.disconnect()
+    this.watch(root, this.theme)
+    this.controls = new Controls(this)
+    this.rail = wanted.includes("maps") ? new Rail(this) : null
+    this.groups = compare ? book.sets.map(set => new Group(this, () => set)) : [new Group(this, () => this.training())]
     this.twin = make("p", { class: "pv-twin", role: "status", "aria-live": "polite" })
-    const main = make("div", { class: book.about.compare ? "pv-main pv-compare" : "pv-main" }, ...this.groups.map(group => group.node))
-    this.rail = this.wanted.includes("maps") ? new Rail(this) : null
-    this.root.replaceChildren(this.controls.node, make("div", { class: "pv-with-rail" }, this.rail ? this.rail.node : "", main), this.twin)
-    this.root.classList.toggle("pv-small", this.wanted.length < 3)
+    const main = make("div", { class: compare ? "pv-main pv-compare" : "pv-main" }, ...this.groups.map(g => g.node))
+    const body = make("div", { class: "pv-with-rail" }, this.rail?.node, main)
+    root.replaceChildren(this.controls.node, body, this.twin)
+    root.classList.toggle("pv-small", wanted.length < 3)
+    const labelled = [root, ...root.querySelectorAll("[aria-label]")]
+    if (focus) labelled.find(n => n.getAttribute("aria-label") === focus)?.focus({ preventScroll: true })
+    this.draw()
   }
 
-  changed(names, from) {
-    if (names.includes("opacity") && this.heat) this.colours = palette(this.heat, this.state.get("opacity"))
-    if (names.includes("target") && this.scene?.about.targets.includes(this.state.get("target"))) this.lastTarget = this.state.get("target")
-    if (names.includes("set") && this.book) {
-      this.openScene()
-      this.build()
-      return this.draw()
+  changed(names) {
+    if (!this.book) return
+    const { state, book, scene } = this
+    if (names.includes("opacity")) this.colours = palette(book.heat.data, state.get("opacity"))
+    if (names.includes("target") && scene?.about.targets.includes(state.get("target"))) {
+      this.lastTarget = state.get("target")
     }
-    if (this.book) this.update()
+    if (!names.includes("set")) return this.update()
+    this.openScene()
+    this.build()
   }
 
   /** Draw now, at most once between two frames of the screen */
   update() {
-    if (this.waiting) { this.again = true; return }
+    this.again = this.waiting
+    if (this.waiting) return
     this.waiting = true
     this.draw()
     requestAnimationFrame(() => {
       this.waiting = false
-      if (this.again) { this.again = false; this.update() }
+      if (this.again) this.update()
     })
   }
 
@@ -1054,57 +1446,80 @@ export class View {
   }
 
   /** To the place nearest to a step */
-  go(step) { this.state.set({ step: this.training().places[this.training().place(step)] }) }
+  go(step) {
+    const { places } = this.training()
+    this.state.set({ step: places[this.training().place(step)] })
+  }
 
   /** Along the snapshots */
   walk(places) {
-    const training = this.training(), k = training.place(this.state.get("step"))
+    const training = this.training()
+    const k = training.place(this.state.get("step"))
     this.state.set({ step: training.places[clamp(k + places, 0, training.places.length - 1)] })
   }
 
   /** To another method: they are in the order of the slider */
   turnTo(more) {
-    const training = this.training(), r = clamp(training.nearest(this.state.get("lam")) + more, 0, training.methods.length - 1)
-    this.state.set({ lam: training.methods[r].key })
+    const { methods } = this.training()
+    const r = this.training().nearest(this.state.get("lam")) + more
+    this.state.set({ lam: methods[clamp(r, 0, methods.length - 1)].key })
   }
 
   /** To the next or the last conflict that has a snapshot */
   conflict(way) {
-    const training = this.training(), step = this.state.get("step"), there = new Set(training.places)
+    const training = this.training()
+    const step = this.step()
+    const there = new Set(training.places)
     const all = training.conflicts(training.nearest(this.state.get("lam"))).filter(s => there.has(s))
     const found = way > 0 ? all.find(s => s > step) : all.findLast(s => s < step)
     if (found !== undefined) this.state.set({ step: found })
   }
 
   press(event) {
+    const { target, key } = event
     if (event.ctrlKey || event.metaKey || event.altKey) return
     event.stopPropagation()  // notebooks take arrows and letters for commands of their own
-    const { target } = event, typing = target.matches("select, input:not([type=range]), textarea")
-    if (typing) return
-    const far = event.shiftKey ? 10 : 1, onLambda = target.matches("[data-slider=lam]"), onOther = target.matches("input") && !target.dataset.slider
-    if (onOther) return
-    const along = n => onLambda ? this.turnTo(n) : this.walk(n * far)
+    if (target.matches("select, textarea, input:not([data-slider])")) return
+    const onLambda = target.matches("[data-slider=lam]")
+    const along = places => onLambda ? this.turnTo(Math.sign(places)) : this.walk(places)
+    const toEnd = way => onLambda ? this.turnTo(way * 1e6) : this.walk(way * 1e9)
+    const far = event.shiftKey ? 10 : 1
     const act = {
-      ArrowLeft: () => along(-1), ArrowRight: () => along(1), ArrowDown: () => this.turnTo(-1), ArrowUp: () => this.turnTo(1),
-      Home: () => onLambda ? this.turnTo(-1e6) : this.walk(-1e9), End: () => onLambda ? this.turnTo(1e6) : this.walk(1e9),
-      PageUp: () => this.walk(10), PageDown: () => this.walk(-10), n: () => this.conflict(1), p: () => this.conflict(-1),
-      " ": target.matches("button") ? null : () => this.playing ? this.stop() : this.play(),
-    }[event.key]
+      ArrowLeft: () => along(-far),
+      ArrowRight: () => along(far),
+      ArrowDown: () => this.turnTo(-1),
+      ArrowUp: () => this.turnTo(1),
+      Home: () => toEnd(-1),
+      End: () => toEnd(1),
+      PageUp: () => this.walk(10),
+      PageDown: () => this.walk(-10),
+      n: () => this.conflict(1),
+      p: () => this.conflict(-1),
+      " ": target.matches("button") ? null : () => this.toggle(),
+    }[key]
     if (!act) return
     event.preventDefault()
     act()
   }
 
+  toggle() {
+    if (this.playing) this.stop()
+    else this.play()
+  }
+
+  atEnd() { return this.training().place(this.state.get("step")) === this.training().places.length - 1 }
+
   play() {
-    const training = this.training()
-    if (training.place(this.state.get("step")) === training.places.length - 1) this.state.set({ step: training.places[0] })
-    let before = performance.now(), owed = 0
+    if (this.atEnd()) this.state.set({ step: this.training().places[0] })
+    let before = performance.now()
+    let owed = 0
     const tick = now => {
       owed += (now - before) / 1000 * this.state.get("speed")
       before = now
-      if (owed >= 1) { this.walk(Math.floor(owed)); owed %= 1 }
-      if (training.place(this.state.get("step")) === training.places.length - 1) return this.stop()
-      this.playing = requestAnimationFrame(tick)
+      if (owed >= 1) this.walk(Math.floor(owed))
+      owed %= 1
+      if (this.atEnd()) this.stop()
+      else this.playing = requestAnimationFrame(tick)
     }
     this.playing = requestAnimationFrame(tick)
     this.controls.draw()
@@ -1118,160 +1533,294 @@ export class View {
 
   /** What the frame shows, in words */
   sentence() {
-    const training = this.training(), step = this.state.get("step"), r = training.nearest(this.state.get("lam")), i = training.row(step)
-    const method = training.methods[r].name, cos = i < 0 ? NaN : training.column("cos", r)[i]
-    const agree = i >= 0 && training.column("agree", r)[i] === 1
-    const gradients = i < 0 ? "before the first step" : Number.isFinite(cos) ? `the gradients ${cos < 0 ? "conflict" : "agree"}, cosine ${signed(cos)} (${fixed(training.column("angle_deg", r)[i], 0)}\u00b0)` : agree ? "the prompt is still the teacher's" : "the gradients were not recorded"
-    const looks = this.groups.at(this.book.about.compare ? 0 : -1).maps[0]?.looks, names = [this.book.about.zero.name, training.methods[training.reference].name, method]
-    const said = look => `${look.predicted} (${percent(look.chance)}${look.right === null ? "" : look.right ? ", right" : ", wrong"}${Number.isFinite(look.share) ? `, ${percent(look.share)} of the map on the object` : ""})`
-    const seen = looks?.every(Boolean) ? [...new Map(names.map((name, n) => [name, looks[n]]))].map(([name, look]) => `${name} predicts ${said(look)}`) : []
-    return `Step ${step}, ${method}: ${gradients}. ${seen.length ? `${this.scene.about.images[Math.min(this.state.get("image"), this.images.length - 1)].name}: ${seen.join("; ")}.` : ""}`
+    const training = this.training()
+    const step = this.step()
+    const method = training.methods[training.nearest(this.state.get("lam"))].name
+    const names = [this.book.about.zero.name, training.methods[training.reference].name, method]
+    const looks = this.groups[0].maps[0]?.looks
+    const start = `Step ${step}, ${method}: ${this.gradients(training, step)}. `
+    if (!looks?.every(Boolean)) return start
+    const said = names.map((name, n) => `${name} predicts ${seen(looks[n])}`)
+    return `${start}${this.scene.about.images[this.image()].name}: ${[...new Set(said)].join("; ")}.`
   }
+
+  gradients(training, step) {
+    const i = training.row(step)
+    if (i < 0) return "before the first step"
+    const value = name => training.column(name, training.nearest(this.state.get("lam")))[i]
+    const cos = value("cos")
+    const none = value("agree") === 1 ? "the prompt is still the teacher's" : "the gradients were not recorded"
+    if (!Number.isFinite(cos)) return none
+    const verb = cos < 0 ? "conflict" : "agree"
+    return `the gradients ${verb}, cosine ${signed(cos)} (${fixed(value("angle_deg"), 0)}\u00b0)`
+  }
+}
+
+/** What a method sees, in words */
+function seen({ predicted, chance, right, share }) {
+  const verdict = { true: ", right", false: ", wrong" }[right] ?? ""
+  const part = Number.isFinite(share) ? `, ${percent(share)} of the map on the object` : ""
+  return `${predicted} (${percent(chance)}${verdict}${part})`
 }
 
 /** The picture of an image and the outline of its object, both ready to be drawn */
 async function openImage(scene, b) {
-  const { pictures, ends, masks, about } = scene, start = b ? ends.data[b - 1] : 0
-  const picture = await createImageBitmap(new Blob([pictures.data.slice(start, ends.data[b])], { type: about.images[b].type }))
-  if (!masks.data.length || !scene.areas.data[b]) return { picture, outline: null }
-  const [H, W] = about.size, bytes = Math.ceil(H * W / 8), bits = masks.data.subarray(b * bytes, (b + 1) * bytes), scale = Math.max(1, Math.round(2 * PIXELS / Math.max(H, W)))
-  const inside = (y, x) => y >= 0 && x >= 0 && y < H && x < W ? bits[(y * W + x) >> 3] >> 7 - ((y * W + x) & 7) & 1 : 0
-  const outline = make("canvas", { width: W * scale, height: H * scale }), pen = outline.getContext("2d")
-  for (const [colour, wide] of [["rgba(0,0,0,.55)", 5], ["#fff", 2.6]]) {
-    pen.strokeStyle = colour
-    pen.lineWidth = wide
-    pen.beginPath()
-    for (let y = 0; y <= H; y++) {
-      for (let x = 0; x <= W; x++) {
-        if (inside(y, x) !== inside(y - 1, x)) { pen.moveTo(x * scale, y * scale); pen.lineTo((x + 1) * scale, y * scale) }
-        if (inside(y, x) !== inside(y, x - 1)) { pen.moveTo(x * scale, y * scale); pen.lineTo(x * scale, (y + 1) * scale) }
-      }
+  const { pictures, ends, masks, areas, about } = scene
+  const content = pictures.data.slice(b ? ends.data[b - 1] : 0, ends.data[b])
+  const picture = await createImageBitmap(new Blob([content], { type: about.images[b].type }))
+  if (!masks.data.length || !areas.data[b]) return { picture, outline: null }
+  const bytes = Math.ceil(about.size[0] * about.size[1] / 8)
+  return { picture, outline: drawOutline(masks.data.subarray(b * bytes, (b + 1) * bytes), ...about.size) }
+}
+
+/** White lines with dark edges around the pixels of a mask */
+function drawOutline(bits, H, W) {
+  const scale = Math.max(1, Math.round(2 * PIXELS / Math.max(H, W)))
+  const canvas = make("canvas", { width: W * scale, height: H * scale })
+  const pen = canvas.getContext("2d")
+  const inside = (y, x) => {
+    const at = y * W + x
+    return y >= 0 && x >= 0 && y < H && x < W ? bits[at >> 3] >> 7 - (at & 7) & 1 : 0
+  }
+  const stroke = (...ends) => ends.forEach(([y, x], n) => pen[n ? "lineTo" : "moveTo"](x * scale, y * scale))
+  pen.beginPath()
+  for (let y = 0; y <= H; y++) {
+    for (let x = 0; x <= W; x++) {
+      if (inside(y, x) !== inside(y - 1, x)) stroke([y, x], [y, x + 1])
+      if (inside(y, x) !== inside(y, x - 1)) stroke([y, x], [y + 1, x])
     }
+  }
+  for (const [colour, width] of [["rgba(0,0,0,.55)", 5], ["#fff", 2.6]]) {
+    Object.assign(pen, { strokeStyle: colour, lineWidth: width })
     pen.stroke()
   }
-  return { picture, outline }
+  return canvas
 }
 
 /** Title, choices and sliders */
 class Controls {
   constructor(view) {
     this.view = view
-    const { book, scene, state, wanted } = view, training = view.training(), maps = wanted.includes("maps")
-    const button = (words, label, click, more = {}) => make("button", { type: "button", "aria-label": label, title: label, click, ...more }, words)
-    this.title = make("strong", {}, book.about.title)
+    this.followers = []
+    const { wanted, book } = view
+    const { words } = book.about
     this.subtitle = make("span", { class: "pv-note" })
     this.choices = make("div", { class: "pv-choices" })
-    if (maps) this.choose()
-    const R = training.methods.length
-    this.lam = make("input", { type: "range", min: 0, max: Math.max(1, R - 1), step: 1, "aria-label": book.about.words.strength, "data-slider": "lam", disabled: R < 2, input: () => state.set({ lam: training.methods[Math.min(this.lam.value, R - 1)].key }) })
-    const many = R > 7
-    const marks = make("div", { class: "pv-marks", "aria-hidden": true }, ...training.methods.map((m, r) => {
-      const mark = make("span", {}, many && r % Math.ceil(R / 7) && r < R - 1 ? "" : m.short)
-      mark.style.left = `${R > 1 ? 100 * r / (R - 1) : 0}%`
+    if (wanted.includes("maps")) this.choose()
+    const label = text => make("label", {}, text)
+    const bar = [label(words.symbol), this.lambdas(), this.trainer(), label("step"), this.steps(), this.jumps()]
+    const title = make("div", { class: "pv-title" }, make("strong", {}, book.about.title), this.subtitle, this.choices)
+    this.node = make("header", { class: "pv-head" }, title, make("div", { class: "pv-sliders" }, ...bar), view.work)
+  }
+
+  /** A control that shows a choice, whoever makes it */
+  follow(name, control) {
+    this.followers.push([name, control])
+    return control
+  }
+
+  slider(name, label, count, input) {
+    const range = { type: "range", min: 0, max: Math.max(1, count - 1), step: 1, disabled: count < 2 }
+    return make("input", { ...range, "aria-label": label, "data-slider": name, input })
+  }
+
+  lambdas() {
+    const { view } = this
+    const { methods } = view.training()
+    const last = methods.length - 1
+    const input = () => view.state.set({ lam: methods[Math.min(this.lam.value, last)].key })
+    this.lam = this.slider("lam", view.book.about.words.strength, methods.length, input)
+    const every = last >= 7 ? Math.ceil((last + 1) / 7) : 1
+    const marks = methods.map((method, r) => {
+      const mark = make("span", {}, r % every && r < last ? "" : method.short)
+      mark.style.left = `${last ? 100 * r / last : 0}%`
       return mark
-    }))
-    this.step = make("input", { type: "range", min: 0, max: Math.max(1, training.places.length - 1), step: 1, "aria-label": "step", "data-slider": "step", disabled: training.places.length < 2, input: () => state.set({ step: training.places[Math.min(this.step.value, training.places.length - 1)] }) })
-    this.film = make("canvas", { class: "pv-film", title: "steps in conflict", "aria-hidden": true })
-    this.playButton = button("\u25b6", "play (space)", () => view.playing ? view.stop() : view.play())
-    const speed = make("select", { "aria-label": "speed", title: "snapshots per second", change: e => state.set({ speed: +e.target.value }) }, ...[5, 15, 30, 60].map(n => make("option", { value: n, selected: n === state.get("speed") }, `${n}/s`)))
+    })
+    const scale = make("div", { class: "pv-marks", "aria-hidden": "true" }, ...marks)
+    return make("div", { class: "pv-lam" }, this.lam, scale)
+  }
+
+  steps() {
+    const { state } = this.view
+    const { places } = this.view.training()
+    const input = () => state.set({ step: places[Math.min(this.step.value, places.length - 1)] })
+    this.step = this.slider("step", "step", places.length, input)
+    this.film = make("canvas", { class: "pv-film", title: "steps in conflict", "aria-hidden": "true" })
+    this.view.watch(this.film, () => {
+      this.filmed = null
+      this.strip()
+    })
+    return make("div", { class: "pv-step" }, this.step, this.film)
+  }
+
+  jumps() {
+    const { view } = this
+    const change = event => view.state.set({ speed: +event.target.value })
+    const speeds = [5, 15, 30, 60].map(n => [n, `${n}/s`])
+    const attributes = { "aria-label": "speed", title: "snapshots per second", change }
+    this.play = button("\u25b6", "play (space)", () => view.toggle())
     this.where = make("output", { class: "pv-where" })
-    const jumps = [this.playButton, speed, button("\u2039 p", "previous conflict (p)", () => view.conflict(-1)), button("n \u203a", "next conflict (n)", () => view.conflict(1))]
-    this.bar = make("div", { class: "pv-sliders" },
-      make("label", {}, book.about.words.symbol), make("div", { class: "pv-lam" }, this.lam, marks), this.trainer(),
-      make("label", {}, "step"), make("div", { class: "pv-step" }, this.step, this.film), make("div", { class: "pv-jumps" }, ...jumps, this.where))
-    this.work = make("div", { class: "pv-work", role: "status" })
-    this.node = make("header", { class: "pv-head" }, make("div", { class: "pv-title" }, this.title, this.subtitle, this.choices), this.bar, this.work)
-    if (scene) this.subtitle.textContent = ""
-    new ResizeObserver(() => { this.filmed = null; if (view.controls === this) this.strip() }).observe(this.film)
+    return make("div", { class: "pv-jumps" }, this.play,
+      this.follow("speed", picker(attributes, speeds, view.state.get("speed"))),
+      button("\u2039 p", "previous conflict (p)", () => view.conflict(-1)),
+      button("n \u203a", "next conflict (n)", () => view.conflict(1)),
+      this.where)
   }
 
   /** A picker; a single entry can only be read */
   pick(label, name, options, usual) {
+    const { ask, state } = this.view
     const known = options.some(([value]) => value === usual) ? options : [...options, [usual, String(usual)]]
-    if (known.length < 2 && !this.view.ask) return ""  // a page of its own has nothing to choose here
-    const select = make("select", { "aria-label": label, title: label, disabled: known.length < 2, change: () => this.view.state.set({ [name]: select.value }) }, ...known.map(([value, words]) => make("option", { value, selected: value === usual }, words)))
-    return make("label", { class: "pv-choice" }, `${label} `, select)
+    const disabled = known.length < 2
+    if (disabled && !ask) return null  // a page of its own has nothing to choose here
+    const change = event => state.set({ [name]: event.target.value })
+    const select = picker({ "aria-label": label, title: label, disabled, change }, known, usual)
+    return make("label", { class: "pv-choice" }, `${label} `, this.follow(name, select))
   }
 
   choose() {
-    const { view } = this, { scene, state, book } = view, button = (words, label, click) => make("button", { type: "button", title: label, "aria-label": label, click }, words)
-    if (scene) {
-      const { about } = scene, some = names => view.able ? names : names.filter(name => name === about.split)
-      const targets = [...new Set([...about.targets, ...(view.able ? about.classes.slice(0, 200) : [])])].map(name => [name, TARGET_WORDS[name] ?? name])
-      const layers = view.able ? about.layers : about.layers.filter(([value]) => value === about.layer)
-      this.choices.append(this.pick("target", "target", targets, state.get("target")), this.pick("map", "explainer", [[about.explainer, EXPLAINERS[about.explainer] ?? about.explainer]], about.explainer),
-        this.pick("images", "split", some(about.splits).map(name => [name, name]), about.split), this.pick("layer", "target_layer", layers, about.layer))
+    const { view } = this
+    const seed = view.book.sets.length > 1 && !view.book.about.compare
+    const save = () => view.ask({ ask: "save" })
+    this.pin = button("pin", "keep this image in view", () => this.keep())
+    const all = [
+      ...(view.scene ? this.pickers() : []),
+      seed ? this.seeds() : null,
+      this.opacity(),
+      this.pin,
+      ...(view.able ? this.photos() : []),
+      view.ask ? button("save figure", "save what is on screen: PDF, PNG and CSV", save) : null,
+    ]
+    this.choices.append(...all.filter(Boolean))
+  }
+
+  /** What the maps explain and where the images come from */
+  pickers() {
+    const { able, state, scene: { about } } = this.view
+    const classes = able ? about.classes.slice(0, 200) : []
+    const targets = [...new Set([...about.targets, ...classes])].map(name => [name, TARGET_WORDS.get(name) ?? name])
+    const splits = about.splits.filter(name => able || name === about.split).map(name => [name, name])
+    const layers = about.layers.filter(([value]) => able || value === about.layer)
+    const explainer = [about.explainer, EXPLAINERS[about.explainer] ?? about.explainer]
+    return [
+      this.pick("target", "target", targets, state.get("target")),
+      this.pick("map", "explainer", [explainer], about.explainer),
+      this.pick("images", "split", splits, about.split),
+      this.pick("layer", "target_layer", layers, about.layer),
+    ]
+  }
+
+  seeds() {
+    const { book, state } = this.view
+    const change = event => state.set({ set: +event.target.value })
+    const sets = book.sets.map(({ name }, s) => [s, name])
+    const select = picker({ "aria-label": "seed", change }, sets, state.get("set"))
+    return make("label", { class: "pv-choice" }, "maps of ", select)
+  }
+
+  opacity() {
+    const { state } = this.view
+    const input = event => state.set({ opacity: +event.target.value })
+    const range = { type: "range", min: 0, max: 1, step: 0.05, value: state.get("opacity") }
+    const slider = make("input", { ...range, "aria-label": "opacity of the maps", input })
+    return make("label", { class: "pv-choice" }, "opacity ", this.follow("opacity", slider))
+  }
+
+  /** Pin the image, or let it go; at most two stay in view */
+  keep() {
+    const { state } = this.view
+    const [b, pins] = [this.view.image(), state.get("pins")]
+    state.set({ pins: pins.includes(b) ? pins.filter(pin => pin !== b) : [...pins, b].slice(-2) })
+  }
+
+  photos() {
+    const change = async () => {
+      const chosen = [...files.files]
+      const contents = await Promise.all(chosen.map(file => file.arrayBuffer()))
+      const message = { ask: "photos", names: chosen.map(file => file.name) }
+      this.view.ask(message, contents.map(content => new DataView(content)))
+      files.value = ""
     }
-    if (book.sets.length > 1 && !book.about.compare) {
-      const select = make("select", { "aria-label": "seed", change: () => state.set({ set: +select.value }) }, ...book.sets.map((set, s) => make("option", { value: s, selected: s === state.get("set") }, set.name)))
-      this.choices.append(make("label", { class: "pv-choice" }, "maps of ", select))
-    }
-    const opacity = make("input", { type: "range", min: 0, max: 1, step: 0.05, value: state.get("opacity"), "aria-label": "opacity of the maps", input: () => state.set({ opacity: +opacity.value }) })
-    this.choices.append(make("label", { class: "pv-choice" }, "opacity ", opacity))
-    this.pin = button("pin", "keep this image in view", () => {
-      const b = state.get("image"), pins = state.get("pins")
-      state.set({ pins: pins.includes(b) ? pins.filter(p => p !== b) : [...pins, b].slice(-2) })
-    })
-    this.choices.append(this.pin)
-    if (view.able) {
-      const files = make("input", { type: "file", accept: "image/*", multiple: true, hidden: true, "aria-label": "photos", change: async () => {
-        const chosen = [...files.files], buffers = await Promise.all(chosen.map(file => file.arrayBuffer()))
-        view.ask({ ask: "photos", names: chosen.map(file => file.name) }, buffers.map(buffer => new DataView(buffer)))
-        files.value = ""
-      } })
-      this.choices.append(files, button("your photos", "look at photos of your own", () => files.click()))
-    }
-    if (view.ask) this.choices.append(button("save figure", "save what is on screen: PDF, PNG and CSV", () => view.ask({ ask: "save" })))
+    const input = { type: "file", accept: "image/*", multiple: true, hidden: true }
+    const files = make("input", { ...input, "aria-label": "photos", change })
+    return [files, button("your photos", "look at photos of your own", () => files.click())]
   }
 
   /** A further lambda to train */
   trainer() {
-    const { view } = this, { words, able } = view.book.about
-    if (!view.ask || !able || !words.train || !view.wanted.includes("maps")) return make("span")
-    const field = make("input", { type: "number", step: "any", "aria-label": `a ${words.strength} to train`, placeholder: "0.25" })
+    const { view } = this
+    const { words: { strength, train }, able } = view.book.about
+    if (!view.ask || !able || !train || !view.wanted.includes("maps")) return make("span")
     const begin = () => {
-      const value = field.value === "" ? NaN : +field.value, [low, high] = words.train
-      if (!(value >= low && value <= high)) return this.say(`${words.strength} is a number from ${low} to ${high}; got ${field.value || "nothing"}`, true)
-      view.ask({ ask: "train", lam: value })
+      const [low, high] = train
+      const lam = field.value === "" ? NaN : +field.value
+      const wrong = `${strength} is a number from ${low} to ${high}; got ${field.value || "nothing"}`
+      if (lam >= low && lam <= high) view.ask({ ask: "train", lam })
+      else this.say(wrong, true)
     }
-    field.addEventListener("keydown", e => { if (e.key === "Enter") begin() })
-    return make("span", { class: "pv-train" }, field, make("button", { type: "button", click: begin, title: "train it just as the others were" }, "+ train"))
+    const keydown = event => { if (event.key === "Enter") begin() }
+    const input = { type: "number", step: "any", placeholder: "0.25" }
+    const field = make("input", { ...input, "aria-label": `a ${strength} to train`, keydown })
+    const press = { type: "button", click: begin, title: "train it just as the others were" }
+    return make("span", { class: "pv-train" }, field, make("button", press, "+ train"))
   }
 
   /** A word to the reader, with progress and a way to cancel */
   say(words, wrong = false, done = null) {
-    this.work.classList.toggle("pv-wrong", wrong)
-    const bar = done === null ? null : make("progress", { max: 1, value: done })
-    const cancel = done === null ? null : make("button", { type: "button", click: () => this.view.ask({ ask: "cancel" }) }, "cancel")
-    this.work.replaceChildren(...[words, bar, cancel].filter(Boolean))
+    const { work, ask } = this.view
+    const cancel = () => ask({ ask: "cancel" })
+    const bar = [make("progress", { max: 1, value: done }), make("button", { type: "button", click: cancel }, "cancel")]
+    work.classList.toggle("pv-wrong", wrong)
+    work.replaceChildren(...(words ? [words] : []), ...(done === null ? [] : bar))
   }
 
   /** The conflicts of a method below the step slider, like the frames of a film */
   strip() {
-    const training = this.view.training(), r = training.nearest(this.view.state.get("lam")), wide = this.film.clientWidth
-    if (this.filmed === r || !wide) return
+    const training = this.view.training()
+    const r = training.nearest(this.view.state.get("lam"))
+    const width = this.film.clientWidth
+    if (this.filmed === r || !width) return
     this.filmed = r
-    this.film.width = wide, this.film.height = 7
-    const pen = this.film.getContext("2d"), last = training.last || 1
+    Object.assign(this.film, { width, height: 7 })
+    const pen = this.film.getContext("2d")
     pen.fillStyle = this.view.book.about.coop
-    for (const step of training.conflicts(r)) pen.fillRect((step - 0.5) / last * (wide - 1), 0, Math.max(0.7, wide / last * 0.8), 7)
+    const last = training.last || 1
+    const wide = Math.max(0.7, width / last * 0.8)
+    for (const step of training.conflicts(r)) pen.fillRect((step - 0.5) / last * (width - 1), 0, wide, 7)
   }
 
   draw() {
-    const { view } = this, { state, scene } = view, training = view.training(), r = training.nearest(state.get("lam")), step = state.get("step")
-    const method = training.methods[r], k = training.place(step), i = training.row(step), cos = i < 0 ? NaN : training.column("cos", r)[i]
+    const { view } = this
+    const { state } = view
+    const training = view.training()
+    const step = view.step()
+    const i = training.row(step)
+    const r = training.nearest(state.get("lam"))
+    const cos = i < 0 ? NaN : training.column("cos", r)[i]
     this.lam.value = r
-    this.lam.setAttribute("aria-valuetext", method.name)
-    this.step.value = k
+    this.lam.setAttribute("aria-valuetext", training.methods[r].name)
+    this.step.value = training.place(step)
     this.step.setAttribute("aria-valuetext", `step ${step}`)
-    this.where.replaceChildren(make("b", {}, String(step)), ` of ${training.last}`, make("span", { class: cos < 0 ? "pv-conflict" : "" }, Number.isFinite(cos) ? `cos ${signed(cos)}` : ""))
-    this.playButton.textContent = view.playing ? "\u275a\u275a" : "\u25b6"
+    const words = Number.isFinite(cos) ? `cos ${signed(cos)}` : ""
+    const angle = make("span", { class: cos < 0 ? "pv-conflict" : "" }, words)
+    this.where.replaceChildren(make("b", {}, String(step)), ` of ${training.last}`, angle)
+    this.play.textContent = view.playing ? "\u275a\u275a" : "\u25b6"
     this.strip()
-    if (scene) {
-      const { about } = scene, wanted = state.get("target"), shown = view.target(), layer = about.layers.find(([value]) => value === about.layer)?.[1] ?? about.layer
-      this.subtitle.textContent = [about.split, shown === wanted ? `map of ${TARGET_WORDS[shown] ? `the ${TARGET_WORDS[shown]}` : shown}` : `asking for the map of ${wanted} \u2026`, `${EXPLAINERS[about.explainer] ?? about.explainer} at ${layer}`, about.masks].filter(Boolean).join(" \u00b7 ")
-      if (this.pin) this.pin.textContent = state.get("pins").includes(state.get("image")) ? "unpin" : "pin"
+    for (const [name, control] of this.followers) {
+      if (control.value !== String(state.get(name))) control.value = state.get(name)
     }
+    if (!view.scene) return
+    this.subtitle.textContent = this.caption(view.scene.about)
+    if (this.pin) this.pin.textContent = state.get("pins").includes(view.image()) ? "unpin" : "pin"
+  }
+
+  /** Which maps are shown */
+  caption({ split, explainer, layer, layers, masks }) {
+    const [shown, wanted] = [this.view.target(), this.view.state.get("target")]
+    const words = TARGET_WORDS.has(shown) ? `the ${TARGET_WORDS.get(shown)}` : shown
+    const map = shown === wanted ? `map of ${words}` : `asking for the map of ${wanted} \u2026`
+    const where = layers.find(([value]) => value === layer)?.[1] ?? layer
+    return [split, map, `${EXPLAINERS[explainer] ?? explainer} at ${where}`, masks].filter(Boolean).join(" \u00b7 ")
   }
 }
 
@@ -1279,90 +1828,133 @@ class Controls {
 class Rail {
   constructor(view) {
     this.view = view
-    const { scene } = view
-    this.filter = make("select", { "aria-label": "which images", change: () => view.state.set({ filter: this.filter.value }) }, ...Object.entries(FILTERS).map(([value, [words, title]]) => make("option", { value, title }, words)))
+    const change = event => view.state.set({ filter: event.target.value })
+    const filters = Object.entries(FILTERS).map(([value, words]) => [value, ...words])
+    this.filter = picker({ "aria-label": "which images", change }, filters)
     this.list = make("div", { class: "pv-thumbs", role: "listbox", "aria-label": "images to choose from" })
     this.node = make("nav", { class: "pv-rail", "aria-label": "rail" }, this.filter, this.list)
-    this.thumbs = (scene?.about.images ?? []).map((image, b) => {
-      const canvas = make("canvas", { width: 88, height: 88 }), { picture } = view.images[b]
-      canvas.getContext("2d").drawImage(picture, 0, 0, 88, 88)
-      return make("button", { type: "button", role: "option", title: image.name, "aria-label": image.name, click: () => view.state.set({ image: b }) }, canvas)
-    })
+    this.thumbs = (view.scene?.about.images ?? []).map(({ name }, b) => this.thumb(name, b))
+  }
+
+  /** The middle of an image, as a square */
+  thumb(name, b) {
+    const { picture } = this.view.images[b]
+    const canvas = make("canvas", { width: 88, height: 88 })
+    const side = Math.min(picture.width, picture.height)
+    const [left, top] = [(picture.width - side) / 2, (picture.height - side) / 2]
+    canvas.getContext("2d").drawImage(picture, left, top, side, side, 0, 0, 88, 88)
+    const option = button(null, name, () => this.view.state.set({ image: b }))
+    option.setAttribute("role", "option")
+    option.append(canvas)
+    return option
   }
 
   /** Images that fit the filter, judged by the last snapshot: moving the step moves nothing here */
   chosen() {
-    const { view } = this, filter = view.state.get("filter"), training = view.training(), target = view.target(), k = training.places.length - 1
+    const { view } = this
+    const training = view.training()
+    const filter = view.state.get("filter")
     const all = this.thumbs.map((_, b) => b)
     if (filter === "all" || !training.hasText) return all
-    const look = r => b => training.look(view.scene, target, k, r, b), one = look(training.reference), two = look(training.nearest(view.state.get("lam")))
-    const change = b => Math.abs(one(b).share - two(b).share) || 0
+    const k = training.places.length - 1
+    const look = r => all.map(b => training.look(view.scene, view.target(), k, r, b))
+    const [one, two] = [training.reference, training.nearest(view.state.get("lam"))].map(look)
+    const change = b => Math.abs(one[b].share - two[b].share) || 0
     if (filter === "moved") return all.sort((a, b) => change(b) - change(a))
-    const fits = { differ: b => one(b).predicted !== two(b).predicted, gained: b => one(b).right === false && two(b).right, lost: b => one(b).right && two(b).right === false }[filter]
-    return all.filter(fits)
+    const fits = {
+      differ: b => one[b].predicted !== two[b].predicted,
+      gained: b => one[b].right === false && two[b].right,
+      lost: b => one[b].right && two[b].right === false,
+    }
+    return all.filter(fits[filter])
   }
 
   draw() {
     const { state, scene } = this.view
     if (!scene) return
-    const key = [state.get("filter"), state.get("lam"), state.get("set"), this.view.target()].join(" ")
+    const filter = state.get("filter")
+    const key = [filter, state.get("lam"), state.get("set"), this.view.target()].join(" ")
     if (this.key !== key) {
       this.key = key
-      const chosen = this.chosen()
-      this.filter.value = state.get("filter")
-      this.filter.title = `${FILTERS[state.get("filter")][1]}, judged by the end of training`
-      this.list.replaceChildren(...(chosen.length ? chosen.map(b => this.thumbs[b]) : [make("p", { class: "pv-note" }, "none")]))
+      this.filter.value = filter
+      this.filter.title = `${FILTERS[filter][1]}, judged by the end of training`
+      const chosen = this.chosen().map(b => this.thumbs[b])
+      this.list.replaceChildren(...(chosen.length ? chosen : [make("p", { class: "pv-note" }, "none")]))
     }
-    this.thumbs.forEach((thumb, b) => thumb.setAttribute("aria-selected", b === state.get("image")))
+    this.thumbs.forEach((thumb, b) => thumb.setAttribute("aria-selected", b === this.view.image()))
   }
 }
 
 // ---------------------------------------------------------------------------------------------- where it runs
 
-const SHARED = ["lam", "step", "image", "target", "explainer", "split", "target_layer", "opacity", "pins", "set", "filter", "speed"]
+const SHARED = [
+  "lam", "step", "image", "target", "explainer", "split", "target_layer", "opacity", "pins", "set", "filter", "speed"]
+const BUFFERS = ["_runs", "_scenes", "_land"]
+const NUMBERS = ["step", "image", "set"]
+const IN_ADDRESS = ["lam", "step", "image", "target", "set", "pins"]
 
 /** In a notebook: the choices are traits of the widget, so that other widgets can follow and lead */
 function render({ model, el }) {
   const state = new State(Object.fromEntries(SHARED.map(name => [name, model.get(name)])))
-  const view = new View(el, state, { ask: (message, buffers = []) => model.send(message, undefined, buffers), panels: model.get("_panels") })
+  const ask = (message, buffers = []) => model.send(message, undefined, buffers)
+  const view = new View(el, state, { ask, panels: model.get("_panels") })
   const save = later(() => model.save_changes(), 40)
   state.watchers.push((names, from) => {
     if (from === "kernel") return
     for (const name of names) model.set(name, state.get(name))
     save()
   })
-  const listen = { }
-  for (const name of SHARED) listen[`change:${name}`] = () => state.set({ [name]: model.get(name) }, "kernel")
-  const buffers = () => ({ runs: model.get("_runs"), scenes: model.get("_scenes"), land: model.get("_land") })
-  const work = () => { const { text = "", wrong = false, done = null } = model.get("_work"); view.controls?.say(text, wrong, done) }
-  const adopt = later(() => view.adopt(buffers()).then(work), 0)
-  for (const name of ["_runs", "_scenes", "_land"]) listen[`change:${name}`] = adopt
-  listen["change:_work"] = work
-  for (const [name, call] of Object.entries(listen)) model.on(name, call)
-  view.adopt(buffers()).then(work)
+  const work = () => {
+    const { text = "", wrong = false, done = null } = model.get("_work")
+    view.controls?.say(text, wrong, done)
+  }
+  const adopt = () => {
+    const [runs, scenes, land] = BUFFERS.map(name => model.get(name))
+    return view.adopt({ runs, scenes, land }).then(work)
+  }
+  const again = later(adopt, 0)
+  const follow = name => [`change:${name}`, () => state.set({ [name]: model.get(name) }, "kernel")]
+  const heard = [
+    ...SHARED.map(follow),
+    ...BUFFERS.map(name => [`change:${name}`, again]),
+    ["change:_work", work],
+  ]
+  for (const [name, call] of heard) model.on(name, call)
+  adopt()
   return () => {
-    for (const [name, call] of Object.entries(listen)) model.off(name, call)
+    for (const [name, call] of heard) model.off(name, call)
     view.remove()
   }
 }
 
 /** In a page of its own: the choices stand in the address */
 export function mount(el, buffers, values) {
-  const shown = new URLSearchParams(location.hash.slice(1)), first = { ...values }
-  for (const [name, text] of shown) {
-    const number = text.trim() === "" ? NaN : +text
-    if (name === "target" || name === "lam" && !Number.isFinite(number)) first[name] = text
-    if (["lam", "step", "image", "set"].includes(name) && number >= 0) first[name] = number
-    if (name === "pins") first.pins = text.split(",").map(Number).filter(b => b >= 0)
-  }
-  const state = new State(first), view = new View(el, state)
+  const state = new State({ ...values, ...fromAddress() })
+  const view = new View(el, state)
   const write = later(() => {
-    const text = ["lam", "step", "image", "target", "set", "pins"].filter(name => String(state.get(name)) !== String(values[name])).map(name => `${name}=${encodeURIComponent(state.get(name))}`)
+    const changed = IN_ADDRESS.filter(name => String(state.get(name)) !== String(values[name]))
+    const text = changed.map(name => `${name}=${encodeURIComponent(state.get(name))}`)
     history.replaceState(null, "", `#${text.join("&")}`)
-  }, 200)
+  }, 400)  // Safari refuses more than 100 in 30 seconds
   state.watchers.push(write)
-  view.adopt(buffers)
+  view.adopt(buffers).then(() => {  // what the address names may not be there
+    view.go(state.get("step"))
+    if (view.scene) state.set({ target: view.target() })
+  })
   return view
+}
+
+/** What the address says and makes sense */
+function fromAddress() {
+  const found = {}
+  for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
+    const number = text.trim() === "" ? NaN : +text
+    if (name === "target") found.target = text
+    if (name === "lam") found.lam = Number.isFinite(number) ? number : text
+    if (NUMBERS.includes(name) && Number.isInteger(number) && number >= 0) found[name] = number
+    if (name === "pins") found.pins = text.split(",").filter(b => /^\d+$/.test(b)).map(Number)
+  }
+  return found
 }
 
 export default { render }
