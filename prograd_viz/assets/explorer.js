@@ -25,10 +25,10 @@
  *   words: {symbol, strength, train: [low, high] or null}}; tensors heat [256, 3] and, of set s,
  *   s.record [columns, R, S], s.snapshots [K], s.arrows [R, S, 4, 2], s.tokens [R, S, M]
  * Buffers "scenes", one for all run sets or, where their classes differ, one for each: about {split, splits, layer,
- *   layers, explainer, targets, classes, images: [{name, type, label}], size, masks}; tensors pictures (files, one behind
- *   the other), ends [B], masks (bits), areas [B]; of set s and target t: s.maps.t [K, R, B, h, w] of 255ths of
- *   s.top.t [K, R, B], s.share.t [K, R, B], s.explained.t [K, R, B, 2], s.predicted and s.chance [K, R, B]; the same of
- *   zero-shot CLIP under "zero", without K and R
+ *   layers, explainer, targets, classes, images: [{name, type, label}], size, masks}; tensors pictures (files, one
+ *   behind the other), ends [B], masks (bits), areas [B]; of set s and target t: s.maps.t [K, R, B, h, w] of 255ths of
+ *   s.top.t [K, R, B], s.share.t [K, R, B], s.explained.t [K, R, B, 2], s.predicted and s.chance [K, R, B]; the same
+ *   of zero-shot CLIP under "zero", without K and R
  * Buffer "land": about {set, ends, split}; tensors x [X], y [Y], loss_ce, loss_kl, accuracy [Y, X], paths [R, K, 2],
  *   inside [R]
  */
