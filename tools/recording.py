@@ -41,12 +41,12 @@ def frames(
     def take(**state):
         root.evaluate("(root, state) => root.explorer.state.set(state)", state)
         page.wait_for_timeout(40)
-        taken.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+        taken.append(Image.open(io.BytesIO(root.screenshot())).convert("RGB"))
 
     steps = root.evaluate("root => root.explorer.training().places")
-    for at in np.linspace(0, len(steps) - 1, 31).round().astype(int): take(lam=1.0, step=steps[at], image=0)
+    for at in np.linspace(0, len(steps) - 1, 31).round().astype(int): take(lam=1.0, step=steps[at], image=4)
     for lam in (0.5, 0.0, 0.5, 1.0): take(lam=lam)
-    for image in (1, 4): take(image=image)
+    for image in (1, 7, 4): take(image=image)
     return taken
 
 
@@ -56,16 +56,18 @@ def main():
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         path = save_report(runs, Path(folder) / "report.html", land=landscape(runs, size=31, progress=False))
         for scheme, ending in (("light", ""), ("dark", "-dark")):
-            page = watched(browser, 1200, 1012, color_scheme=scheme)
+            page = watched(browser, 1200, 1180, color_scheme=scheme)
             page.goto(path.as_uri())
             page.locator(".pv-thumbs button").nth(7).wait_for()
             page.evaluate("document.querySelector('.hint').hidden = true")
             page.wait_for_timeout(300)
-            page.screenshot(path=OUT / f"explorer{ending}.png")
+            page.evaluate("document.querySelector('.pv-root').explorer.state.set({ image: 4 })")
+            page.wait_for_timeout(700)
+            page.locator(".pv-root").screenshot(path=OUT / f"explorer{ending}.png")
             if scheme == "light": moving = frames(page)
             if page.wrong: raise SystemExit(page.wrong)
     small = [frame.resize((900, round(frame.height * 900 / frame.width)), Image.Resampling.LANCZOS) for frame in moving]
-    waits = [160] * 30 + [900] * 7
+    waits = [160] * 30 + [900] * (len(small) - 30)
     small[0].save(OUT / "explorer.webp", save_all=True, append_images=small[1:], duration=waits, loop=0,
                   quality=55, method=6)
     print(f"{OUT / 'explorer.webp'}: {(OUT / 'explorer.webp').stat().st_size / 1e6:.2f} MB, {len(small)} frames")

@@ -349,7 +349,8 @@ class Card {
     }
     this.stage = make("div", { class: "pv-stage", ...point }, this.base, this.heat, this.line, this.value)
     this.says = make("div", { class: "pv-says" })
-    this.bar = make("div", { class: "pv-bar" }, make("i"), make("b"))
+    const words = "the share of the map on the object; the mark: the object's share of the image"
+    this.bar = make("div", { class: "pv-bar", title: words }, make("i"), make("b"))
     this.share = make("div", { class: "pv-share" })
     const caption = make("figcaption", {}, this.chip, this.title)
     this.node = make("figure", { class: "pv-card" }, caption, this.stage, this.says, this.bar, this.share)
@@ -357,7 +358,7 @@ class Card {
 
   name(colour, title) {
     this.chip.style.background = colour
-    this.chip.style.visibility = colour ? "visible" : "hidden"
+    this.chip.style.display = colour ? "" : "none"
     if (this.title.textContent !== title) this.title.textContent = title
     this.colour = colour
   }
@@ -772,7 +773,7 @@ class CosinePanel extends Panel {
     const { training, view, step } = this
     const several = view.book.sets.length > 1 && !view.book.about.compare
     const more = several ? [["var(--pv-line)", "95% interval over seeds"]] : []
-    this.note.textContent = this.known ? "below 0 they conflict; line: mean of 15" : "not recorded"
+    this.note.textContent = this.known ? "dots: steps; line: mean of 15; below 0: conflict" : "not recorded"
     this.legend.classList.toggle("pv-two", several)
     this.methods(more, r => `: ${percent(training.rate(r))} of steps in conflict`)
     this.chart.emphasise(this.shown())
@@ -824,7 +825,7 @@ class PlanePanel extends Panel {
     return [
       make("svg:rect", { x: 0, y: height / 2, width, height: height / 2, class: "pv-shade" }),
       segment([0, height / 2], [width, height / 2], { class: "pv-grid" }),
-      make("svg:text", { x: 6, y: 14 }, "to the teacher"),
+      make("svg:text", { x: 6, y: 14 }, "towards zero-shot CLIP"),
       make("svg:text", { x: 6, y: height - 6 }, "away from it"),
     ]
   }
@@ -840,7 +841,7 @@ class PlanePanel extends Panel {
     const arrow = (n, wide, extra) => there(n) ? this.arrow(middle, tips[n], colours[n], wide, extra) : []
     const name = (n, sub, length) => there(n) ? [this.name(n, tips[n], sub, length)] : []
     return [
-      ...arrow(2, 9, { opacity: 0.55 }),
+      ...arrow(2, 7, { opacity: 0.85 }),
       ...arrow(1, 3),
       ...arrow(0, 3),
       ...arrow(3, 1.6, { "stroke-dasharray": "4 3" }),
@@ -868,10 +869,11 @@ class PlanePanel extends Panel {
     const [width, height] = this.size
     const tight = n === 1 && x > width - 78
     const below = [4, tight ? 17 : 4, -8][n]
+    const beside = tight ? width - 4 : x + 7
     const place = {
-      x: tight ? width - 4 : x + 7,
-      y: clamp(y + below, 12, height - 4),
-      "text-anchor": tight ? "end" : "start",
+      x: n === 0 ? width / 2 - 8 : beside,
+      y: clamp(n === 0 ? Math.min(y + below, height / 2 - 10) : y + below, 12, height - 4),
+      "text-anchor": tight || n === 0 ? "end" : "start",
       class: "pv-strong",
     }
     return make("svg:text", place,
@@ -1005,7 +1007,7 @@ class AccuracyPanel extends Panel {
       xTicks: [0, last],
       xLabel: "step",
       y,
-      yTicks: ticks(...y, 3),
+      yTicks: ticks(...y, 5),
       format: percent,
       title: split,
       lines,
@@ -1037,7 +1039,7 @@ class TokensPanel extends Panel {
     const { shape: [, S, M], data } = this.view.book[`${this.training.s}.tokens`]
     this.M = M
     this.cosine = (m, i) => data[(this.r * S + i) * M + m]
-    this.canvas = make("canvas", { class: "pv-under" })
+    this.canvas = make("canvas", { class: "pv-under pv-cells" })
     this.chart = this.plot({
       ...this.stepAxis(),
       y: [0.5, M + 0.5],
@@ -1204,10 +1206,10 @@ class LandscapePanel extends Panel {
   draw() {
     if (!this.chart) return
     const k = this.training.place(this.step)
-    this.methods([], r => ` ${percent(this.land.inside.data[r])}`)
-    this.legend.classList.add("pv-two")
-    const title = "the share of a displacement that lies in the plane of this picture"
-    this.legend.append(make("span", { title }, "in this plane"))
+    const share = r => this.land.inside.data[r]
+    this.methods([], r => share(r) < 0.995 ? ` (${percent(share(r))})` : "")
+    const words = "the share of a displacement that lies in the plane of this picture, where not all does"
+    this.legend.title = `in brackets: ${words}`
     this.chart.emphasise(this.shown())
     this.chart.cursor(null, this.marks(r => this.paths[r][Math.min(k, this.paths[r].length - 1)] ?? [NaN, NaN]))
   }
