@@ -635,7 +635,8 @@ BAD = [
     Case("explore", lambda w: explore(w.runs, data=replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),
          "the data shows ('a', 'b')..., these runs were trained on ('umbrella', 'hand')..."),
     Case("run_sets", lambda w: run_sets([w.runs, replace(w.runs, classes=tuple("abcdef"))]),
-         "these run sets are about different classes, umbrella, hand, ... and a, b, ...; open them one by one"),
+         "these run sets are about different classes, umbrella, hand, ... and a, b, ..., and not seeds of one "
+         "recipe; open them one by one"),
     Case("run_sets", lambda w: run_sets([w.runs, w.runs, w.runs]),
          "3 run sets that are not seeds of one recipe; give two, or runs that differ in their seed alone"),
     Case("ExplorerData.load", lambda w: ExplorerData.load("never.safetensors"),
@@ -1126,9 +1127,9 @@ INNER = """
     has_fast_path in_this_thread is_archive jobs_of join_data kept_snapshots kl_to_teacher label land_buffer
     layer_names learning_rate listed mean_interval named_lambda open_parts openai_state plain plain_text_features
     plot_angles prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized
-    rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer sha256 show_cosine show_gradient_plane
-    shown_image side_by_side square_safe steps_table text_features token_texts undisturbed unusual_preprocessing
-    upright_mask usual_name without_bars write_whole
+    rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer scene_groups sha256 show_cosine
+    show_gradient_plane shown_image side_by_side square_safe steps_table text_features token_texts
+    undisturbed unusual_preprocessing upright_mask usual_name without_bars write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify", "torchjd_rule"]  # test_cli.py, test_survival.py, test_environments.py
 
