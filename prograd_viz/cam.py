@@ -252,7 +252,9 @@ def _check_grid(module, out):
 
 def _check_run(module, kept, images):
     "Raise unless a layer was run once on every image"
-    if not kept: raise ValueError(f"the layer {module} is not part of the image tower, or was not run; see find_layer")
+    if not kept:
+        raise ValueError(f"target_layer {module} is not a layer that this model's image tower runs; "
+                         "get one with find_layer(clip)")
     if len(kept[0]) == len(images): return
     raise ValueError(f"the layer {type(module).__name__} sees {len(kept[0])} windows of {len(images)} images, "
                      "not their cells; name a whole stage or the norm of a block, see find_layer")

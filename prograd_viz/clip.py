@@ -197,8 +197,8 @@ def _check_text(clip, text, allow_unknown):
     if not hasattr(clip.tokenizer, "encode"): return _check_length(clip, text)
     ids = clip.tokenizer.encode(text)
     if len(ids) + 2 > clip.context_length:
-        raise ValueError(f"text has {len(ids)} tokens, but only {clip.context_length - 2} fit between start and end; "
-                         f"shorten {text[:60]!r}")
+        raise ValueError(f"text has {len(ids)} tokens, but at most {clip.context_length - 2} fit; "
+                         f"shorten {text[:60] + '...' * (len(text) > 60)!r}")
     unknown = [] if clip.trained_ids is None else [i for i in ids if i not in clip.trained_ids]
     if not unknown: return
     pieces = [clip.tokenizer.decoder[i].removesuffix("</w>") for i in unknown]

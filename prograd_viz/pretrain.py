@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +62,6 @@ def scene_labels(
     return np.array([(NOUNS.index(s.noun), TEXTURES.index(s.texture), colours.index(s.colour)) for s in scenes])
 
 
-def _render_one(scene, px): return render(scene, px)[0]
-
-
 def render_pool(
     folder: Path,  # Where the pool goes
     scenes: list,  # What to render
@@ -73,9 +71,9 @@ def render_pool(
     path, part = folder / f"pool-{zlib.crc32(repr((scenes, px)).encode()):08x}.npy", folder / "pool.part.npy"
     if not path.exists():
         pool = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), px, px, 3))
-        with ProcessPoolExecutor() as workers:
-            images = workers.map(partial(_render_one, px=px), scenes, chunksize=256)
-            for i, image in enumerate(tqdm(images, total=len(scenes), desc="render")): pool[i] = image
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:  # a fork copies held locks of threads
+            images = workers.map(partial(render, px=px), scenes, chunksize=256)
+            for i, (image, _) in enumerate(tqdm(images, total=len(scenes), desc="render")): pool[i] = image
         pool.flush()
         part.rename(path)
     return np.load(path, mmap_mode="r")

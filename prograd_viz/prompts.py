@@ -181,9 +181,12 @@ def _check_fits(clip, words, names, n_ctx, tail):
     if not hasattr(clip.tokenizer, "encode"): return
     longest = max(names, key=lambda n: len(clip.tokenizer.encode(n)))
     room = clip.context_length - 2 - len(clip.tokenizer.encode(f"{longest}{tail}"))
+    if room < 1:
+        raise ValueError(f"the class name {longest[:60] + '...' * (len(longest) > 60)!r} is too long for the "
+                         f"{clip.context_length} tokens of the text encoder; shorten it")
     if len(clip.tokenizer.encode(words)) > room:
-        raise ValueError(f"n_ctx={n_ctx} does not fit: beside {longest!r} there is room for {room} of the "
-                         f"{clip.context_length} tokens; use fewer context vectors")
+        raise ValueError(f"n_ctx={n_ctx} is too many: beside the class name {longest!r} at most {room} context "
+                         f"vectors fit; use n_ctx={room} or fewer")
 
 
 @torch.no_grad()

@@ -511,7 +511,8 @@ class Recorder:
             first = f"its first axis must be the {len(methods)} methods {', '.join(methods)}"
             raise ValueError(f"{name} has shape {tuple(x.shape)}; {first}")
         if name == "text_features" and (x.ndim != 3 or shape[0] != len(self.classes)):
-            raise ValueError(f"text_features of shape {shape} do not fit {len(self.classes)} classes; pass [C, E]")
+            raise ValueError(f"text_features has shape {shape}, but there are {len(self.classes)} classes; "
+                             f"pass a row for each: [{len(self.classes)}, width of the features]")
         if kind not in self._shapes and (first or not wide): self._shapes[kind] = shape if wide else ()
         known = self._shapes.get(kind, "none")
         if shape == known: return x

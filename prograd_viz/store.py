@@ -541,7 +541,7 @@ def _nothing_in(folder):
         return f"no run set in {where} itself; these folders inside hold one: {some}"
     old = "that this version reads: an early version of prograd_viz wrote it; train again"
     if folder.size("manifest.json") is not None: return f"no run set in {where} {old}"
-    if folder.is_local and folder.local.is_file(): return f"no run set in {where}: it is a file; give its folder"
+    if folder.is_local and folder.local.is_file(): return f"{where} is a file; give the folder of a run set"
     return f"no run set in {where}; train(..., out={where}) or runs.save({where}) writes one"
 
 # %% ../nbs/23_store.ipynb #cdc29d10
@@ -648,7 +648,7 @@ class Writer(Lock):
             many = f"{len(content):,} bytes for {len(parts):,} parts"
             problem = f"{many} are more than {MAX_RUN:,}; write fewer and larger parts with checkpoint_every="
         if problem:
-            fix = "what was saved before is whole"
+            fix = "what was saved before is intact"
             raise ValueError(f"{RUN} in {str(self.folder)!r} could not be read again: {problem} ({fix})")
         write_whole(self.folder / RUN, content)
         self.valid, listed = len(parts), {part.name for part in parts}
@@ -664,7 +664,7 @@ def _checked(tensors):
         if x.dtype not in DTYPES.values(): raise ValueError(f"the {what} are float32 or float64 on disk, got {x.dtype}")
         if not _finite(name, x):
             raise NotFinite(f"the {what} hold NaN or infinity: the training has diverged; "
-                            "use a smaller learning rate (what was saved before is whole)")
+                            "train again with a smaller lr (what was saved before is intact)")
     return tensors
 
 

@@ -265,11 +265,11 @@ BAD = [
     Case("Clip.tokenize", lambda w: w.clip.tokenize(["a photo of a dgo."]),
          "'pocket' was never trained on 'dgo' in 'a photo of a dgo.'"),
     Case("Clip.tokenize", lambda w: w.clip.tokenize(["dog " * 80]),
-         "text has 80 tokens, but only 75 fit between start and end"),
+         "text has 80 tokens, but at most 75 fit"),
     Case("Clip.tokenize", lambda w: w.clip.tokenize([""]), "a text must be a non-empty string, got ''"),
     Case("Clip.tokenize", lambda w: w.clip.tokenize([None]), "a text must be a non-empty string, got None"),
     Case("Clip.tokenize", lambda w: w.vit.tokenize(["word " * 76]),
-         "text has 76 tokens, but only 75 fit between start and end"),
+         "text has 76 tokens, but at most 75 fit"),
     Case("Clip.encode_text", lambda w: w.clip.encode_text(["a photo of a dgo."]),
          "'pocket' was never trained on 'dgo' in 'a photo of a dgo.'"),
     Case("Scene", lambda w: Scene("dgo", "sand"), "unknown noun 'dgo'; did you mean 'dragon' or 'dog' or 'door'?"),
@@ -380,9 +380,9 @@ BAD = [
     Case("make_prompts", lambda w: make_prompts(w.clip, ["dog"]), "a task needs at least two classes, got ['dog']"),
     Case("make_prompts", lambda w: make_prompts(w.clip, ["dog", "dgo"]),
          "'pocket' was never trained on 'dgo' in 'a photo of a dgo.'"),
-    Case("make_prompts", lambda w: make_prompts(w.clip, w.names, n_ctx=75), "n_ctx=75 does not fit"),
-    Case("make_prompts", lambda w: make_prompts(w.vit, w.names, n_ctx=76, init="random"), "n_ctx=76 does not fit"),
-    Case("make_prompts", lambda w: make_prompts(w.vit, ["word " * 80, "cat"]), "n_ctx=4 does not fit"),
+    Case("make_prompts", lambda w: make_prompts(w.clip, w.names, n_ctx=75), "n_ctx=75 is too many"),
+    Case("make_prompts", lambda w: make_prompts(w.vit, w.names, n_ctx=76, init="random"), "n_ctx=76 is too many"),
+    Case("make_prompts", lambda w: make_prompts(w.vit, ["word " * 80, "cat"]), "the class name 'word word"),
     Case("make_prompts", lambda w: make_prompts(w.clip, w.names, n_ctx=2), "n_ctx must be at least 4, got 2"),
     Case("make_prompts", lambda w: make_prompts(w.clip, w.names, n_ctx=0, init="random"),
          "n_ctx must be at least 1, got 0"),
@@ -445,7 +445,7 @@ BAD = [
     Case("train", lambda w: train(w.clip, w.bare, temperature=0), "temperature must be at least 0.001, got 0"),
     Case("train", lambda w: train(w.clip, w.bare, views=-1), "views must be at least 0, got -1"),
     Case("train", lambda w: train(w.clip, w.bare, seed=-1), "seed must be in [0, 18446744073709551615], got -1"),
-    Case("train", lambda w: train(w.clip, w.bare, n_ctx=99), "n_ctx=99 does not fit"),
+    Case("train", lambda w: train(w.clip, w.bare, n_ctx=99), "n_ctx=99 is too many"),
     Case("train", lambda w: train(w.clip, w.bare, init="random", n_ctx=0), "n_ctx must be at least 1, got 0"),
     Case("train", lambda w: train(w.clip, w.bare, class_specific=True),
          "class-specific contexts need init='random', got init='template'"),
@@ -526,7 +526,7 @@ BAD = [
          "'TMP/swept' is a sweep, not a run set; load_sweep('TMP/swept') opens it", FileNotFoundError),
     Case("load_runs", lambda w: load_runs(w.tmp / "absent"), "no run set in 'TMP/absent'", FileNotFoundError),
     Case("load_runs", lambda w: load_runs(w.tmp / "weightless"), "no run set in 'TMP/weightless'", FileNotFoundError),
-    Case("load_runs", lambda w: load_runs(w.tmp / "weights.pt"), "no run set in 'TMP/weights.pt'", FileNotFoundError),
+    Case("load_runs", lambda w: load_runs(w.tmp / "weights.pt"), "'TMP/weights.pt' is a file", FileNotFoundError),
     Case("load_runs", lambda w: load_runs("memory://nothing"), "no run set in '/nothing'", FileNotFoundError),
     Case("load_runs", lambda w: load_runs("zzz://there"), "cannot use the address 'zzz://there'"),
     Case("load_runs", lambda w: load_runs(w.tmp / "torn"), "part-00001.safetensors in 'TMP/torn' is damaged"),
@@ -540,7 +540,7 @@ BAD = [
     Case("verify", lambda w: verify(w.tmp / "absent"), "no run set in 'TMP/absent'", FileNotFoundError),
     Case("verify", lambda w: verify("zzz://there"), "cannot use the address 'zzz://there'"),
     Case("repair", lambda w: repair(w.tmp / "weights.pt"),
-         "no run set in 'TMP/weights.pt': it is a file; give its folder", FileNotFoundError),
+         "'TMP/weights.pt' is a file; give the folder of a run set", FileNotFoundError),
     Case("repair", lambda w: repair("memory://nothing"), "'/nothing' is not on this machine"),
     Case("repair", lambda w: repair(w.tmp / "weightless"), "no run set in 'TMP/weightless'", FileNotFoundError),
     Case("read_contents", lambda w: read_contents(Folder.of(w.tmp / "weightless")),
@@ -586,7 +586,7 @@ BAD = [
          "context has shape (5, 8), context had (4, 8) before"),
     Case("Recorder.log", lambda w: logged(g_g=torch.zeros(4, 9)), "g_g has shape (4, 9), a gradient had (4, 8) before"),
     Case("Recorder.log", lambda w: logged(text_features=torch.zeros(3, 6)),
-         "text_features of shape (3, 6) do not fit 2 classes"),
+         "text_features has shape (3, 6), but there are 2 classes"),
     Case("Recorder.log", lambda w: logged(method="yours"), "unknown method 'yours'"),
     Case("Recorder.log", lambda w: logged(loss_ce=torch.zeros(3)), "loss_ce has shape (3,)"),
     Case("Recorder.log", lambda w: recorder().log(1, context=torch.zeros(3, 4, 8)),
@@ -612,7 +612,7 @@ BAD = [
     Case("cam_operator", lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), batch_size=0),
          "batch_size must be at least 1, got 0"),
     Case("cam_operator", lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), target_layer=torch.nn.Linear(2, 2)),
-         "the layer Linear(in_features=2"),
+         "target_layer Linear(in_features=2"),
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), explainer="GradCam"),
          "unknown explainer 'GradCam'; did you mean 'GradCAM' or 'XGradCAM' or 'EigenGradCAM'?"),
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), batch_size=0),
@@ -635,7 +635,8 @@ BAD = [
     Case("explore", lambda w: explore(w.runs, data=replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),
          "the data shows ('a', 'b')..., these runs were trained on ('umbrella', 'hand')..."),
     Case("run_sets", lambda w: run_sets([w.runs, replace(w.runs, classes=tuple("abcdef"))]),
-         "these run sets are about different classes, umbrella, hand, ... and a, b, ...; open them one by one"),
+         "these run sets are about different classes, umbrella, hand, ... and a, b, ..., and not seeds of one "
+         "recipe; open them one by one"),
     Case("run_sets", lambda w: run_sets([w.runs, w.runs, w.runs]),
          "3 run sets that are not seeds of one recipe; give two, or runs that differ in their seed alone"),
     Case("ExplorerData.load", lambda w: ExplorerData.load("never.safetensors"),
@@ -1126,9 +1127,9 @@ INNER = """
     has_fast_path in_this_thread is_archive jobs_of join_data kept_snapshots kl_to_teacher label land_buffer
     layer_names learning_rate listed mean_interval named_lambda open_parts openai_state plain plain_text_features
     plot_angles prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized
-    rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer sha256 show_cosine show_gradient_plane
-    shown_image side_by_side square_safe steps_table text_features token_texts undisturbed unusual_preprocessing
-    upright_mask usual_name without_bars write_whole
+    rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer scene_groups sha256 show_cosine
+    show_gradient_plane shown_image side_by_side square_safe steps_table text_features token_texts
+    undisturbed unusual_preprocessing upright_mask usual_name without_bars write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify", "torchjd_rule"]  # test_cli.py, test_survival.py, test_environments.py
 

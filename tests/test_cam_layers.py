@@ -113,7 +113,7 @@ def test_a_layer_that_was_not_run_is_named_with_every_explainer(tiny):
     clip = tiny(precision="fp32")
     images, directions = inputs(clip)
     for explainer in ("GradCAM", "LayerCAM"):
-        with pytest.raises(ValueError, match="is not part of the image tower, or was not run"):
+        with pytest.raises(ValueError, match="is not a layer that this model's image tower runs"):
             cam_maps(clip, images, directions, explainer=explainer, target_layer=torch.nn.Conv2d(3, 3, 1))
 
 
