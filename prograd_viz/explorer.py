@@ -7,6 +7,7 @@ __all__ = ['PANELS', 'FILTERS', 'PHOTOS', 'OWN', 'CHEAP', 'Work', 'Explorer', 'e
            'show_landscape', 'show_maps']
 
 # %% ../nbs/53_explorer.ipynb #73a88266
+import atexit
 import base64
 import contextvars
 import io
@@ -14,6 +15,7 @@ import os
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from numbers import Number
 from pathlib import Path
@@ -94,6 +96,7 @@ class Work:
                 self.settle()
 
         self._thread = _thread_class()(target=contextvars.copy_context().run, args=(run,), daemon=True)
+        _STARTED.add(self)
         self._thread.start()
 
     def stop(self):
@@ -104,6 +107,16 @@ class Work:
         "Until nothing is under way, for scripts; raises what went wrong"
         while self._thread is not None and self._thread.is_alive(): self._thread.join()
         if self.error: raise self.error
+
+
+_STARTED: weakref.WeakSet = weakref.WeakSet()  # what may be under way when the process ends
+
+
+@atexit.register
+def _stop_all():
+    "Torch aborts a process that ends while another thread computes"
+    for work in list(_STARTED): work.stop()
+    for work in list(_STARTED): work._thread.join(30)
 
 
 def _marimo():

@@ -917,3 +917,10 @@ def test_seeds_with_classes_of_their_own_have_images_of_their_own():
         explorer.set = n
         assert explorer.runs is runs and explorer.data.classes == runs.classes
         assert set(explorer.table()["predicted"]) <= {*runs.classes}
+
+
+def test_a_process_that_ends_while_images_are_prepared_ends_well(tmp_path):
+    runs = "runs = train(load_clip('pocket'), few_shot('pocket', shots=1, classes=3), epochs=1, views=0, progress=False)"
+    code = f"from prograd_viz.all import *; {runs}; explore(runs)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
