@@ -920,7 +920,7 @@ def test_seeds_with_classes_of_their_own_have_images_of_their_own():
 
 
 def test_a_process_that_ends_while_images_are_prepared_ends_well(tmp_path):
-    runs = "runs = train(load_clip('pocket'), few_shot('pocket', shots=1, classes=3), epochs=1, views=0, progress=False)"
-    code = f"from prograd_viz.all import *; {runs}; explore(runs)"
+    runs = "train(load_clip('pocket'), few_shot('pocket', shots=1, classes=3), epochs=1, views=0, progress=False)"
+    code = f"from prograd_viz.all import *; explore({runs})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
