@@ -209,25 +209,28 @@ class Folder:
     ):  # Function of first byte and how many; None: other open run sets hold too much already
         "A reader of a file as it is now, even when another run set replaces it: the open file, or its bytes in memory"
         if not self.is_local: return None
-        with _HOLDING:
-            files, kept = (sum(each) for each in zip((0, 0), *_HELD.values()))
-            if hasattr(os, "pread") and files < MAX_HELD:
-                file = open(f"{self.path}/{name}", "rb", buffering=0)  # noqa: SIM115 (closed with its reader)
-                read = lambda start, count: os.pread(file.fileno(), count, start)
-                weakref.finalize(read, file.close)
-                _HELD[read] = 1, 0
-            elif kept + size > MAX_KEPT: return None
-            else:
-                content = self.read(name, 0, size)
-                read = lambda start, count: content[start:start + count]
-                _HELD[read] = 0, size
-        return read
+        files, kept = (sum(each) for each in zip((0, 0), *list(_HELD.values())))
+        if hasattr(os, "pread") and files < MAX_HELD:
+            file = open(f"{self.path}/{name}", "rb", buffering=0)  # noqa: SIM115 (closed with its reader)
+            read = lambda start, count: os.pread(file.fileno(), count, start)
+            weakref.finalize(read, file.close)
+            return _counted(read, 1, 0)
+        if kept + size > MAX_KEPT: return None
+        content = self.read(name, 0, size)
+        return _counted(lambda start, count: content[start:start + count], 0, size)
+
+
+def _counted(read, files, kept):
+    "A reader that counts until nobody has it any more; without a lock, which Ctrl-C could leave held"
+    key = object()
+    _HELD[key] = files, kept
+    weakref.finalize(read, _HELD.pop, key, None)
+    return read
 
 
 MAX_HELD = 128  # Files that all open run sets keep open together; macOS allows a process 256
 MAX_KEPT = 2**28  # Bytes of further files that they keep in memory together; what is more is opened for each reading
-_HELD: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # Reader -> open files, bytes in memory
-_HOLDING = threading.Lock()
+_HELD: dict = {}  # A key for each reader -> open files, bytes in memory
 
 # %% ../nbs/23_store.ipynb #12f1b3f8
 DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}  # By their names in safetensors

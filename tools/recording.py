@@ -2,6 +2,7 @@
 
     python tools/recording.py   # a minute; writes figures/app/ (what `make app` opens) and figures/explorer/
 """
+import argparse
 import io
 import shutil
 import tempfile
@@ -51,6 +52,7 @@ def frames(
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     if not (APP / "run.json").exists(): prepare()
     runs = load_runs(APP, load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10))
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
