@@ -95,6 +95,13 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def browser():
+    "Chromium, of which a process has one: playwright refuses a second while the first is open"
+    import lab
+    with lab.chromium() as browser: yield browser
+
+
+@pytest.fixture(scope="session")
 def clip():
     "The pocket model"
     from prograd_viz.clip import load_clip

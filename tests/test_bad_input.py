@@ -247,9 +247,9 @@ BAD = [
          "'TMP/absent.safetensors'"),
     Case("load_clip", lambda w: load_clip(precision="fp8"), "unknown precision 'fp8'"),
     Case("load_clip", lambda w: load_clip(w.vit.name, str(w.tmp / "weights.pt")),
-         "cannot load TMP/weights.pt into 'tiny-0'"),
+         "cannot load TMP/weights.pt into 'TINY'"),
     Case("load_clip", lambda w: load_clip(w.vit.name, str(w.tmp / "weights.safetensors")),
-         "cannot load TMP/weights.safetensors into 'tiny-0'"),
+         "cannot load TMP/weights.safetensors into 'TINY'"),
     Case("load_clip", lambda w: load_clip("pocket", str(w.tmp / "weights.safetensors")),
          "cannot read weights from TMP/weights.safetensors"),
     Case("load_clip", lambda w: load_clip(f"local-dir:{w.tmp / 'absent'}"),
@@ -519,7 +519,7 @@ BAD = [
          lambda w: save_runs(replace(w.runs, contexts=w.runs.contexts.astype(np.float16)), w.tmp / "void-16"),
          "the contexts are float32 or float64 on disk, got float16"),
     Case("load_runs", lambda w: load_runs(w.tmp / "stored", w.vit),
-         "Clip('tiny-0', 'random': 1.7M parameters, 32 px, float32, cpu) is not the model of these runs, pocket"),
+         "Clip('TINY', 'random': 1.7M parameters, 32 px, float32, cpu) is not the model of these runs, pocket"),
     Case("load_runs", lambda w: load_runs(w.tmp / "stored", w.clip, own_task(w)),
          "the runs are about 6 classes from 'umbrella', the task about 2 from 'cat'"),
     Case("load_runs", lambda w: load_runs(w.tmp / "swept"),
@@ -996,7 +996,7 @@ BAD = [
 def test_what_is_wrong_is_named_in_the_error(w, case):
     with pytest.raises(case.error) as e: case.call(w)
     assert type(e.value) is case.error
-    assert str(e.value).startswith(case.begins.replace("TMP", str(w.tmp)))
+    assert str(e.value).startswith(case.begins.replace("TMP", str(w.tmp)).replace("TINY", w.vit.name))
 
 
 def test_the_table_of_bad_calls_is_long_and_every_row_is_another():

@@ -146,24 +146,23 @@ def test_a_picture_without_words_stops_the_build(tmp_path):
 
 @pytest.mark.skipif(not lab.CHROMIUM and not os.environ.get("CI"),
                     reason="NO BROWSER: install chromium to test the site in one")
-def test_the_site_works_from_disk_with_no_network(site):
+def test_the_site_works_from_disk_with_no_network(site, browser):
     "Every page opens without an error and without a request; formulas have a size; the search finds"
     pages, top = site
-    with lab.chromium() as browser:
-        page = lab.watched(browser, offline=True)
-        page.on("request", lambda r: page.wrong.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-        for name in pages:
-            page.goto((top / name).as_uri())
-            broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
-            assert not broken and page.title(), name
-        page.goto((top / "nbs/21_gradients.html").as_uri())
-        sizes = page.evaluate("[...document.querySelectorAll('math')].map(m => [m.getBoundingClientRect().width, "
-                              "m.getBoundingClientRect().height])")
-        assert len(sizes) > 10 and all(w > 4 and h > 4 for w, h in sizes)
-        bar, letter = page.evaluate("[...document.querySelectorAll('mfrac')].slice(0, 1).flatMap(f => "
-                                    "[f.getBoundingClientRect().height, f.children[0].getBoundingClientRect().height])")
-        assert bar > 1.8 * letter, "a fraction stands on two lines"
-        page.goto((top / "search.html").as_uri() + "?q=gradient")
-        page.locator("#search-results li a").first.wait_for()
-        assert page.locator("#search-results li").count() > 3
-        assert not page.wrong
+    page = lab.watched(browser, offline=True)
+    page.on("request", lambda r: page.wrong.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    for name in pages:
+        page.goto((top / name).as_uri())
+        broken = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
+        assert not broken and page.title(), name
+    page.goto((top / "nbs/21_gradients.html").as_uri())
+    sizes = page.evaluate("[...document.querySelectorAll('math')].map(m => [m.getBoundingClientRect().width, "
+                          "m.getBoundingClientRect().height])")
+    assert len(sizes) > 10 and all(w > 4 and h > 4 for w, h in sizes)
+    bar, letter = page.evaluate("[...document.querySelectorAll('mfrac')].slice(0, 1).flatMap(f => "
+                                "[f.getBoundingClientRect().height, f.children[0].getBoundingClientRect().height])")
+    assert bar > 1.8 * letter, "a fraction stands on two lines"
+    page.goto((top / "search.html").as_uri() + "?q=gradient")
+    page.locator("#search-results li a").first.wait_for()
+    assert page.locator("#search-results li").count() > 3
+    assert not page.wrong

@@ -20,11 +20,6 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def browser():
-    with lab.chromium() as browser: yield browser
-
-
-@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     "Runs of three lambdas on six classes, and their folder"
     from prograd_viz.clip import load_clip
