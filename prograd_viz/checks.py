@@ -37,7 +37,9 @@ def check_in_range(
     try: number = math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError, OverflowError): number = math.nan
     if math.isfinite(number) and low <= value <= high: return number
-    span = f"in [{_short(low)}, {_short(high)}]" if high < math.inf else f"at least {_short(low)}"
+    if high == math.inf: span = f"at least {_short(low)}"
+    elif low == high: span = _short(low)
+    else: span = f"between {_short(low)} and {_short(high)}"
     raise ValueError(f"{what} must be {span}, got {value!r}" + (f"; {fix}" if fix else ""))
 
 

@@ -448,8 +448,7 @@ def _create(name, pretrained, **kwargs):
         with _quiet(): return open_clip.create_model(name, pretrained_image=False, pretrained_text=False, **kwargs)
     except Exception as e:  # damaged files raise a dozen kinds of errors
         if pretrained and Path(pretrained).is_file():
-            raise ValueError(f"cannot load {pretrained} into {name!r}: {str(e)[:200]}; "
-                             "it must be a state dict of this architecture, as safetensors or .pt") from e
+            raise _unfit(pretrained, name, e, "a state dict of this architecture, as .safetensors or .pt") from e
         if "transformers" in str(e):
             raise OSError(f"the text tower of {name!r} is a Hugging Face model: it needs `pip install "
                           "prograd_viz[hf]`, and its configuration in the local cache (HF_HOME) or a network") from e
@@ -457,19 +456,28 @@ def _create(name, pretrained, **kwargs):
         raise OSError(f"{_missing(name, pretrained)}\nopen_clip says: {str(e)[:400]}") from e
 
 
+def _unfit(path, name, error, wanted):
+    "What to say of a file that is there, but whose weights do not load"
+    return ValueError(f"{path} is damaged or no checkpoint of {name!r}; give {wanted}\nThe loader says: "
+                      f"{str(error)[:200]}")
+
+
 def _missing(name, pretrained):
     "Where to get missing weights, for this kind of name"
     start, cache = f"no weights for {name!r}", "or fill the cache (HF_HOME) there and copy it here."
     if name.startswith("local-dir:"):
         return f"{start}: the folder must hold open_clip_config.json with 'model_cfg' and open_clip_model.safetensors"
-    away = f"{start} ({pretrained or 'from the hub'}): they are neither in the local cache nor reachable."
+    tag = f" with pretrained={pretrained!r}" if pretrained else ""
+    away = f"{start}{tag}: they are not on this machine, and the Hugging Face hub does not answer."
     if ":" in name:
-        return f"{away} On a machine with a network, download the repository to load it as 'local-dir:FOLDER', {cache}"
+        return (f"{away} On a machine with a network, download the repository, copy it here and load it as "
+                f"'local-dir:FOLDER', {cache}")
     differs = unusual_preprocessing(get_pretrained_cfg(name, pretrained) or {})
     if differs:
         return (f"{away} Fill the cache (HF_HOME) on a machine with a network and copy it here. "
                 f"(A file alone does not define its {', '.join(differs)}.)")
-    return f"{away} On a machine with a network, download the checkpoint to pass its path as pretrained=, {cache}"
+    return (f"{away} On a machine with a network, download the checkpoint, copy it here and pass its path as "
+            f"pretrained=, {cache}")
 
 
 def is_archive(
@@ -500,8 +508,7 @@ def _archive_model(name, path, quick_gelu, trust):
         model = _create(name, None, force_quick_gelu=True)
         return name, _filled(model, torch.jit.load(path, map_location="cpu").state_dict())
     except (RuntimeError, ValueError) as e:
-        raise ValueError(f"cannot load {path} into {name!r}: {str(e)[:200]}; "
-                         "it must be the archive of this architecture") from e
+        raise _unfit(path, name, e, "the archive of this architecture") from e
 
 
 def _filled(model, state):
@@ -532,6 +539,4 @@ def _openai_model(name, path, state, quick_gelu):
         loading = f"loading {name!r} with it" if name == built else f"loading {name!r}"
         warnings.warn(f"{str(path)!r} is in OpenAI's format, whose weights use QuickGELU: {loading}", stacklevel=4)
     try: return name, _filled(_create(name, None, force_quick_gelu=quick), state)
-    except (RuntimeError, ValueError) as e:
-        raise ValueError(f"cannot load {path} into {name!r}: {str(e)[:200]}; "
-                         "it must be a state dict of this architecture") from e
+    except (RuntimeError, ValueError) as e: raise _unfit(path, name, e, "a state dict of this architecture") from e

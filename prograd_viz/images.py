@@ -151,7 +151,8 @@ def _numbered(values, lossy=False):
     if not np.isfinite(values).all(): raise ValueError("a mask must hold finite numbers, got NaN or infinity")
     if values.min() < 0: raise ValueError(f"a mask must not hold negative numbers, got {values.min()}")
     if values.dtype.kind == "f" and (values.max() <= 1 or (values % 1).any()):
-        if values.max() > 255: raise ValueError(f"fractions must be in [0, 1] or [0, 255], got {values.max():g}")
+        if values.max() > 255:
+            raise ValueError(f"values must be fractions from 0 to 1, or from 0 to 255, got {values.max():g}")
         return values > (0.5 if values.max() <= 1 else 127.5)
     half = 127 if values.max() <= 255 else 32767
     if lossy: return values > half

@@ -150,10 +150,11 @@ def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["--lambdas", "1.5"], "lambda must be in [0, 1], got 1.5"), (["--lambdas", "nan"], "nan"),
+    (["--lambdas", "1.5"], "lambda must be between 0 and 1, got 1.5"), (["--lambdas", "nan"], "nan"),
     (["--seeds", "0"], "seeds must be at least 1, got 0"), (["--first-seed", "-1"], "got -1"),
-    (["--shots", "0"], "shots must be at least 1, got 0"), (["--noise", "7"], "noise must be in [0, 1], got 7"),
-    (["--rho", "-0.5"], "rho must be in [0, 1], got -0.5"), (["--epochs", "0"], "epochs must be at least 1, got 0"),
+    (["--shots", "0"], "shots must be at least 1, got 0"), (["--noise", "7"], "noise must be between 0 and 1, got 7"),
+    (["--rho", "-0.5"], "rho must be between 0 and 1, got -0.5"),
+    (["--epochs", "0"], "epochs must be at least 1, got 0"),
     (["--test-per-class", "0"], "test_per_class must be at least 1, got 0"),
     (["--images", "0"], "images must be at least 1, got 0"),
 ], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
@@ -185,7 +186,7 @@ def test_a_process_that_fails_says_one_line_and_exits_with_one(tmp_path):
                           "2"], cwd=tmp_path, capture_output=True, text=True)
     assert out.returncode == 1
     assert out.stdout == ""
-    assert out.stderr == "prograd_demo: lambda must be in [0, 1], got 2.0; 0 is CoOp, 1 projects fully\n"
+    assert out.stderr == "prograd_demo: lambda must be between 0 and 1, got 2.0; 0 is CoOp, 1 projects fully\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -445,9 +445,9 @@ def test_parts_stand_alone(runs, data):
 # -- what the kernel does beside -------------------------------------------------------
 
 def test_a_lambda_beyond_the_range_is_refused(explorer):
-    with pytest.raises(ValueError, match=r"lambda must be in \[0, 1\], got 1.5"): explorer.train_lambda(1.5)
+    with pytest.raises(ValueError, match=r"lambda must be between 0 and 1, got 1.5"): explorer.train_lambda(1.5)
     press(explorer, ask="train", lam=1.5)
-    assert work(explorer) == ("lambda must be in [0, 1], got 1.5", True) and len(explorer.runs) == 3
+    assert work(explorer) == ("lambda must be between 0 and 1, got 1.5", True) and len(explorer.runs) == 3
 
 
 def test_a_trained_lambda_is_shown_at_once(explorer):

@@ -35,7 +35,7 @@ def test_large_whole_numbers_do_not_pass_through_a_float(value): assert check_se
 
 def test_the_ends_of_a_range_are_compared_exactly():
     assert check_whole("count", BEYOND, BEYOND, BEYOND) == BEYOND
-    with pytest.raises(ValueError, match=f"count must be in .*{BEYOND}"):
+    with pytest.raises(ValueError, match=f"count must be {BEYOND}, got {BEYOND - 1}"):
         check_whole("count", BEYOND - 1, BEYOND, BEYOND)
     assert check_in_range("width", np.float32(0.5), 0, 1) == 0.5
 
@@ -54,15 +54,15 @@ def test_what_is_no_whole_number_in_range_is_refused(value):
     lambda s: published_draw([0, 1], [], 1, s), lambda s: random_scenes(2, s), lambda s: Scene("dog", "sand", seed=s),
 ], ids="check_seed few_shot pocket_task few_shot_sample published_draw random_scenes Scene".split())
 def test_a_seed_beyond_64_bits_is_refused_with_its_range(call, seed):
-    with pytest.raises(ValueError, match="seed must be in .0, 18446744073709551615., got"): call(seed)
+    with pytest.raises(ValueError, match="seed must be between 0 and 18446744073709551615, got"): call(seed)
 
 
 def test_a_seed_beyond_64_bits_is_refused_where_views_and_contexts_are_drawn(clip, bare):
-    with pytest.raises(ValueError, match="seed must be in"): bare.train.view_features(clip, 1, 2**64)
-    with pytest.raises(ValueError, match="seed must be in"):
+    with pytest.raises(ValueError, match="seed must be between"): bare.train.view_features(clip, 1, 2**64)
+    with pytest.raises(ValueError, match="seed must be between"):
         make_prompts(clip, ("dog", "cat"), init="random", seed=2**64)
     given = clip, bare.train.tensor(clip, [0]), torch.rand(1, 4, 4), clip.encode_text(["dog", "cat"]), [0]
-    with pytest.raises(ValueError, match="seed must be in"): map_scores(*given, seed=2**64)
+    with pytest.raises(ValueError, match="seed must be between"): map_scores(*given, seed=2**64)
 
 
 def same_tasks(a, b):

@@ -1315,7 +1315,9 @@ export class View {
     this.root = make("div", { class: "pv-root", ...about, keydown })
     this.root.explorer = this  // for a console, and for tests
     el.append(this.root)
-    this.work = make("div", { class: "pv-work", role: "status" })
+    const stop = { type: "button", hidden: true, click: () => ask({ ask: "cancel" }) }
+    const bar = [make("progress", { max: 1, hidden: true }), make("button", stop, "cancel")]
+    this.work = make("div", { class: "pv-work", role: "status" }, make("span"), ...bar)
     this.tell = later(() => { this.twin.textContent = this.sentence() }, 350)
     state.watchers.push(names => this.changed(names))
     this.theme = this.theme.bind(this)
@@ -1769,11 +1771,12 @@ class Controls {
 
   /** A word to the reader, with progress and a way to cancel */
   say(words, wrong = false, done = null) {
-    const { work, ask } = this.view
-    const cancel = () => ask({ ask: "cancel" })
-    const bar = [make("progress", { max: 1, value: done }), make("button", { type: "button", click: cancel }, "cancel")]
+    const { work } = this.view
+    const [text, progress, cancel] = work.children  // the same button all along, or a click could miss it
     work.classList.toggle("pv-wrong", wrong)
-    work.replaceChildren(...(words ? [words] : []), ...(done === null ? [] : bar))
+    if (text.textContent !== words) text.textContent = words  // said once by a screen reader
+    progress.value = done ?? 0
+    progress.hidden = cancel.hidden = done === null
   }
 
   /** The conflicts of a method below the step slider, like the frames of a film */
