@@ -128,6 +128,7 @@ def main():
     options = parser.parse_args()
     studies = {"pocket": POCKET, "RN50's sizes": RN50}
     table = pd.DataFrame([row for name, setup in studies.items() for row in in_jupyterlab(name, setup, options.moves)])
+    options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "explorer.csv", index=False)
     lines = [f"| {r.model} | {r.what} | {r.ms:.0f} | {r.bar} | {'yes' if r.ms <= r.bar else '**no**'} | {r.note} |"
              for r in table.itertuples()]

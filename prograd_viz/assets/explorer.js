@@ -674,6 +674,9 @@ class Panel {
   seek(step) { this.view.go(clamp(Math.round(step), 0, this.training.last)) }
 
   key(entries) {
+    const said = JSON.stringify(entries)
+    if (this.keyed === said) return
+    this.keyed = said
     this.legend.replaceChildren(...entries.map(([colour, words, dash]) => {
       const chip = make("i", { class: dash ? "pv-chip pv-dashed" : "pv-chip" })
       chip.style[dash ? "borderTopColor" : "background"] = colour
