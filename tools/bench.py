@@ -3,6 +3,7 @@
     python tools/bench.py                    # ten minutes on two idle cores; writes figures/bench/
     python tools/bench.py --quick            # the same code on the pocket model in seconds; its times mean nothing
     python tools/bench.py --only recorder    # the cost of a record, some minutes; writes cpu_recorder.csv
+    python tools/bench.py --only landscape   # two landscapes, two minutes; writes cpu_landscape.csv
 
 Weights are random, so nothing is downloaded. Compared functions take turns in one process; a time is the median of
 its turns.
@@ -30,9 +31,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from prograd_viz.cam import cam_operator, find_layer, package_maps
 from prograd_viz.clip import ASSETS, load_clip
 from prograd_viz.gradients import project, prompt_gradients
+from prograd_viz.landscape import landscape
 from prograd_viz.prompts import make_prompts, plain_text_features, text_features
 from prograd_viz.tasks import few_shot
-from prograd_viz.training import Recipe, Training
+from prograd_viz.training import Recipe, Training, train
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (ROOT / "tools" / "bench_names.txt").read_text(encoding="utf-8").splitlines()
@@ -440,6 +442,22 @@ def recorder(bench):
                   note=f"processor time without and with it; by the wall's clock {wall:.3g}")
 
 
+def landscapes(bench):
+    "Contexts around the paths of two runs, and all that is computed at each"
+    size = bench.size
+    for model, side, classes, m, limit in (("pocket", 41, size.few_classes, 4, 5),
+                                           (size.resnet, 31, size.few_classes, 16, 300)):
+        clip = load_clip(model, None if model == "pocket" else "random", device=bench.device)
+        task = few_shot("pocket", 1, 1, classes=classes, test_per_class=1)
+        runs = train(clip, task, epochs=3, n_ctx=m, progress=False)
+        seconds = clocks(lambda runs=runs, side=side: landscape(runs, size=side, progress=False))[0].item()
+        bench.bar(f"landscape of {side} x {side} contexts, {model}, {classes} classes, M={m}", seconds, "s",
+                  at_most=limit)
+
+
+ALONE = {"recorder": recorder, "landscape": landscapes}  # Each writes a table of its own
+
+
 # -- the table and the picture ------------------------------------------------
 
 def number(x): return "" if x is None or x != x else f"{x:.3g}" if 1e-3 <= abs(x) < 1e4 else f"{x:.1e}"
@@ -541,7 +559,7 @@ def save(bench, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small and meaningless, to see that it runs")
-    parser.add_argument("--only", choices=("recorder",), help="this comparison alone")
+    parser.add_argument("--only", choices=ALONE, help="this comparison alone")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, help="of torch; all cores by default")
     parser.add_argument("--out", type=Path, help="where to write; figures/bench, with --quick a folder quick in it")
@@ -554,8 +572,11 @@ def main():
     matplotlib.use("Agg")
     started, bench = time.time(), Bench(size, args.device)
     out = args.out or ROOT / "figures" / "bench" / ("quick" * args.quick)
-    recorder(bench)
-    path = save_rows(bench, out, "recorder")
+    for name in [args.only] if args.only else ALONE:
+        alone = Bench(size, args.device)
+        ALONE[name](alone)
+        path = save_rows(alone, out, name)
+        bench.bars += alone.bars
     if args.only: return print(f"{time.time() - started:.0f} s; written to {path}")
     matrix_rates(bench)
     setting, took = text_ladder(bench, f"text step, {size.resnet} tower, {size.text_classes} classes, M=16",

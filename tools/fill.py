@@ -86,15 +86,16 @@ def verdicts(which):
 
 # -- the explorer and the models -------------------------------------------------------------------
 
-def explorer_ms(what): return rows("bench/explorer").query("model == 'pocket' and what == @what")["ms"].item()
+def explorer_ms(what): return rows("bench/explorer").query("model == 'pocket' and what == @what")["ms"].iloc[0]
 def key_to_frame(): return f"{explorer_ms('key to frame, median'):.0f}"
 def first_picture(): return f"{explorer_ms('first picture') / 1000:.1f}"
+def landscape_seconds(side): return f"{rows('bench/cpu_landscape').query('what.str.contains(@side)')['value'].item():.0f}"
 def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
 NUMBERS = (chosen, screened, ahead, behind, settings, seeds, trainings, wins, gain, correlation, undecided, verdicts,
-           key_to_frame, first_picture, architectures, refused)
+           key_to_frame, first_picture, landscape_seconds, architectures, refused)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 
