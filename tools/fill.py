@@ -89,7 +89,9 @@ def verdicts(which):
 def explorer_ms(what): return rows("bench/explorer").query("model == 'pocket' and what == @what")["ms"].iloc[0]
 def key_to_frame(): return f"{explorer_ms('key to frame, median'):.0f}"
 def first_picture(): return f"{explorer_ms('first picture') / 1000:.1f}"
-def landscape_seconds(side): return f"{rows('bench/cpu_landscape').query('what.str.contains(@side)')['value'].item():.0f}"
+def landscape_seconds(side):
+    found = rows("bench/cpu_landscape")
+    return f"{found.loc[found['what'].str.startswith(f'landscape of {side} x'), 'value'].item():.0f}"
 def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
