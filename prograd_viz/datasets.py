@@ -11,6 +11,7 @@ import json
 import math
 import os
 import random
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,10 @@ def _imagenet_folders(root, names, folders):
     unknown = [f for f in folders if f not in names]
     if unknown:
         raise ValueError(f"{root / unknown[0]} is not in classnames.txt; add a line with the folder and its class name")
+    missing = [f for f in folders if not (root / f).is_dir()]
+    if missing:
+        raise FileNotFoundError(f"{root / missing[0]} and {len(missing) - 1} more class folders do not exist; "
+                                "every class has one: get the images again")
     return [(path, label, names[f]) for label, f in enumerate(folders) for path in image_files(root / f)]
 
 
@@ -128,6 +133,55 @@ def _waterbirds(folder):
     part = lambda k: [item(row) for row in table[table["split"] == k].itertuples()]
     return {"train": part(0), "val": part(1), "test": part(2)}
 
+
+def _class_list(folder):
+    "The class folders of an ImageNet-S; sorted, they are numbered 1, 2, ... in its masks"
+    size = folder.name.removeprefix("ImageNetS")
+    return sorted(_lines(folder.parent / f"ImageNetS_categories_im{size}.txt"))
+
+
+def _imagenet_s(folder):
+    "ImageNet-S: the annotated training images, ten per class, and the validation images; no validation set"
+    names, folders = _imagenet_names(folder.parent), _class_list(folder)
+    part = lambda name: _imagenet_folders(folder / name, names, folders)
+    return {"train": part("train-semi"), "val": [], "test": part("validation")}
+
+
+def _numbered_folders(folder, separator):
+    "Name and path of class folders such as `00_dog` or `296 ice bear`, in the order of their numbers"
+    parts = [(*path.name.partition(separator), path) for path in class_folders(folder)]
+    for number, _, name, path in parts:
+        if not number.isdigit() or not name.strip():
+            raise ValueError(f"{path} is not a class folder, which is a number and a name, such as 0{separator}dog; "
+                             "move it elsewhere")
+    return [(name.strip(), path) for number, _, name, path in sorted(parts, key=lambda part: int(part[0]))]
+
+
+def _imagenet9(folder):
+    "ImageNet-9: originals, and their foregrounds on backgrounds of the same class and of any; no training set"
+    def items(variant):
+        classes = enumerate(_numbered_folders(folder / variant / "val", "_"))
+        return [(image, label, name) for label, (name, path) in classes for image in image_files(path)]
+    return {"train": [], "val": [], "test": items("original"), "mixed_same": items("mixed_same"),
+            "shifted": items("mixed_rand")}
+
+
+def _counteranimal(folder):
+    "CounterAnimal: animals on common backgrounds, and on rarer ones; no training set"
+    classes = list(enumerate(_numbered_folders(folder, " ")))
+    def items(kind):
+        places = [(p, label, name) for label, (name, path) in classes for p in _backgrounds(path, kind)]
+        return [(image, label, name) for place, label, name in places for image in image_files(place)]
+    return {"train": [], "val": [], "test": items("common"), "shifted": items("counter")}
+
+
+def _backgrounds(path, kind):
+    "The folders of a class of CounterAnimal with one kind of background"
+    found = [p for p in class_folders(path) if p.name.startswith(f"{kind}-")]
+    if found: return found
+    raise FileNotFoundError(f"{path} has no folder {kind}-..., such as {kind}-snow; get CounterAnimal again from "
+                            f"{_COUNTERANIMAL}")
+
 # %% ../nbs/12_datasets.ipynb #8d0d82a3
 def _trimap(path): return np.asarray(Image.open(_there(path))) != 2
 def _majority(path): return np.asarray(Image.open(_there(path)).convert("L")) > 127
@@ -150,6 +204,20 @@ def _outline(path, image):
     return np.array(canvas)
 
 
+def _of_class(folder, path):
+    "True where an ImageNet-S mask has the number of its image's class: red + 256 * green, 1000 where undecided"
+    number = _class_list(folder).index(path.parent.name) + 1
+    red, green, _ = np.moveaxis(np.asarray(Image.open(_there(path)).convert("RGB")).astype(int), -1, 0)
+    return red + 256 * green == number
+
+
+def _foreground(path):
+    "The foreground of an ImageNet-9 image"
+    try: mask = np.load(_there(path), allow_pickle=False)
+    except (ValueError, EOFError) as e: raise ValueError(f"cannot read mask {path}: {e}; download it again") from e
+    return mask != 0
+
+
 def _there(path):
     "The path of a mask, if it exists"
     if not Path(path).is_file():
@@ -167,6 +235,21 @@ def _flowers_mask(folder, image): return partial(_not_blue, folder / "segmim" / 
 def _cub_mask(folder, image):
     masks = folder.parent / "CUB_200_2011" / "segmentations"
     return partial(_majority, masks / image.parent.name / f"{image.stem}.png")
+
+
+def _imagenet_s_mask(folder, image):
+    masks = folder / f"{image.parent.parent.name}-segmentation"
+    return partial(_of_class, folder, masks / image.parent.name / f"{image.stem}.png")
+
+
+def _sources(image):
+    "The ImageNet images that an image of ImageNet-9 shows, foreground first"
+    return re.findall(r"n\d{8}_\d+", image.stem)
+
+
+def _imagenet9_mask(folder, image):
+    original = next(iter(_sources(image)), image.stem)
+    return partial(_foreground, folder / "fg_mask" / "val" / image.parent.name / f"{original}.npy")
 
 
 def _caltech_mask(folder, image):
@@ -192,11 +275,26 @@ def _drive(key): return f"https://drive.google.com/file/d/{key}/view"
 _OXFORD, _CUB_SITE = "https://www.robots.ox.ac.uk/~vgg/data", "https://www.vision.caltech.edu/datasets/cub_200_2011/"
 _CLASSNAMES = {"classnames.txt": _drive("1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF")}
 _CUB_MASKS = {"../CUB_200_2011/segmentations": f"{_CUB_SITE} (segmentations.tgz)"}
+_IN9 = "https://github.com/MadryLab/backgrounds_challenge/releases/download/data/backgrounds_challenge_data.tar.gz"
+_IMAGENET_S = "https://github.com/LUSSeg/ImageNet-S"
+_COUNTERANIMAL = "https://counteranimal.github.io"
 
 
 def _with_split(file, key, images, source):
     "Reader and required files of a data set whose split file is on CoOp's drive"
     return {"read": _json_split(file, images), "files": {file: _drive(key), images or ".": source}}
+
+
+def _imagenet_s_of(classes):
+    "The ImageNet-S of 50, 300 or 919 classes"
+    names, images = f"ImageNetS_categories_im{classes}.txt", f"{_IMAGENET_S} (its datapreparation)"
+    lists = {"../classnames.txt": _CLASSNAMES["classnames.txt"],
+             f"../{names}": f"{_IMAGENET_S}/blob/main/data/categories/{names}"}
+    return Dataset(
+        f"imagenet-s/ImageNetS{classes}", _imagenet_s, lists | dict.fromkeys(("train-semi", "validation"), images),
+        mask=_imagenet_s_mask, masks_from="ImageNet-S's segmentations; undecided pixels count as background",
+        mask_files=dict.fromkeys(("train-semi-segmentation", "validation-segmentation"), images)
+    )
 
 
 DATASETS = {  # Name for `few_shot` -> description
@@ -320,6 +418,15 @@ DATASETS = {  # Name for `few_shot` -> description
         {"metadata.csv": "https://github.com/kohpangwei/group_DRO (waterbird_complete95_forest2water2.tar.gz)"},
         mask=_cub_mask, masks_from="CUB's segmentations, most of five annotators", mask_files=_CUB_MASKS
     ),
+    "imagenet_s50": _imagenet_s_of(50),
+    "imagenet_s300": _imagenet_s_of(300),
+    "imagenet_s919": _imagenet_s_of(919),
+    "imagenet9": Dataset(
+        "bg_challenge", _imagenet9, dict.fromkeys(("original/val", "mixed_same/val", "mixed_rand/val"), _IN9),
+        mask=_imagenet9_mask, masks_from="ImageNet-9's foregrounds (fg_mask/val/*.npy)",
+        mask_files={"fg_mask/val": _IN9}
+    ),
+    "counteranimal": Dataset("LAION-final", _counteranimal, {".": f"{_COUNTERANIMAL} (its archive)"}),
 }
 DATASETS["flowers102"] = DATASETS["oxford_flowers"]
 COOP_BENCHMARK = (  # CoOp's eleven data sets, in the papers' order
@@ -356,7 +463,7 @@ def dataset_split(
     name: str,  # One of `DATASETS`
     root: str | Path | None = None,  # Contains the data set's folder; None: $PROGRAD_VIZ_DATA
     *,
-    part: str = "test",  # "train", "val" or "test"
+    part: str = "test",  # "train", "val" or "test"; ImageNet-9 and CounterAnimal: "test" or "shifted", see above
     subset: str = "all",  # "all", "base" or "new" classes
     masks: str = "auto",  # "auto": the data set's own if they exist; "own": own masks or an error; "grabcut"; "none"
 ) -> Split:
@@ -385,24 +492,27 @@ def dataset_task(
     shots, seed = check_draw(shots, seed)
     check_known("subset", subset, ("all", "base", "new"))
     parts = _read(name, folder)
-    if not parts["train"]:
+    shifts = [part for part in parts if part not in ("train", "val", "test")]
+    if not parts["train"] and not shifts:
         raise ValueError(f"{name!r} is only a test set; train on 'imagenet' and test on dataset_split({name!r})")
     if files is not None: parts["train"] = _listed(name, parts["train"], files)
     _warn_of_pickles(name, folder, shots, seed)
     names = _check_items(name, parts)
-    labels = {part: [label for _, label, _ in parts[part]] for part in ("train", "val")}
-    train, few_val = published_draw(labels["train"], labels["val"], shots, seed)
-    halves = base_and_new(names)
+    pool, labels_of = parts["test" if shifts else "train"], lambda items: [label for _, label, _ in items]
+    train, few_val = published_draw(labels_of(pool), labels_of(parts["val"]), shots, seed)
+    drawn, halves = [pool[i] for i in train], base_and_new(names)
+    if shifts: parts |= {part: _without(parts[part], drawn) for part in ("test", *shifts)}
     split = lambda items, half: _as_split(name, folder, items, names, halves[half], masks)
     tests = {"same": split(parts["test"], subset)} | ({"new": split(parts["test"], "new")} if subset == "base" else {})
+    tests |= {part: split(parts[part], subset) for part in shifts}
     if name == "waterbirds": tests = _by_habitat(tests["same"])
     if val: tests["val"] = split([parts["val"][i] for i in few_val], subset)
-    few = split([parts["train"][i] for i in train], subset)
+    few = split(drawn, subset)
     missing = [p for p in few.images if not p.is_file()]
     if missing:
         raise FileNotFoundError(f"{name!r} needs {missing[0]}, which does not exist; "
                                 f"get it from {list(known.files.values())[-1]}")
-    settings = {"data": name, "root": str(folder.parent), "shots": shots, "seed": seed, "subset": subset,
+    settings = {"data": name, "root": str(_root(root)), "shots": shots, "seed": seed, "subset": subset,
                 "classes": list(few.classes), "masks": few.masks_from or "none"}
     return Task(name, few, tests, template or known.template, settings)
 
@@ -421,13 +531,25 @@ def group_table(
 def _folder(name, root):
     "The folder of a data set, if its required files exist"
     known = DATASETS[check_known("data set", name, DATASETS)]
-    root = root or os.environ.get("PROGRAD_VIZ_DATA")
-    if root is None:
+    if _root(root) is None:
         raise ValueError(f"{name!r} needs root=, the folder that contains {known.folder}/, or the variable "
                          "PROGRAD_VIZ_DATA")
-    folder = Path(root).expanduser() / known.folder
+    folder = _root(root) / known.folder
     _need(name, folder, known.files)
     return folder
+
+
+def _root(root):
+    "The folder of all data sets, if one is given here or in the environment"
+    root = root or os.environ.get("PROGRAD_VIZ_DATA")
+    return None if root is None else Path(root).expanduser()
+
+
+def _without(items, drawn):
+    "The items that show no part of a drawn image"
+    parts = lambda image: _sources(image) or [image]
+    used = {part for image, *_ in drawn for part in parts(image)}
+    return [item for item in items if used.isdisjoint(parts(item[0]))]
 
 
 def _need(name, folder, files):

@@ -168,11 +168,79 @@ def waterbirds(root):
     return truth
 
 
+def numbered(numbers):
+    "Bytes of a mask of ImageNet-S: the numbers of classes as red + 256 * green"
+    out = BytesIO()
+    Image.fromarray(np.dstack([numbers % 256, numbers // 256, 0 * numbers]).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def imagenet_s(size, names=None):
+    "Writer of an ImageNet-S; a column of every mask is another class, and another was left undecided"
+    names = dict(list(WNIDS.items())[:3]) if names is None else names
+
+    def write(root):
+        base, truth = root / "imagenet-s", {"train": [], "val": [], "test": []}
+        put(base / "classnames.txt", "".join(f"{k} {v}\n" for k, v in names.items()))
+        put(base / f"ImageNetS_categories_im{size}.txt", "\n".join(reversed(names)))  # the published ones are sorted
+        for part, folder in (("train", "train-semi"), ("test", "validation")):
+            for label, (key, name) in enumerate(sorted(names.items())):
+                for i in range(1 if len(names) > 9 else COUNTS[part][label]):
+                    path, numbers = f"{key}/{key}_{i:02d}", np.where(object_mask(i), label + 1, 0)
+                    numbers[:, 0], numbers[:, 10] = label % len(names) + 2, 1000
+                    put(base / f"ImageNetS{size}" / folder / f"{path}.JPEG", picture(i, "JPEG"))
+                    put(base / f"ImageNetS{size}" / f"{folder}-segmentation" / f"{path}.png", numbered(numbers))
+                    truth[part].append((base / f"ImageNetS{size}" / folder / f"{path}.JPEG", label, name))
+        return truth
+
+    return write
+
+
+IN9 = ("00_dog", "01_bird", "02_wheeled vehicle", "03_reptile", "04_carnivore", "05_insect", "06_musical instrument",
+       "07_primate", "08_fish")
+
+
+def imagenet9(root):
+    "Four originals of each of nine classes with their foregrounds, and these on other originals"
+    base, truth = root / "bg_challenge", {"train": [], "val": [], "test": [], "mixed_same": [], "shifted": []}
+    source = lambda label, i: f"n{2000000 + label:08d}_{i:05d}"
+    for label, folder in enumerate(IN9):
+        for i in range(4):
+            other = source((label + i) % 9, (i + 1) % 4)
+            mixed = f"fg_{source(label, i)}_bg_{source(label, (i + 1) % 4)}", f"fg_{source(label, i)}_bg_{other}"
+            for part, variant, name in (("test", "original", source(label, i)), ("mixed_same", "mixed_same", mixed[0]),
+                                        ("shifted", "mixed_rand", mixed[1])):
+                path = base / variant / "val" / folder / f"{name}.JPEG"
+                put(path, picture(label + i, "JPEG"))
+                truth[part].append((path, label, folder[3:]))
+            out = BytesIO()
+            np.save(out, object_mask(label + i).astype(np.uint8))
+            put(base / "fg_mask" / "val" / folder / f"{source(label, i)}.npy", out.getvalue())
+    return truth
+
+
+COUNTERANIMAL = {"9 ostrich": ("sand", "grass"), "10 brambling": ("green", "sky"), "296 ice bear": ("snow", "grass")}
+
+
+def counteranimal(root):
+    base, truth = root / "LAION-final", {"train": [], "val": [], "test": [], "shifted": []}
+    for label, (folder, places) in enumerate(COUNTERANIMAL.items()):
+        for part, kind, place, n in (("test", "common", places[0], 5), ("shifted", "counter", places[1], 3)):
+            for i in range(n):
+                path = base / folder / f"{kind}-{place}" / f"{1000 * label + 10 * n + i}.jpg"
+                put(path, picture(label + i, "jpg"))
+                truth[part].append((path, label, folder.split(" ", 1)[1]))
+    put(base / "imagenet_names.txt", "")
+    return truth
+
+
 FAKES = {name: lambda root, name=name: with_split_file(name, root) for name in SPLIT_FILES} | {
     "fgvc_aircraft": fgvc_aircraft, "imagenet": imagenet, "imagenetv2": imagenetv2,
     "imagenet_sketch": variant("imagenet-sketch", "images", 5),
     "imagenet_a": variant("imagenet-adversarial", "imagenet-a", 3),
-    "imagenet_r": variant("imagenet-rendition", "imagenet-r", 4), "cub200": cub200, "waterbirds": waterbirds}
+    "imagenet_r": variant("imagenet-rendition", "imagenet-r", 4), "cub200": cub200, "waterbirds": waterbirds,
+    **{f"imagenet_s{size}": imagenet_s(size) for size in (50, 300, 919)}, "imagenet9": imagenet9,
+    "counteranimal": counteranimal}
 NEEDED = {name: [f"{folder}/{file}", f"{folder}/{images}".rstrip("/")]
           for name, (folder, file, images, _, _) in SPLIT_FILES.items()} | {
     "fgvc_aircraft": [f"fgvc_aircraft/{f}" for f in ("variants.txt", "images_variant_train.txt",
@@ -184,7 +252,12 @@ NEEDED = {name: [f"{folder}/{file}", f"{folder}/{images}".rstrip("/")]
     "imagenet_r": ["imagenet-rendition/classnames.txt", "imagenet-rendition/imagenet-r"],
     "cub200": [f"CUB_200_2011/{f}" for f in ("images.txt", "image_class_labels.txt", "train_test_split.txt",
                                              "classes.txt", "images")],
-                                             "waterbirds": ["waterbird_complete95_forest2water2/metadata.csv"]}
+    "waterbirds": ["waterbird_complete95_forest2water2/metadata.csv"],
+    **{f"imagenet_s{size}": [f"imagenet-s/{f}" for f in (
+        "classnames.txt", f"ImageNetS_categories_im{size}.txt", f"ImageNetS{size}/train-semi",
+        f"ImageNetS{size}/validation")] for size in (50, 300, 919)},
+    "imagenet9": [f"bg_challenge/{f}/val" for f in ("original", "mixed_same", "mixed_rand")],
+    "counteranimal": ["LAION-final"]}
 
 
 # -- annotations of masks: (items, root) -> files beside the images -----------
