@@ -40,6 +40,7 @@ from .landscape import Landscape
 from .masks import about_masks
 from prograd_viz.plots import (
     COOP,
+    SPLIT_TITLES,
     ZERO_SHOT,
     draw_cosine,
     draw_image,
@@ -413,6 +414,7 @@ def runs_buffer(
     usual = "two recipes" if compare else many if len(sets) > 1 else runs_title(first)
     about = {"title": title or usual, "compare": compare, "able": able, "words": words, "coop": COOP,
              "t": float(stdtrit(max(1, len(sets) - 1), 0.975)), "zero": {"name": first.name(None), "colour": ZERO_SHOT},
+             "titles": SPLIT_TITLES,
              "sets": [_about_set(runs, _differs(runs, sets) if compare else f"seed {_seed(runs)}") for runs in sets]}
     return buffer(about, tensors)
 

@@ -886,14 +886,14 @@ class PlanePanel extends Panel {
   }
 }
 
-const COLUMN_NAMES = { loss_ce: "L_ce", loss_kl: "L_kl", cos: "cosine" }
+const COLUMN_NAMES = { loss_ce: "cross-entropy", loss_kl: "divergence", cos: "cosine" }
 const plain = name => COLUMN_NAMES[name] ?? name.replace("acc_", "")
 const isAccuracy = name => Boolean(name?.startsWith("acc_"))
 
 /** What an axis shows, in words */
 function axis(name) {
   if (isAccuracy(name)) return `accuracy, ${plain(name)}`
-  return name === "cos" ? "cosine" : `${plain(name).replace("_", " ")} (nats)`
+  return name === "cos" ? "cosine" : `${plain(name)} (nats)`
 }
 
 class TradeoffPanel extends Panel {
@@ -1108,7 +1108,7 @@ function diverging(c) {
   return [...end.map(v => 240 + (v - 240) * Math.min(1, Math.abs(c))), 255]
 }
 
-const SURFACES = { loss_kl: "L_kl", loss_ce: "L_ce", accuracy: "accuracy" }
+const SURFACES = { loss_kl: "divergence", loss_ce: "cross-entropy", accuracy: "accuracy" }
 
 class LandscapePanel extends Panel {
   constructor(group) {
@@ -1161,6 +1161,8 @@ class LandscapePanel extends Panel {
     lay(this.canvas, chart)
     const [x, y, width, height] = chart.inner
     chart.svg.prepend(make("svg:rect", { x, y, width, height, class: "pv-frame" }))
+    const [a, b] = this.paths[0][0]
+    chart.moving.before(make("svg:polygon", { points: star(chart.px(a), chart.py(b)), class: "pv-start" }))
   }
 
   /** Position of the snapshot that is nearest to a point, among the paths that are shown */
@@ -1178,7 +1180,7 @@ class LandscapePanel extends Panel {
     const [i, j] = [cell(a, x), cell(b, y)]
     if (i < 0 || j < 0 || i >= x.data.length || j >= y.data.length) return ""
     const value = this.land[name].data[j * x.data.length + i]
-    return `${SURFACES[name].replace("_", " ")} ${name === "accuracy" ? percent(value) : `${short(value)} nats`}`
+    return `${SURFACES[name]} ${name === "accuracy" ? percent(value) : `${short(value)} nats`}`
   }
 
   /** Filled contours: losses on a logarithmic scale, 14 levels, dark is high */
@@ -1201,7 +1203,7 @@ class LandscapePanel extends Panel {
     }
     paint(this.canvas, side, side, colour)
     const [light, dark] = [low, top].map(accuracy ? percent : brief)
-    this.foot.textContent = `light ${light}, dark ${dark}${accuracy ? "" : " nats"}`
+    this.foot.textContent = `\u2605 start; light ${light}, dark ${dark}${accuracy ? "" : " nats"}`
     this.foot.title = `to the right: towards ${this.land.about.ends[0]}'s end`
     this.draw()
   }
@@ -1216,6 +1218,13 @@ class LandscapePanel extends Panel {
     this.chart.emphasise(this.shown())
     this.chart.cursor(null, this.marks(r => this.paths[r][Math.min(k, this.paths[r].length - 1)] ?? [NaN, NaN]))
   }
+}
+
+/** The corners of a star */
+function star(x, y, size = 7) {
+  const corner = n => [n * Math.PI / 5, n % 2 ? 0.42 * size : size]
+  const corners = Array.from({ length: 10 }, (_, n) => corner(n))
+  return corners.map(([angle, r]) => `${x + r * Math.sin(angle)},${y - r * Math.cos(angle)}`).join(" ")
 }
 
 const PANELS = {
@@ -1451,6 +1460,9 @@ export class View {
     this.tell()
     this.drawn = performance.now()
   }
+
+  /** A test set in words */
+  title(split) { return this.book.about.titles[split] ?? split }
 
   /** To the place nearest to a step */
   go(step) {
@@ -1780,6 +1792,7 @@ class Controls {
     if (text.textContent !== words) text.textContent = words  // said once by a screen reader
     progress.value = done ?? 0
     progress.hidden = cancel.hidden = done === null
+    for (const offer of this.view.root.querySelectorAll(".pv-offer button")) offer.disabled = done !== null
   }
 
   /** The conflicts of a method below the step slider, like the frames of a film */
@@ -1813,13 +1826,17 @@ class Controls {
     const angle = make("span", { class: cos < 0 ? "pv-conflict" : "" }, words)
     this.where.replaceChildren(make("b", {}, String(step)), ` of ${training.last}`, angle)
     this.play.textContent = view.playing ? "\u275a\u275a" : "\u25b6"
+    this.play.setAttribute("aria-pressed", Boolean(view.playing))
     this.strip()
     for (const [name, control] of this.followers) {
       if (control.value !== String(state.get(name))) control.value = state.get(name)
     }
     if (!view.scene) return
     this.subtitle.textContent = this.caption(view.scene.about)
-    if (this.pin) this.pin.textContent = state.get("pins").includes(view.image()) ? "unpin" : "pin"
+    if (!this.pin) return
+    const pinned = state.get("pins").includes(view.image())
+    this.pin.textContent = pinned ? "unpin" : "pin"
+    this.pin.setAttribute("aria-pressed", pinned)
   }
 
   /** Which maps are shown */
@@ -1828,7 +1845,7 @@ class Controls {
     const words = TARGET_WORDS.has(shown) ? `the ${TARGET_WORDS.get(shown)}` : shown
     const map = shown === wanted ? `map of ${words}` : `asking for the map of ${wanted} \u2026`
     const where = layers.find(([value]) => value === layer)?.[1] ?? layer
-    return [split, map, `${EXPLAINERS[explainer] ?? explainer} at ${where}`, masks].filter(Boolean).join(" \u00b7 ")
+    return [this.view.title(split), map, `${EXPLAINERS[explainer] ?? explainer} at ${where}`, masks].filter(Boolean).join(" \u00b7 ")
   }
 }
 
