@@ -21,7 +21,8 @@ TABLES = {"report.html", "steps.parquet", "foreground.parquet", "summary.csv", "
 FIGURES = {"cosine.png", "angles.png", "accuracy.png", "maps.png", "foreground.png", "lambda.png", "gradient_plane.png"}
 SPLITS = ("same", "shifted", "new", "style")
 DEMO = ["--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0", "0.8",
-        "--noise", "0.25", "--test-per-class", "3", "--images", "12"]
+        "--noise", "0.25", "--test-per-class", "3", "--images", "6"]
+IMAGES = 4  # whose maps are measured
 
 
 def strict_json(path):
@@ -63,7 +64,7 @@ def small(tmp_path_factory):
 def swept(out, grid):
     "A sweep as the demo makes it"
     every = {"noise": 0.25, "snapshot_every": 1, "evaluate_every": 1}
-    return sweep(grid | every, out, evaluate={"maps": partial(on_the_object, images=8)}, workers=1, progress=False)
+    return sweep(grid | every, out, evaluate={"maps": partial(on_the_object, images=IMAGES)}, workers=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_the_demo_prints_the_table_of_its_summary(demo):
 
 
 def test_files_of_several_seeds_agree_and_carry_intervals(small, clip, tmp_path):
-    paths = save_demo(small, clip, tmp_path / "new" / "folder", {"why": np.float64("nan")}, images=8)
+    paths = save_demo(small, clip, tmp_path / "new" / "folder", {"why": np.float64("nan")}, images=IMAGES)
     assert {p.name for p in paths} == TABLES | FIGURES == {p.name for p in (tmp_path / "new" / "folder").iterdir()}
     rows, record = assert_agree(tmp_path / "new" / "folder")
     assert len(rows) == 2 * 4
@@ -145,7 +146,7 @@ def test_each_seed_of_the_demo_is_a_training_of_its_own(small):
 def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
     result = swept(tmp_path / "runs", {"seed": 3, "shots": 1, "lam": lambdas, "classes": 3, "test_per_class": 2,
                                        "epochs": 3})
-    save_demo(result, clip, tmp_path, {}, images=8)
+    save_demo(result, clip, tmp_path, {}, images=IMAGES)
     assert_agree(tmp_path)
 
 
@@ -223,6 +224,6 @@ def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
     rows = small.results().query("seed == 3").set_index("method")
     (runs,) = small.runs(clip, seed=3)
     for split in ("same", "shifted"):
-        shares = foreground(runs, split, images=8, target="true").rows.groupby("method")["share"].mean()
+        shares = foreground(runs, split, images=IMAGES, target="true").rows.groupby("method")["share"].mean()
         for method in ("zero-shot CLIP", *runs.methods):
             assert rows.loc[method, f"share_{split}"] == pytest.approx(shares[method]), (method, split)

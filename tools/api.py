@@ -5,6 +5,7 @@ import re
 import sys
 import tokenize
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -33,6 +34,7 @@ class Module:
         return self.cells[max(line for line in self.cells if line < node.lineno)]
 
 
+@cache
 def modules()->list:
     "All exported modules with something public, in the order of their notebooks"
     found = [read_module(f) for f in lib.glob("[!_]*.py")]
