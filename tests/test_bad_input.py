@@ -56,7 +56,18 @@ from prograd_viz.evaluate import (
     run_prompts,
 )
 from prograd_viz.explorer import Explorer, explore, show_landscape, show_maps
-from prograd_viz.faithful import causal_checks, composites, faithfulness, map_scores, without_object
+from prograd_viz.faithful import (
+    causal_checks,
+    composites,
+    faithfulness,
+    map_curves,
+    map_scores,
+    score_summary,
+    stability,
+    weights_check,
+    with_shuffled_weights,
+    without_object,
+)
 from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.images import class_folders, image_files, mask_of, open_image, open_mask
 from prograd_viz.landscape import context_losses, landscape, plot_landscape, plot_tradeoff
@@ -65,6 +76,7 @@ from prograd_viz.plots import (
     plane_arrows,
     plot_accuracy,
     plot_cosine,
+    plot_faithfulness,
     plot_foreground,
     plot_gradient_plane,
     plot_lambda,
@@ -974,6 +986,15 @@ BAD = [
          "unknown column 'rod'; did you mean 'road'?"),
     Case("map_scores", lambda w: map_scores(w.clip, None, None, None, None, percentiles=[100]),
          "percentile must be between 1 and 99, got 100"),
+    Case("map_curves", lambda w: map_curves(w.clip, None, None, None, None, parts=1),
+         "parts must be at least 2, got 1"),
+    Case("score_summary", lambda w: score_summary(w.runs.final()), "the table has no column 'split'"),
+    Case("plot_faithfulness", lambda w: plot_faithfulness(w.runs.final()), "the table has no column 'split'"),
+    Case("with_shuffled_weights", lambda w: with_shuffled_weights(w.clip, ["trunk.stem.conv.wieght"]),
+         "unknown weight of the image tower 'trunk.stem.conv.wieght'; did you mean 'trunk.stem.conv.weight'"),
+    Case("weights_check", lambda w: weights_check(w.runs, stages=99),
+         "stages must be between 1 and 6, got 99; the image tower has 6 blocks"),
+    Case("stability", lambda w: stability(w.runs, explainers=["GradCAM"]), "stability compares two explainers, got 1"),
     Case("faithfulness", lambda w: faithfulness(w.runs, "shfted"), "unknown split 'shfted'"),
     Case("faithfulness", lambda w: faithfulness(w.runs, target="contrast"), "unknown target 'contrast'"),
     Case("faithfulness", lambda w: faithfulness(w.runs, step=99), "no snapshot at step 99"),
@@ -1117,21 +1138,22 @@ def test_the_library_was_there_to_be_read():
 # These take tensors, tables or paths that the library made itself, or nothing that can be wrong
 INNER = """
     CamOperator.maps Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.seal Contents.wrong
-    Evaluator.accuracies Evaluator.teacher_logits Explorer.close Explorer.figure Explorer.here Explorer.methods
-    Explorer.save ExplorerData.about_masks ExplorerData.save ExplorerData.view Folder.version Job.part Lock.owner
-    Lock.release Part.encode Part.span Part.wrong Recorder.close Recorder.runs Runs.check_contexts Runs.check_model
-    Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule Runs.sorted_keys Runs.text Split.fingerprint
-    Split.fresh_features Split.image Split.tensor Sweep.results Task.fingerprint Training.accuracies
-    Training.batches Training.config Training.descend Training.final Training.restore Training.state Work.start
-    Work.stop Work.wait Writer.publish about_masks along augmentation base_and_new buffer build_pocket
-    clearest_conflict colour contact_sheet cross_entropy declare_missing draw_cosine draw_image draw_map draw_note
-    epoch_batches exif_orientation feature_distance feature_gradient figure gradient_arrows harmonic_mean
-    has_fast_path in_this_thread is_archive jobs_of join_data kept_snapshots kl_to_teacher label land_buffer
-    layer_names learning_rate listed mean_interval named_lambda open_parts openai_state plain plain_text_features
-    plot_angles prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized
-    rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer scene_groups sha256 show_cosine
-    show_gradient_plane shown_image side_by_side square_safe steps_table text_features token_texts
-    undisturbed unusual_preprocessing upright_mask usual_name without_bars write_whole
+    Evaluator.accuracies Evaluator.teacher_logits Explorer.close Explorer.figure Explorer.here
+    Explorer.methods Explorer.save ExplorerData.about_masks ExplorerData.save ExplorerData.view Folder.version
+    Job.part Lock.owner Lock.release Part.encode Part.span Part.wrong Recorder.close Recorder.runs
+    Runs.check_contexts Runs.check_model Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule
+    Runs.sorted_keys Runs.text Split.fingerprint Split.fresh_features Split.image Split.tensor Sweep.results
+    Task.fingerprint Training.accuracies Training.batches Training.config Training.descend Training.final
+    Training.restore Training.state Work.start Work.stop Work.wait Writer.publish about_masks along
+    augmentation base_and_new buffer build_pocket clearest_conflict colour contact_sheet cross_entropy
+    declare_missing draw_cosine draw_image draw_map draw_note epoch_batches exif_orientation feature_distance
+    feature_gradient figure gradient_arrows harmonic_mean has_fast_path in_this_thread is_archive jobs_of
+    join_data kept_snapshots kl_to_teacher label land_buffer layer_names learning_rate listed map_agreement
+    mean_interval named_lambda open_parts openai_state plain plain_text_features plot_angles prompt_gradients
+    published_epochs published_lambda random_scenes readable report resize_maps resized rule_of run_colour
+    run_name runs_buffer runs_title save_demo scene_buffer scene_groups sha256 show_cosine show_gradient_plane
+    shown_image side_by_side square_safe steps_table text_features token_texts tower_blocks undisturbed
+    unusual_preprocessing upright_mask usual_name without_bars write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify", "torchjd_rule"]  # test_cli.py, test_survival.py, test_environments.py
 
