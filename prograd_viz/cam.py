@@ -495,7 +495,7 @@ def pick_images(
     test = check_runs(runs).split(split)
     if test.classes != runs.classes:
         raise ValueError(f"the split {_split_name(runs, test)!r} has classes of its own, {test.classes[:2]}...; "
-                         f"maps need the classes of the runs, {runs.classes[:2]}...")
+                         f"give one with the classes of training, {runs.classes[:2]}..., such as 'train'")
     masked = masked and test.masks is not None
     if not isinstance(images, (int, Number)):
         images = [check_whole("image", i, 0, len(test) - 1) for i in images]

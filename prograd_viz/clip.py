@@ -204,7 +204,7 @@ def _check_text(clip, text, allow_unknown):
     pieces = [clip.tokenizer.decoder[i].removesuffix("</w>") for i in unknown]
     untrained = [w for w in text.replace(".", " ").split() if set(clip.tokenizer.encode(w)) - clip.trained_ids]
     words = list(dict.fromkeys(untrained)) or pieces
-    message = (f"{clip.name!r} was never trained on {', '.join(map(repr, words))} in {text!r}; "
+    message = (f"the model {clip.name!r} was never trained on {', '.join(map(repr, words))} in {text!r}; "
                f"{_near_tokens(clip, words[0])}")
     if not allow_unknown: raise ValueError(f"{message}; {_OTHER_MODEL}")
     warnings.warn(message, stacklevel=4)

@@ -84,7 +84,8 @@ class Split:
     ) -> np.ndarray:  # [H, W] bool
         "One object mask, in its image's orientation and of its size; warns if it covers nothing or everything"
         if self.masks is None:
-            raise ValueError("this split has no masks, which foreground measures need; see masks.with_masks")
+            raise ValueError("this split has no masks, which foreground measures need; add some, such as "
+                             "with_masks(split, 'grabcut') of prograd_viz.masks")
         if self.masks[i] is None:
             raise ValueError(f"image {i} ({_what(self.images[i])}) has no mask; split.masked lists the images that do")
         mask, (width, height) = mask_of(self.masks[i], self.images[i]), self.image(i).size

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # %% ../nbs/05_images.ipynb #85da1337
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")  # Suffixes of images
@@ -48,7 +48,7 @@ def open_image(
     return Image.fromarray(source)
 
 
-_IMAGE_FIX = "convert it to PNG or JPEG, or remove it"
+_IMAGE_FIX = "give a PNG or JPEG, or remove it"
 
 
 def _decoded(path, decode, what, fix):
@@ -67,6 +67,8 @@ def _decoded(path, decode, what, fix):
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:
         raise ValueError(f"cannot read {what} {path}, it may be a decompression bomb: {e}; "
                          "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it") from e
+    except UnidentifiedImageError as e:
+        raise ValueError(f"cannot read {what} {path}: whatever its name says, it holds no image; {fix}") from e
     except Exception as e:  # damaged files raise a dozen kinds of errors
         raise ValueError(f"cannot read {what} {path}: {e}; {fix}") from e
 

@@ -92,7 +92,9 @@ def make_prompts(
                          "a text would give all classes the same start")
     n_words = len(words.split())
     if n_ctx is None: n_ctx = n_words or 16
-    else: n_ctx = check_whole("n_ctx", n_ctx, max(1, n_words), fix=f"{words!r} alone has {n_words} words")
+    else:
+        fix = f"the starting words {words!r} need {n_words}" if words else ""
+        n_ctx = check_whole("n_ctx", n_ctx, max(1, n_words), fix=fix)
     before = " ".join(["X"] * (n_ctx - n_words) + [words]).strip()
     names = [c.replace("_", " ") for c in checked]
     _check_fits(clip, before, names, n_ctx, tail)

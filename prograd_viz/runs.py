@@ -206,8 +206,7 @@ class Runs:
         if step is None: return len(known) - 1
         near = int(np.abs(known - step).argmin())
         if known[near] == step: return near
-        raise ValueError(f"no snapshot at step {step}; the nearest is {known[near]} "
-                         f"of {len(known)} between {known[0]} and {known[-1]}")
+        raise ValueError(f"no snapshot at step {step}; the nearest of the {len(known)} is at step {known[near]}")
 
     def text(
         self,

@@ -184,7 +184,7 @@ class Folder:
         try: info = self.fs.info(f"{self.path}/{name}")
         except (FileNotFoundError, NotADirectoryError): return None
         if info["type"] == "file" and not info.get("islink"): return info["size"]
-        raise ValueError(f"{name} in {self.path!r} is not a plain file; put the file itself there")
+        raise ValueError(f"{name} in {self.path!r} is a link or a folder, not a file; put the file itself there")
 
     def read(
         self,
@@ -317,14 +317,14 @@ class PartFile:
         size = folder.size(part.name)
         self.folder, self.part = folder, part
         self.checked: dict = {}  # Name of a tensor -> version of the file that had the right bytes
-        if size != part.bytes:
-            raise self._damaged("it is missing" if size is None else f"it has {size:,} bytes, expected {part.bytes:,}")
+        if size is None: raise self._wrong("missing")
+        if size != part.bytes: raise self._wrong(f"damaged: it has {size:,} bytes, expected {part.bytes:,}")
         held = folder.held(part.name, size)
         self.read, self.by_name = held or partial(folder.read, part.name), held is None
 
-    def _damaged(self, problem):
-        fix = f"see what can be saved with: prograd_verify {self.folder.path}"
-        return ValueError(f"{self.part.name} in {self.folder.path!r} is damaged: {problem}; {fix}")
+    def _wrong(self, problem):
+        fix = f"to see what can be saved, run in a terminal: prograd_verify {self.folder.path}"
+        return ValueError(f"{self.part.name} in {self.folder.path!r} is {problem}; {fix}")
 
     def _version(self):
         try: return self.folder.version(self.part.name)
@@ -338,7 +338,7 @@ class PartFile:
         if self.checked.get(name) == version: return
         found = hashlib.sha256()
         for at in range(start, end, 2**20): found.update(self.read(at, min(2**20, end - at)))
-        if found.hexdigest() != digest: raise self._damaged(f"its {name} do not match their hash")
+        if found.hexdigest() != digest: raise self._wrong(f"damaged: its {name} do not match their hash")
         self.checked[name] = version
 
     def check(self):
@@ -359,7 +359,7 @@ class PartFile:
             start, end = start + row * stride, start + (row + 1) * stride
         found = np.frombuffer(self.read(start, end - start), DTYPES[dtype]).reshape(shape).copy()
         if _finite(name, found): return found
-        raise self._damaged(f"its {name} hold NaN or infinity")
+        raise self._wrong(f"damaged: its {name} hold NaN or infinity")
 
 
 def _finite(name, x): return name in ("record", "token_cos") or np.isfinite(x).all()
@@ -674,7 +674,7 @@ def _checked(tensors):
 def _problem(folder, part):
     "What is wrong with any byte of a part, or None"
     try: PartFile(folder, part).check()
-    except (ValueError, OSError) as e: return str(e).split(" is damaged: ")[-1].split("; see what")[0]
+    except (ValueError, OSError) as e: return str(e).split(" is damaged: ")[-1].split("; to see")[0]
 
 # %% ../nbs/23_store.ipynb #39960196
 @dataclass

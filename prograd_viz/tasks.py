@@ -366,7 +366,7 @@ def few_shot(
     shots, seed = check_draw(shots, seed)
     make, given = _maker(data)
     known = list(inspect.signature(make).parameters)[len(given):]
-    for option in options: check_known(f"option of {make.__name__}", option, known)
+    for option in options: check_known(f"{make.__name__} option", option, known)
     return make(*given, shots, seed, **options)
 
 
@@ -388,6 +388,6 @@ def _folder_named(name):
                                  "or a table as a DataFrame: few_shot(pd.read_csv(file))")
     if isinstance(name, Path) or len(folder.parts) > 1 or str(name).startswith("~"):
         there = next((p for p in folder.absolute().parents if p.is_dir()), Path("/"))
-        raise FileNotFoundError(f"the folder {name} does not exist; the last part of its path that does is {there}")
+        raise FileNotFoundError(f"the folder {name} does not exist; {there} does, so check what follows it")
     try: check_known("data set", name, ["pocket", *DATASETS])
     except ValueError as e: raise ValueError(f"{e}; and the working directory has no folder {name!r}") from None
