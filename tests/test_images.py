@@ -125,7 +125,7 @@ AMBIGUOUS = {
     "black and white with transparency": (
         lambda p: as_file(np.dstack([DISC * np.uint8(255)] * 3 + [(COLUMNS < 90) * np.uint8(255)]), p),
         "both look like a mask"),
-    "no image": (lambda p: p.write_bytes(b"hello") and p, "cannot identify"),
+    "no image": (lambda p: p.write_bytes(b"hello") and p, "holds no image"),
 }
 
 
