@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Number
 
 # %% ../nbs/00_checks.ipynb #02f6e312
 def check_known(
@@ -40,6 +41,7 @@ def check_in_range(
     if high == math.inf: span = f"at least {_short(low)}"
     elif low == high: span = _short(low)
     else: span = f"between {_short(low)} and {_short(high)}"
+    if not isinstance(value, Number): span = f"a number, {span}"
     raise ValueError(f"{what} must be {span}, got {value!r}" + (f"; {fix}" if fix else ""))
 
 

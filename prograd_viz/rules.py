@@ -115,7 +115,8 @@ def check_strengths(
 ) -> torch.Tensor:  # [R], float64
     "Strengths as a tensor; one outside the range of the rule, or a repeated one, is an error"
     name, found = find_rule(rule)
-    limits = None, found.low, found.high, f"strength of rule {name!r}", found.equation and f"G = {found.equation}"
+    fix = found.equation and f"the rule is G = {found.equation}"
+    limits = None, found.low, found.high, f"strength of rule {name!r}", fix
     values = check_lambdas(strengths, *limits) if name != "prograd" else check_lambdas(strengths)
     twice = [f"{v:g}" for v in values.unique().tolist() if (values == v).sum() > 1]
     if twice: raise ValueError(f"lambda {', '.join(twice)} is given more than once; give each run its own")

@@ -476,7 +476,8 @@ class Contents:
         "Check and parse"
         text = content[83:-2]
         if content != _SEAL % (sha256(text).encode(), text):
-            raise ValueError(f"{what} is damaged: it does not match its own hash")
+            raise ValueError(f"{what} is damaged: it does not match its own hash; nothing here can be read without "
+                             "it, so restore it from a copy")
         try:
             body = json.loads(text)
             if body["format"] != FORMAT:
@@ -674,7 +675,7 @@ def _checked(tensors):
 def _problem(folder, part):
     "What is wrong with any byte of a part, or None"
     try: PartFile(folder, part).check()
-    except (ValueError, OSError) as e: return str(e).split(" is damaged: ")[-1].split("; to see")[0]
+    except (ValueError, OSError) as e: return str(e).split(" is damaged: ")[-1].split("; ")[0]
 
 # %% ../nbs/23_store.ipynb #39960196
 @dataclass
