@@ -31,9 +31,9 @@ _all_ = [
 ]
 
 # %% ../nbs/61_all.ipynb #a1200002
-from .cam import cam_maps, foreground
 from .evaluate import accuracy_on, predictions
 from .faithful import faithfulness
+from .maps import cam_maps, foreground
 
 _all_ = ["accuracy_on", "predictions", "cam_maps", "foreground", "faithfulness"]
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .cam import foreground
 from .checks import check_whole
 from .clip import Clip, load_clip
 from .gradients import check_lambdas
 from .landscape import landscape
+from .maps import foreground
 from prograd_viz.plots import (
     clearest_conflict,
     plot_accuracy,

@@ -20,19 +20,11 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import rankdata
 
-from prograd_viz.cam import (
-    RANDOM,
-    cam_maps,
-    explained_directions,
-    foreground,
-    mask_scores,
-    pick_images,
-    resize_maps,
-    shown_masks,
-)
+from .cam import explained_directions, mask_scores, pick_images, resize_maps, shown_masks
 from .checks import check_in_range, check_known, check_runs, check_seed, check_table, check_whole
 from .clip import Clip
 from .data import Split, drawing_from
+from .maps import RANDOM, Explainer, cam_maps, foreground
 from .runs import Runs, mean_interval, run_name
 
 # %% ../nbs/32_faithful.ipynb #104520e8
@@ -130,7 +122,7 @@ def faithfulness(
     images: int | list = 8,  # How many, spread over the classes, or which
     step: int | None = None,  # A step with a snapshot; None: the last
     target: str = "predicted",  # The class to explain: "predicted", "true", or a class name
-    explainer: str = "GradCAM",  # See `cam.cam_maps`
+    explainer: str | Explainer = "GradCAM",  # One of `maps.EXPLAINERS`, or with options: Occlusion(stride=8)
     target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
     columns: Sequence | None = None,  # Of `SCORES`; None: all that the split allows. ROAD is slow
     parts: int = 10,  # Of the curves, see `map_curves`
@@ -183,7 +175,7 @@ class _Asked:
 
     def about(self, explainer):
         "What describes the rows of each method"
-        of = {"split": self.split, "target": self.target, "explainer": explainer}
+        of = {"split": self.split, "target": self.target, "explainer": str(explainer)}
         return [method | of for method in self.methods]
 
     def chances(self, features):
@@ -306,7 +298,7 @@ def causal_checks(
     images: int | list = 60,  # How many, spread over the classes, or which
     step: int | None = None,  # A step with a snapshot; None: the last
     target: str = "predicted",  # The score that the maps behind `share` explain: one of `cam.TARGETS`, or a class name
-    explainer: str = "GradCAM",  # Of these maps, see `cam.cam_maps`
+    explainer: str | Explainer = "GradCAM",  # Of these maps, see `maps.EXPLAINERS`
     target_layer: str | torch.nn.Module | None = None,  # Of these maps, see `cam.find_layer`
     seed: int = 0,  # Of the swaps
 ) -> pd.DataFrame:  # A row per method and condition: method, lam, step, condition, accuracy, follows_background, share
@@ -378,7 +370,7 @@ def weights_check(
     images: int | list = 8,  # How many, spread over the classes, or which
     step: int | None = None,  # A step with a snapshot; None: the last
     target: str = "predicted",  # The class to explain, see `faithfulness`; predicted by the model as it is
-    explainer: str = "GradCAM",  # See `cam.cam_maps`
+    explainer: str | Explainer = "GradCAM",  # One of `maps.EXPLAINERS`, or with options: Occlusion(stride=8)
     target_layer: str | None = None,  # Name of a layer, see `cam.find_layer`
     stages: int = 4,  # Shuffle a further part of the blocks at each; at the last the whole tower is shuffled
     seed: int = 0,  # Of the shuffles
@@ -418,7 +410,7 @@ def stability(
     images: int | list = 8,  # How many, spread over the classes, or which
     step: int | None = None,  # A step with a snapshot; None: the last
     target: str = "predicted",  # The class to explain, see `faithfulness`
-    explainers: Sequence = ("GradCAM", "HiResCAM"),  # Two that should agree, see `cam.cam_maps`
+    explainers: Sequence = ("GradCAM", "HiResCAM"),  # Two that should agree, of `maps.EXPLAINERS`
     target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
 ) -> pd.DataFrame:  # A row per method and image: ..., image, correlation, and with masks share, other_share
     "Rank correlation of two maps of each image, and the shares of both on the object"

@@ -26,10 +26,8 @@ from PIL import Image
 from prograd_viz.cam import (
     COLUMNS,
     NO_PREDICTION,
-    RANDOM,
-    Foreground,
-    cam_maps,
     explained_directions,
+    explained_names,
     mask_scores,
     pick_images,
     resize_maps,
@@ -39,6 +37,7 @@ from prograd_viz.cam import (
 from .checks import check_known, check_runs, check_table
 from .clip import ASSETS
 from .data import Split
+from .maps import RANDOM, Explainer, Foreground, cam_maps
 from .masks import about_masks
 from .rules import RULES, Signals
 from .runs import Runs, mean_interval, rule_of, run_name
@@ -267,7 +266,7 @@ def plot_maps(
     lam: float | str | None = None,  # Which run beside CoOp; None: the largest lambda or strength
     step: int | None = None,  # A step with a snapshot; None: the last
     target: str = "predicted",  # The score to explain: one of `cam.TARGETS`, or a class name
-    explainer: str = "GradCAM",  # See `cam.cam_maps`
+    explainer: str | Explainer = "GradCAM",  # One of `maps.EXPLAINERS`, or with options: Occlusion(stride=8)
     target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
     normalise: bool = False,  # Scale each map to its own maximum instead of the row's
 ) -> Figure:
@@ -277,7 +276,7 @@ def plot_maps(
     columns, how = [None, *dict.fromkeys(shown)], {"explainer": explainer, "target_layer": target_layer}
     masks = None if test.masks is None else shown_masks(runs.clip, test, rows)
     maps, verdicts = _maps_of(runs, test, rows, columns, step, target, how)
-    size = 2.1 * (1 + len(columns)), 2.45 * len(rows)
+    size = 2.1 * (1 + len(columns)), 2.6 * len(rows)
     fig, axes = plt.subplots(len(rows), 1 + len(columns), figsize=size, squeeze=False)
     for r, (i, line) in enumerate(zip(rows, axes)):
         picture, mask = shown_image(runs.clip, test.image(i)), None if masks is None else masks[r]
@@ -341,9 +340,10 @@ def _share_words(row, mask):
     return "empty mask" if not mask.any() else "empty map" if row["empty"] else "no map"
 
 
-def _verdict(classes, p):
-    "The class that probabilities [C] predict, and its probability"
-    return f"{classes[p.argmax()]} ({p.max():.0%})" if p.isfinite().all() else NO_PREDICTION
+def _verdict(classes, p, explained):
+    "The class that a map explains; the class that probabilities [C] predict, and its probability"
+    said = f"predicts {classes[p.argmax()]} ({p.max():.0%})" if p.isfinite().all() else NO_PREDICTION
+    return said if explained == NO_PREDICTION else f"map of {explained}\n{said}"
 
 
 def _maps_of(runs, test, rows, columns, step, target, how):
@@ -351,11 +351,12 @@ def _maps_of(runs, test, rows, columns, step, target, how):
     tensor, labels = test.tensor(runs.clip, rows), torch.as_tensor(test.labels[rows])
     features = runs.clip.encode_image(tensor)
     text = torch.as_tensor(np.stack([runs.text(lam, step) for lam in columns])).to(features)
-    directions = explained_directions(text, features, labels.to(features.device), target, runs.classes)
-    maps = cam_maps(runs.clip, tensor, directions.transpose(0, 1), **how)
+    asked = text, features, labels.to(features.device), target, runs.classes
+    maps = cam_maps(runs.clip, tensor, explained_directions(*asked).transpose(0, 1), **how)
     size = shown_image(runs.clip, test.image(rows[0])).size[::-1]
     probabilities = (runs.clip.logit_scale * features @ text.mT).softmax(-1).cpu()
-    verdicts = [[_verdict(test.classes, p) for p in of_method] for of_method in probabilities]
+    verdicts = [[_verdict(test.classes, p, name) for p, name in zip(*both)]
+                for both in zip(probabilities, explained_names(*asked))]
     return resize_maps(maps, size).cpu(), verdicts
 
 # %% ../nbs/50_plots.ipynb #cb77309f

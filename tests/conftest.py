@@ -65,6 +65,31 @@ def swin():
             "image_size": 96}
 
 
+@cache
+def small_timm(kind):
+    "Configuration of a small tower of timm: eva, siglip (a ViT with an attention pool), resnet or convnext"
+    from timm.models import register_model
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+    tokens = {"img_size": 32, "patch_size": 4, "depth": 3, "num_heads": 2}
+
+    def small_eva(pretrained=False, num_classes=0, global_pool="token", **options):
+        return Eva(**tokens, embed_dim=32, mlp_ratio=2, qkv_fused=False, swiglu_mlp=True, scale_mlp=True,
+                   scale_attn_inner=True, use_rot_pos_emb=True, ref_feat_shape=(8, 8), num_classes=num_classes,
+                   global_pool=global_pool)
+
+    def small_siglip(pretrained=False, num_classes=0, global_pool="map", **options):
+        return VisionTransformer(**tokens, embed_dim=24, class_token=False, num_classes=num_classes,
+                                 global_pool=global_pool)
+
+    if kind in ("eva", "siglip"): register_model({"eva": small_eva, "siglip": small_siglip}[kind])
+    name, pool, proj, size = {
+        "eva": ("small_eva", "token", None, 32), "siglip": ("small_siglip", "map", "none", 32),
+        "resnet": ("resnet10t", "avg", "linear", 96), "convnext": ("convnext_atto", "avg", "linear", 96)}[kind]
+    return {"timm_model_name": name, "timm_model_pretrained": False, "timm_pool": pool, "timm_proj": proj,
+            "image_size": size}
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """(vision, precision, **text config) -> a CLIP of a few thousand weights besides its token table, random from a

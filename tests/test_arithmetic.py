@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from prograd_viz.cam import foreground, mask_scores
+from prograd_viz.cam import mask_scores
 from prograd_viz.clip import load_clip
 from prograd_viz.evaluate import Evaluator, accuracy_on, calibration, per_class, predict, predictions
+from prograd_viz.maps import foreground
 from prograd_viz.prompts import make_prompts, teacher_features, text_features
 from prograd_viz.rules import RULES, Signals
 from prograd_viz.tasks import few_shot

@@ -20,16 +20,17 @@ import torch
 from PIL import Image
 
 import prograd_viz
+from prograd_viz.attention import reading
 from prograd_viz.cam import (
-    cam_maps,
     cam_operator,
+    check_explainer,
     explained_directions,
+    explained_names,
     find_layer,
-    foreground,
+    grad_cam_maps,
     mask_scores,
     package_maps,
     pick_images,
-    run_maps,
     shown_masks,
 )
 from prograd_viz.checks import (
@@ -71,6 +72,7 @@ from prograd_viz.faithful import (
 from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.images import class_folders, image_files, mask_of, open_image, open_mask
 from prograd_viz.landscape import context_losses, landscape, plot_landscape, plot_tradeoff
+from prograd_viz.maps import RISE, LeGrad, Occlusion, cam_maps, find_explainer, foreground, run_maps
 from prograd_viz.masks import box_mask, folder_masks, grabcut_mask, with_masks
 from prograd_viz.plots import (
     plane_arrows,
@@ -630,8 +632,34 @@ BAD = [
          "batch_size must be at least 1, got 0"),
     Case("cam_operator", lambda w: cam_operator(w.vit, torch.zeros(1, 3, 32, 32), target_layer=torch.nn.Linear(2, 2)),
          "target_layer Linear(in_features=2"),
+    Case("grad_cam_maps",
+         lambda w: grad_cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), batch_size=0),
+         "batch_size must be at least 1, got 0"),
+    Case("grad_cam_maps",
+         lambda w: grad_cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), target_layer=BLOCK,
+                                 per_cell=True),
+         "the score does not depend on the patches at this layer: only the class token"),
+    Case("check_explainer", lambda w: check_explainer("AblationCAM", ["GradCAM"]),
+         "AblationCAM is not offered: it exchanges a layer of the model"),
+    Case("find_explainer", lambda w: find_explainer("Ocluson"),
+         "unknown explainer 'Ocluson'; did you mean 'Occlusion'"),
+    Case("find_explainer", lambda w: find_explainer("EigenCAM"), "EigenCAM is not offered: it reads activations alone"),
+    Case("Explainer.prepare", lambda w: RISE().prepare(w.vit, torch.zeros(1, 3, 32, 32), target_layer=BLOCK),
+         "RISE reads no layer, got target_layer='transformer.resblocks.2'; leave it out"),
+    Case("Explainer.prepare", lambda w: RISE(number=0).prepare(w.vit, torch.zeros(1, 3, 32, 32)),
+         "number must be at least 2, got 0"),
+    Case("Explainer.prepare", lambda w: Occlusion(10, 4).prepare(w.vit, torch.zeros(1, 3, 32, 32)),
+         "patch must be a multiple of stride, got 10 and 4"),
+    Case("Explainer.prepare", lambda w: Occlusion(64).prepare(w.vit, torch.zeros(1, 3, 32, 32)),
+         "patch must be between 1 and 32, got 64"),
+    Case("Explainer.prepare", lambda w: Occlusion(fill="gray").prepare(w.vit, torch.zeros(1, 3, 32, 32)),
+         "unknown fill 'gray'; known: blur, mean, noise"),
+    Case("Explainer.prepare", lambda w: LeGrad(9).prepare(w.vit, torch.zeros(1, 3, 32, 32)).maps(torch.ones(1, 24)),
+         "blocks must be between 1 and 3, got 9"),
+    Case("reading", lambda w: reading(w.clip, torch.zeros(1, 3, 112, 112)),
+         "'pocket' has no attention over all cells of an image; Occlusion works for every tower"),
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), explainer="GradCam"),
-         "unknown explainer 'GradCam'; did you mean 'GradCAM' or 'XGradCAM' or 'EigenGradCAM'?"),
+         "unknown explainer 'GradCam'; did you mean 'GradCAM' or 'XGradCAM' or 'GradECLIP'?"),
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), batch_size=0),
          "batch_size must be at least 1, got 0"),
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), target_layer=BLOCK),
@@ -723,6 +751,9 @@ BAD = [
          "mask 0 is 112 x 9 but its image is 112 x 112 (rows x columns)"),
     Case("shown_masks", lambda w: shown_masks(w.clip, Split([w.image], [0], ("a", "b")), [0]),
          "this split has no masks"),
+    Case("explained_names",
+         lambda w: explained_names(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0]), "why", ("dog", "cat")),
+         "unknown target 'why'"),
     Case("explained_directions",
          lambda w: explained_directions(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0]), "why"),
          "unknown target 'why'"),
@@ -1142,23 +1173,23 @@ def test_the_library_was_there_to_be_read():
 
 # These take tensors, tables or paths that the library made itself, or nothing that can be wrong
 INNER = """
-    CamOperator.maps Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.seal Contents.wrong
-    Evaluator.accuracies Evaluator.teacher_logits Explorer.close Explorer.figure Explorer.here
-    Explorer.methods Explorer.save ExplorerData.about_masks ExplorerData.save ExplorerData.view Folder.version
-    Job.part Lock.owner Lock.release Part.encode Part.span Part.wrong Recorder.close Recorder.runs
-    Runs.check_contexts Runs.check_model Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule
-    Runs.sorted_keys Runs.text Split.fingerprint Split.fresh_features Split.image Split.tensor Sweep.results
-    Task.fingerprint Training.accuracies Training.batches Training.config Training.descend Training.final
-    Training.restore Training.state Work.start Work.stop Work.wait Writer.publish about_masks along
-    augmentation base_and_new buffer build_pocket clearest_conflict colour contact_sheet cross_entropy
-    declare_missing draw_cosine draw_image draw_map draw_note epoch_batches exif_orientation feature_distance
-    feature_gradient figure gradient_arrows harmonic_mean has_fast_path in_this_thread is_archive jobs_of
-    join_data kept_snapshots kl_to_teacher label land_buffer layer_names learning_rate listed map_agreement
-    mean_interval named_lambda open_parts openai_state plain plain_text_features plot_angles prompt_gradients
-    published_epochs published_lambda random_scenes readable report resize_maps resized rule_of run_colour
-    run_name runs_buffer runs_title save_demo scene_buffer scene_groups sha256 show_cosine show_gradient_plane
-    shown_image side_by_side square_safe steps_table text_features token_texts tower_blocks undisturbed
-    unusual_preprocessing upright_mask usual_name without_bars write_whole
+    Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.seal Contents.wrong DirectMaps.by_text DirectMaps.maps
+    Evaluator.accuracies Evaluator.teacher_logits Explainer.check Explorer.close Explorer.figure Explorer.here
+    Explorer.methods Explorer.save ExplorerData.about_masks ExplorerData.save ExplorerData.view Folder.version Job.part
+    Lock.owner Lock.release MapOperator.by_text MapOperator.maps Part.encode Part.span Part.wrong Recorder.close
+    Recorder.runs Runs.check_contexts Runs.check_model Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule
+    Runs.sorted_keys Runs.text ScoreCAM.check Split.fingerprint Split.fresh_features Split.image Split.tensor
+    Sweep.results Task.fingerprint Trace.maps Training.accuracies Training.batches Training.config Training.descend
+    Training.final Training.restore Training.state Work.start Work.stop Work.wait Writer.publish about_masks along
+    at_cells attend augmentation base_and_new blank blocks_of buffer build_pocket check_reader clearest_conflict colour
+    contact_sheet cross_entropy declare_missing draw_cosine draw_image draw_map draw_note each_image epoch_batches
+    exif_orientation explainer_table feature_distance feature_gradient figure gradient_arrows harmonic_mean
+    has_fast_path in_this_thread is_archive jobs_of join_data kept_snapshots kl_to_teacher label land_buffer layer_names
+    learning_rate listed map_agreement mean_interval named_lambda open_parts openai_state plain plain_text_features
+    plot_angles prompt_gradients published_epochs published_lambda random_scenes readable report resize_maps resized
+    rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer scene_groups sha256 show_cosine
+    show_gradient_plane shown_image side_by_side split_name square_safe steps_table text_features token_grid token_texts
+    tower_blocks trace undisturbed unusual_preprocessing upright_mask usual_name without_bars write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify", "torchjd_rule"]  # test_cli.py, test_survival.py, test_environments.py
 

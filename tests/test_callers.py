@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from prograd_viz.cam import cam_maps, cam_operator, foreground, run_maps
+from prograd_viz.cam import cam_operator
 from prograd_viz.clip import load_clip
 from prograd_viz.data import Split, Task
 from prograd_viz.explorer import explore
 from prograd_viz.faithful import map_scores
 from prograd_viz.images import open_image, open_mask
+from prograd_viz.maps import cam_maps, foreground, run_maps
 from prograd_viz.masks import box_mask, with_masks
 from prograd_viz.plots import plot_maps
 from prograd_viz.prompts import make_prompts, teacher_features

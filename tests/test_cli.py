@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from prograd_viz import cli, training
-from prograd_viz.cam import foreground
 from prograd_viz.cli import on_the_object, prograd_demo, save_demo
+from prograd_viz.maps import foreground
 from prograd_viz.runs import STEP_COLUMNS, mean_interval
 from prograd_viz.summary import summarise
 from prograd_viz.sweep import load_sweep, sweep

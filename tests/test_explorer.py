@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.special import stdtrit
 
 from buffers import in_page, unpack
-from prograd_viz.cam import NO_PREDICTION, TARGETS, foreground, pick_images, run_maps
+from prograd_viz.cam import NO_PREDICTION, TARGETS, pick_images
 from prograd_viz.clip import load_clip
 from prograd_viz.data import Task
 from prograd_viz.evaluate import predictions
@@ -36,6 +36,7 @@ from prograd_viz.explorer import (
     show_maps,
 )
 from prograd_viz.landscape import landscape
+from prograd_viz.maps import foreground, run_maps
 from prograd_viz.plots import plane_arrows
 from prograd_viz.prompts import teacher_features
 from prograd_viz.report import SNAPSHOTS, save_report

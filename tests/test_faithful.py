@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 
 import prograd_viz.faithful as faithful
-from prograd_viz.cam import RANDOM
 from prograd_viz.faithful import (
     SCORES,
     composites,
@@ -23,6 +22,7 @@ from prograd_viz.faithful import (
     weights_check,
     with_shuffled_weights,
 )
+from prograd_viz.maps import RANDOM
 from prograd_viz.plots import SCORE_TITLES, plot_faithfulness
 from prograd_viz.training import train
 

@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from prograd_viz import cam
-from prograd_viz.cam import cam_maps
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split
+from prograd_viz.maps import cam_maps
 from prograd_viz.screen import layer_names
 from prograd_viz.torchvision_ops import torchvision
 from prograd_viz.training import Recipe, Training

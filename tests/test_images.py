@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from prograd_viz.cam import foreground, pick_images, shown_masks
+from prograd_viz.cam import pick_images, shown_masks
 from prograd_viz.data import Split, Task
 from prograd_viz.datasets import dataset_split
 from prograd_viz.images import (
@@ -20,6 +20,7 @@ from prograd_viz.images import (
     open_mask,
     upright_mask,
 )
+from prograd_viz.maps import foreground
 from prograd_viz.masks import box_mask, grabcut_mask, with_masks
 from prograd_viz.plots import plot_maps
 from prograd_viz.screen import explorer_data

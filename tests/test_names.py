@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import pytest
 
 from buffers import in_page, texts, unpack
-from prograd_viz.cam import foreground
 from prograd_viz.data import Task
 from prograd_viz.evaluate import accuracy_on
 from prograd_viz.explorer import explore
+from prograd_viz.maps import foreground
 from prograd_viz.masks import with_masks
 from prograd_viz.plots import (
     COOP,

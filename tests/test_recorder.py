@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from buffers import unpack
-from prograd_viz.cam import foreground
 from prograd_viz.explorer import explore
+from prograd_viz.maps import foreground
 from prograd_viz.plots import (
     plot_accuracy,
     plot_angles,

@@ -20,19 +20,11 @@ from safetensors.torch import save_file
 from conftest import FASTVIT, RESNET, VIT, swin
 from prograd_viz import cam as cam_module
 from prograd_viz import prompts as prompts_module
-from prograd_viz.cam import (
-    CamOperator,
-    cam_maps,
-    cam_operator,
-    find_layer,
-    foreground,
-    package_maps,
-    resize_maps,
-    shown_masks,
-)
+from prograd_viz.cam import MapOperator, cam_operator, find_layer, package_maps, resize_maps, shown_masks
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split
 from prograd_viz.gradients import cross_entropy, kl_to_teacher, prompt_gradients
+from prograd_viz.maps import cam_maps, foreground
 from prograd_viz.pocket import random_scenes, render
 from prograd_viz.prompts import has_fast_path, make_prompts, plain_text_features, teacher_features, text_features
 from prograd_viz.training import train
@@ -465,9 +457,9 @@ def test_the_closed_form_of_the_operator_is_one_backward_pass_for_each_dimension
     clip, where = tiny(vision, **options), {"target_layer": layer}
     pictures, directions = normal(0, 3, 3, clip.image_size, clip.image_size), normal(1, 4, 24)
     closed, maps = cam_operator(clip, pictures, **where), cam_maps(clip, pictures, directions, **where)
-    assert cam_module._trace(clip, pictures, find_layer(clip, layer)).jacobian is not None
+    assert cam_module.trace(clip, pictures, find_layer(clip, layer)).closed is not None
     for name in ("_pool_behind", "_last_block"): monkeypatch.setattr(cam_module, name, lambda *_: None)
-    assert cam_module._trace(clip, pictures, find_layer(clip, layer)).jacobian is None
+    assert cam_module.trace(clip, pictures, find_layer(clip, layer)).closed is None
     torch.testing.assert_close(closed.operator, cam_operator(clip, pictures, **where).operator, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(closed.features, cam_operator(clip, pictures, **where).features)
     torch.testing.assert_close(maps, cam_maps(clip, pictures, directions, **where), rtol=1e-9, atol=1e-12)
@@ -477,7 +469,7 @@ def test_the_closed_form_of_the_operator_is_one_backward_pass_for_each_dimension
 def test_towers_that_read_more_than_the_class_token_have_no_closed_form(tiny):
     clip = tiny(VIT | {"pool_type": "avg"}, custom_text=True)
     pictures = normal(0, 2, 3, 32, 32)
-    assert cam_module._trace(clip, pictures, find_layer(clip)).jacobian is None
+    assert cam_module.trace(clip, pictures, find_layer(clip)).closed is None
     ours, theirs = (
         cam_operator(clip, pictures).maps(normal(1, 2, 24)).numpy(),
         package_maps(clip, pictures, normal(1, 2, 24)).numpy(),
@@ -545,7 +537,7 @@ def test_the_operator_is_linear_in_the_direction_and_blind_along_the_image_featu
 
 def test_a_map_of_the_cosine_does_not_depend_on_the_length_of_the_feature(looked_at):
     _, _, directions, operator, _ = looked_at
-    longer = CamOperator(4 * operator.operator, 4 * operator.features)
+    longer = MapOperator(4 * operator.operator, 4 * operator.features)
     torch.testing.assert_close(longer.maps(directions), operator.maps(directions))
 
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 import prograd_viz
-from prograd_viz.cam import cam_maps
 from prograd_viz.data import Split, augmentation, drawing_from
 from prograd_viz.faithful import map_scores
+from prograd_viz.maps import cam_maps
 from prograd_viz.training import train
 
 LIBRARY = Path(prograd_viz.__file__).parent

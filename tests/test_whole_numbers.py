@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
-from prograd_viz.cam import cam_maps, pick_images
+from prograd_viz.cam import pick_images
 from prograd_viz.checks import check_draw, check_in_range, check_seed, check_whole
 from prograd_viz.data import few_shot_sample
 from prograd_viz.datasets import published_draw
 from prograd_viz.evaluate import calibration
 from prograd_viz.faithful import composites, map_scores
+from prograd_viz.maps import cam_maps
 from prograd_viz.pocket import Scene, contact_sheet, random_scenes, render
 from prograd_viz.prompts import make_prompts
 from prograd_viz.protocols import _cells

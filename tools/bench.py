@@ -4,12 +4,14 @@
     python tools/bench.py --quick            # the same code on the pocket model in seconds; its times mean nothing
     python tools/bench.py --only recorder    # the cost of a record, some minutes; writes cpu_recorder.csv
     python tools/bench.py --only landscape   # two landscapes, two minutes; writes cpu_landscape.csv
+    python tools/bench.py --only maps        # maps of one image by each operator, some minutes; writes cpu_maps.csv
 
 Weights are random, so nothing is downloaded. Compared functions take turns in one process; a time is the median of
 its turns.
 """
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -28,10 +30,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from prograd_viz.cam import cam_operator, find_layer, package_maps
+from prograd_viz.cam import PACKAGE, cam_operator, find_layer, package_maps
 from prograd_viz.clip import ASSETS, load_clip
 from prograd_viz.gradients import project, prompt_gradients
 from prograd_viz.landscape import landscape
+from prograd_viz.maps import EXPLAINERS, explainer_table
 from prograd_viz.prompts import make_prompts, plain_text_features, text_features
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import Recipe, Training, train
@@ -339,6 +342,35 @@ def maps(bench):
         bench.grow("images", "grad-cam, 50 maps each (scaled)", images, theirs / n * 50 * images)
 
 
+OPERATORS = [name for name, explainer in EXPLAINERS.items() if explainer.cost == "operator"]
+
+
+def explainers(bench):
+    """All maps of a run set on one image by each operator: the preparation, then a further map. Maps from gradients are
+    compared with grad-cam one by one; the others have no such peer."""
+    size, n, some = bench.size, math.prod(bench.size.maps), 4
+    for model in dict.fromkeys((size.resnet, size.vit)):
+        clip = load_clip(model, "random", device=bench.device)
+        image = drawn(3, 1, 3, *clip.image_shape).to(bench.device)
+        directions = F.normalize(drawn(4, n, clip.encode_image(image).shape[1]), dim=-1).to(bench.device)
+        works = explainer_table(clip).set_index("explainer")["works"]
+        for name in [name for name in OPERATORS if works[name]]:
+            began = time.perf_counter()
+            prepared = EXPLAINERS[name].prepare(clip, image)
+            start = time.perf_counter() - began
+            [more] = beside(size.rounds, partial(prepared.maps, directions))
+            what = f"{n} maps of one image, {model}, {name}"
+            bench.bar(f"{what}: preparation", start, "s", ours=start)
+            bench.bar(f"{what}: each further map", more / n, "s", ours=more / n)
+            if name not in PACKAGE: continue
+            theirs = seconds(partial(package_maps, clip, image, directions[:some], explainer=name)) / some
+            note = f"grad-cam timed on {some} maps and scaled"
+            bench.bar(f"{what}: all, against grad-cam one by one", n * theirs / (start + more), "x", at_least=50,
+                      peers=n * theirs, ours=start + more, note=note)
+            bench.bar(f"{what}: a further map, against grad-cam's", theirs * n / more, "x", at_least=1000, peers=theirs,
+                      ours=more / n, note=note)
+
+
 def growth(bench):
     "Seconds a step as classes and runs grow"
     size = bench.size
@@ -455,7 +487,7 @@ def landscapes(bench):
                   at_most=limit)
 
 
-ALONE = {"recorder": recorder, "landscape": landscapes}  # Each writes a table of its own
+ALONE = {"recorder": recorder, "landscape": landscapes, "maps": explainers}  # Each writes a table of its own
 
 
 # -- the table and the picture ------------------------------------------------

@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from prograd_viz.cam import cam_maps, explained_directions, mask_scores, pick_images, resize_maps, shown_masks
+from prograd_viz.cam import explained_directions, mask_scores, pick_images, resize_maps, shown_masks
 from prograd_viz.faithful import composites
+from prograd_viz.maps import cam_maps
 from prograd_viz.plots import colour, figure, label, plot_lambda, plot_shots
 from prograd_viz.runs import mean_interval
 from prograd_viz.summary import summarise

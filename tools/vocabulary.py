@@ -81,11 +81,11 @@ def misnamed(columns):
 
 def tables():
     "Name -> columns of every table that has a row per method, made on the pocket world"
-    from prograd_viz.cam import foreground
     from prograd_viz.clip import load_clip
     from prograd_viz.evaluate import accuracy_on, calibration, per_class, predictions
     from prograd_viz.explorer import explore
     from prograd_viz.faithful import causal_checks, faithfulness
+    from prograd_viz.maps import foreground
     from prograd_viz.tasks import few_shot
     from prograd_viz.training import train
     clip, task = load_clip("pocket"), few_shot("pocket", shots=1, seed=1, test_per_class=1)
