@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from . import torchvision_ops  # noqa: F401  before anything that imports torchvision
 from .checks import check_known, check_runs, check_whole
 from .clip import Clip, in_this_thread
-from .data import Split
+from .data import Split, Task
 from .runs import Runs
 
 # %% ../nbs/30_cam.ipynb #7f0b1588
@@ -588,11 +588,11 @@ def _explained(text, features, labels, target, classes):
 
 
 def split_name(
-    runs: Runs,  # With their task in memory
+    task: Task,  # With named splits
     split: Split,  # Any
 ) -> str:
     "The name of a split in the task; \"own\" for another"
-    return next((name for name, known in runs.task.splits.items() if known is split), "own")
+    return next((name for name, known in task.splits.items() if known is split), "own")
 
 
 def pick_images(
@@ -605,7 +605,7 @@ def pick_images(
     "Images of a split: an even spread, or the given ones"
     test = check_runs(runs).split(split)
     if test.classes != runs.classes:
-        raise ValueError(f"the split {split_name(runs, test)!r} has classes of its own, {test.classes[:2]}...; "
+        raise ValueError(f"the split {split_name(runs.task, test)!r} has classes of its own, {test.classes[:2]}...; "
                          f"give one with the classes of training, {runs.classes[:2]}..., such as 'train'")
     masked = masked and test.masks is not None
     if not isinstance(images, (int, Number)):
@@ -617,6 +617,6 @@ def pick_images(
     among = np.array(test.masked if masked else range(len(test)))
     if not len(among):
         with_mask = " with a mask" if len(test) else ""
-        raise ValueError(f"the split {split_name(runs, test)!r} has no images{with_mask}; name another")
+        raise ValueError(f"the split {split_name(runs.task, test)!r} has no images{with_mask}; name another")
     spread = np.linspace(0, len(among) - 1, min(check_whole("images", images), len(among)))
     return test, among[spread.round().astype(int)].tolist()

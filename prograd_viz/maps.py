@@ -521,7 +521,7 @@ def foreground(
     directions = torch.cat([directions, F.normalize(draws, dim=-1).expand(-1, len(rows), -1)]).transpose(0, 1)
     methods += [methods[0] | {"method": RANDOM}] * count
     maps = cam_maps(clip, test.tensor(clip, rows), directions, explainer=explainer, target_layer=target_layer)
-    about = {"split": split_name(runs, test), "target": target, "explainer": find_explainer(explainer).name,
+    about = {"split": split_name(runs.task, test), "target": target, "explainer": find_explainer(explainer).name,
              "image": rows, "label": labels.numpy()}
     scores = (mask_scores(resize_maps(m, masks.shape[1:]).cpu(), masks) for m in maps)
     tables = [pd.DataFrame(method | about | {"explained": named}).join(table)
