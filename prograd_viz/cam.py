@@ -380,7 +380,8 @@ def _moved_apart(q, k, v, x, w_v, w_k, w_q):
     scale, cells = q.shape[-1]**-0.5, x.shape[1]
     a = (k @ q[..., None] * scale).softmax(-2)  # [B, H, N, 1]
     weighed = a * (v - (a * v).sum(-2, keepdim=True))
-    values, keys = torch.einsum("bpk,hdk->bhpd", x, w_v), torch.einsum("bpk,bhd,hdk->bhp", x, q, w_k)
+    values, slopes = torch.einsum("bpk,hdk->bhpd", x, w_v), torch.einsum("bhd,hdk->bhk", q, w_k)
+    keys = torch.einsum("bpk,bhk->bhp", x, slopes)
     by_token = lambda a, weighed: a * values + scale * weighed * keys[..., None]
     own = by_token(a[:, :, -cells:], weighed[:, :, -cells:])
     if w_q is None: return own

@@ -20,7 +20,15 @@ from safetensors.torch import save_file
 from conftest import FASTVIT, RESNET, VIT, swin
 from prograd_viz import cam as cam_module
 from prograd_viz import prompts as prompts_module
-from prograd_viz.cam import MapOperator, cam_operator, find_layer, package_maps, resize_maps, shown_masks
+from prograd_viz.cam import (
+    MapOperator,
+    cam_operator,
+    find_layer,
+    grad_cam_maps,
+    package_maps,
+    resize_maps,
+    shown_masks,
+)
 from prograd_viz.clip import load_clip, open_clip
 from prograd_viz.data import Split
 from prograd_viz.gradients import cross_entropy, kl_to_teacher, prompt_gradients
@@ -451,19 +459,21 @@ CLOSED = {
 }
 
 
+@pytest.mark.parametrize("per_cell", (False, True), ids=("GradCAM", "HiResCAM"))
 @pytest.mark.parametrize("tower", CLOSED)
-def test_the_closed_form_of_the_operator_is_one_backward_pass_for_each_dimension(tiny, tower, monkeypatch):
+def test_the_closed_form_of_the_operator_is_one_backward_pass_for_each_dimension(tiny, tower, per_cell, monkeypatch):
     vision, options, layer = CLOSED[tower]
-    clip, where = tiny(vision, **options), {"target_layer": layer}
+    clip, where = tiny(vision, **options), {"target_layer": layer, "per_cell": per_cell}
     pictures, directions = normal(0, 3, 3, clip.image_size, clip.image_size), normal(1, 4, 24)
-    closed, maps = cam_operator(clip, pictures, **where), cam_maps(clip, pictures, directions, **where)
+    closed, maps = cam_operator(clip, pictures, **where), grad_cam_maps(clip, pictures, directions, **where)
     assert cam_module.trace(clip, pictures, find_layer(clip, layer)).closed is not None
     for name in ("_pool_behind", "_last_block"): monkeypatch.setattr(cam_module, name, lambda *_: None)
     assert cam_module.trace(clip, pictures, find_layer(clip, layer)).closed is None
     torch.testing.assert_close(closed.operator, cam_operator(clip, pictures, **where).operator, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(closed.features, cam_operator(clip, pictures, **where).features)
-    torch.testing.assert_close(maps, cam_maps(clip, pictures, directions, **where), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(cam_maps(clip, pictures, directions[:1], **where), maps[:1], rtol=1e-9, atol=1e-12)
+    some = grad_cam_maps(clip, pictures, directions, **where), grad_cam_maps(clip, pictures, directions[:1], **where)
+    torch.testing.assert_close(maps, some[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(some[1], maps[:1], rtol=1e-9, atol=1e-12)
 
 
 def test_towers_that_read_more_than_the_class_token_have_no_closed_form(tiny):
