@@ -226,8 +226,8 @@ def check_classes(
         raise ValueError(f"class names must be a list of strings, got the single string {classes!r}")
     names = tuple(classes)
     if len(names) < 2: raise ValueError(f"a task needs at least two classes, got {list(names)}")
-    if any(not isinstance(c, str) or not c.strip() for c in names):
-        raise ValueError(f"class names must be non-empty strings, got {list(names)[:8]}")
+    bad = next((n for n, name in enumerate(names) if not isinstance(name, str) or not name.strip()), None)
+    if bad is not None: raise ValueError(f"class names must be non-empty strings, got {names[bad]!r} at index {bad}")
     repeated = sorted({c for c in names if names.count(c) > 1})
     if repeated: raise ValueError(f"class names must differ, but these occur more than once: {repeated}")
     return names

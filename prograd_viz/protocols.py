@@ -73,8 +73,8 @@ def _results(clip, names, shots, seeds, lambdas, data, out, options, tests, subs
     absent = [c.removeprefix("acc_") for c in tests.values() if c not in table and len(table)]
     if absent:
         of = ", ".join(map(repr, table["dataset"].unique()))
-        raise ValueError(f"no test set {absent[0]!r} in {of}, which this protocol tests on; give 'pocket', or a data "
-                         "set of prograd_viz.datasets.DATASETS")
+        raise ValueError(f"{of} comes without the test set {absent[0]!r} of this protocol; use 'pocket', or a data set "
+                         "of prograd_viz.datasets.DATASETS, instead")
     if lambdas is None: table["method"] = table["method"].str.replace("^ProGrad .*", "ProGrad", regex=True)
     return table.reindex(columns=[*_KEYS, *tests.values()]).rename(columns={c: name for name, c in tests.items()})
 

@@ -388,6 +388,6 @@ def _folder_named(name):
                                  "or a table as a DataFrame: few_shot(pd.read_csv(file))")
     if isinstance(name, Path) or len(folder.parts) > 1 or str(name).startswith("~"):
         there = next((p for p in folder.absolute().parents if p.is_dir()), Path("/"))
-        raise FileNotFoundError(f"the folder {name} does not exist; {there} does, so check what follows it")
+        raise FileNotFoundError(f"the folder {folder.absolute()} does not exist; only {there} does")
     try: check_known("data set", name, ["pocket", *DATASETS])
     except ValueError as e: raise ValueError(f"{e}; and the working directory has no folder {name!r}") from None
