@@ -85,7 +85,7 @@ def small_timm(kind):
     if kind in ("eva", "siglip"): register_model({"eva": small_eva, "siglip": small_siglip}[kind])
     name, pool, proj, size = {
         "eva": ("small_eva", "token", None, 32), "siglip": ("small_siglip", "map", "none", 32),
-        "resnet": ("resnet10t", "avg", "linear", 96), "convnext": ("convnext_atto", "avg", "linear", 96)}[kind]
+        "resnet": ("resnet10t", "avg", "linear", 64), "convnext": ("convnext_atto", "avg", "linear", 64)}[kind]
     return {"timm_model_name": name, "timm_model_pretrained": False, "timm_pool": pool, "timm_proj": proj,
             "image_size": size}
 

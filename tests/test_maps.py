@@ -30,7 +30,7 @@ from prograd_viz.maps import (
 from prograd_viz.plots import plot_maps
 from prograd_viz.training import train
 
-RESNET = {"image_size": 96, "layers": [1, 1, 1, 1], "width": 16}
+RESNET = {"image_size": 96, "layers": [1, 1, 1, 1], "width": 8, "mlp_ratio": 4.0}  # of this file alone
 TOWERS = {"ViT": VIT, "averaged ViT": VIT | {"pool_type": "avg"}, "ResNet": RESNET, "EVA": small_timm("eva"),
           "SigLIP": small_timm("siglip"), "timm ResNet": small_timm("resnet"), "ConvNeXt": small_timm("convnext")}
 ATTENTION = ("ViT", "EVA", "SigLIP")  # towers with a query that reads the cells, and blocks
