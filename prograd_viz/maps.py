@@ -389,8 +389,8 @@ class LeGrad(_Attended):
     def _draw(self, clip, images, directions):
         blocks, outputs = blocks_of(clip), []
         if blocks is None:
-            raise ValueError(f"{clip.name!r} has no transformer blocks, each of which LeGrad scores; Occlusion works for "
-                             "every tower")
+            raise ValueError(f"{clip.name!r} has no transformer blocks, each of which LeGrad scores; Occlusion "
+                             "works for every tower")
         last = blocks[-check_whole("blocks", self.blocks, 1, len(blocks)):]
         note = in_this_thread(lambda module, args, out: outputs.append(out))
         with ExitStack() as hooks:
