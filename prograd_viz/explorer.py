@@ -34,6 +34,7 @@ from .data import Split, Task
 from .evaluate import run_prompts
 from .images import open_image
 from .landscape import landscape, plot_landscape, plot_tradeoff
+from .maps import Explainer
 from .plots import plot_accuracy, plot_cosine, plot_gradient_plane, plot_token_cosines
 from .runs import Cancel, Recorder, Runs, load_runs
 from prograd_viz.screen import (
@@ -42,7 +43,9 @@ from prograd_viz.screen import (
     join_data,
     land_buffer,
     layer_names,
+    operators,
     plot_view,
+    reads_layer,
     run_sets,
     runs_buffer,
     scene_buffer,
@@ -160,7 +163,7 @@ class Explorer(anywidget.AnyWidget):
     step = traitlets.Int(0, help="training step; the nearest snapshot is shown").tag(sync=True)
     image = traitlets.Int(0, min=0, help="position of the image").tag(sync=True)
     target = traitlets.Unicode("predicted", help="the score that maps explain").tag(sync=True)
-    explainer = traitlets.Enum(["GradCAM"], "GradCAM", help="which map").tag(sync=True)
+    explainer = traitlets.Unicode("GradCAM", help="which map").tag(sync=True)
     split = traitlets.Unicode(help="where the images come from").tag(sync=True)
     target_layer = traitlets.Unicode("default", help="layer that maps are read from").tag(sync=True)
     opacity = traitlets.Float(0.85, min=0, max=1, help="of the maps").tag(sync=True)
@@ -181,6 +184,7 @@ class Explorer(anywidget.AnyWidget):
         *,
         images: int | list = 8,  # How many, spread over the classes, or which; or photos: paths or PIL images
         target: str = "predicted",  # The score to explain: one of `cam.TARGETS`, or a class name
+        explainer: str | Explainer = "GradCAM",  # Which map: one of `screen.operators`, or one of them with options
         target_layer: str | None = None,  # See `cam.find_layer`
         data: ExplorerData | list | None = None,  # Prepared before, for each seed with classes of its own; None: now
         panels: Sequence = PANELS,  # What to show
@@ -191,7 +195,10 @@ class Explorer(anywidget.AnyWidget):
         for name in panels: check_known("panel", name, PANELS)
         recorder = runs if isinstance(runs, Recorder) else None
         self.sets, self.compare = run_sets(runs.runs(clip, task) if isinstance(runs, Recorder) else runs)
-        self._known: dict = {}  # (split, layer) -> data that was prepared
+        self._explainers: dict = {name: name for name in operators()}
+        if data is not None: explainer = (data[0] if isinstance(data, list) else data).explainer
+        self._explainers[str(explainer)] = explainer
+        self._known: dict = {}  # (split, layer, explainer) -> data that was prepared
         self._unread = ""  # what is to be said of files that are no images
         self._data: list = []  # what is shown, for each of `scene_groups`
         self.work, self._stopped = Work(self._say, self._settle), threading.Event()
@@ -200,15 +207,16 @@ class Explorer(anywidget.AnyWidget):
             self._images, self._photos = 8, list(images)
         wanted = "maps" in panels and (data is not None or recorder is None or self.able)
         if wanted and data is None:  # what cannot be shown raises here
-            data_parts(self.sets[0], split, images=images, target_layer=target_layer)
-        super().__init__(_panels=list(panels), _runs=self._record(), **self._first(split, target, target_layer))
-        self.observe(self._load, ["split", "target_layer"])
+            data_parts(self.sets[0], split, images=images, explainer=explainer, target_layer=target_layer)
+        first = self._first(split, target, target_layer) | {"explainer": str(explainer)}
+        super().__init__(_panels=list(panels), _runs=self._record(), **first)
+        self.observe(self._load, ["split", "target_layer", "explainer"])
         self.observe(self._retarget, "target")
         self.on_msg(self._asked)
         if wanted and data is None: self._load()
         elif wanted:
             shown = data if isinstance(data, list) else [data]
-            self._adopt(self._known.setdefault((self.split, self.target_layer), shown))
+            self._adopt(self._known.setdefault(self._choice(), shown))
         if recorder is not None: recorder.watchers.append(lambda: self.show_runs(recorder.runs(clip, task)))
         if follow is not None:
             load_runs(follow)  # may raise
@@ -267,6 +275,9 @@ class Explorer(anywidget.AnyWidget):
         if self.able and proposal["value"] != "default": find_layer(self.sets[0].clip, proposal["value"])  # may raise
         return proposal["value"]
 
+    @traitlets.validate("explainer")
+    def _check_explainer(self, proposal): return check_known("explainer", proposal["value"], self._explainers)
+
     @traitlets.validate("pins")
     def _check_pins(self, proposal):
         for b in proposal["value"] if self.data is not None else []: check_whole("pin", b, 0, len(self.data) - 1)
@@ -288,10 +299,11 @@ class Explorer(anywidget.AnyWidget):
         self._data = data
         self.pins = [b for b in self.pins if b < min(map(len, data))]
         targets = list(dict.fromkeys([*TARGETS, self.target]))
-        layers = layer_names(self.sets[0].clip) if self.able else {}
-        if self.target_layer not in layers: layers |= {self.target_layer: self.target_layer}
-        about = {"split": self.split, "splits": self._splits() or [self.split], "layer": self.target_layer,
-                 "layers": list(layers.items())}
+        _, layer, explainer = self._choice()
+        layers = layer_names(self.sets[0].clip) if self.able and layer else {}
+        if layer not in layers: layers |= {layer: layer}
+        about = {"split": self.split, "splits": self._splits() or [self.split], "layer": layer,
+                 "layers": list(layers.items()), "explainers": list(self._explainers) if self.able else [explainer]}
         self._scenes = [scene_buffer(sets, shown, targets, first=first, **about)
                         for (first, sets), shown in zip(scene_groups(self.sets), data)]
 
@@ -301,13 +313,15 @@ class Explorer(anywidget.AnyWidget):
 
     def _load(self, change=None):
         "Show the images of this split at this layer, prepared now or before"
-        key = self.split, self.target_layer
+        key = self._choice()
         if key in self._known: return self._adopt(self._known[key])
         images, split = self._photos if key[0] == PHOTOS else self._images, self._own if key[0] == OWN else key[0]
-        layer = None if key[1] == "default" else key[1]
+        how = {"target_layer": None if key[1] in ("default", "") else key[1], "explainer": self._explainers[key[2]]}
         firsts = [sets[0] for _, sets in scene_groups(self.sets)]
-        try: parts = [data_parts(runs, split, images=images, target_layer=layer) for runs in firsts]
-        except ValueError as e: return self._say(str(e), True)
+        try: parts = [data_parts(runs, split, images=images, **how) for runs in firsts]
+        except ValueError as e:
+            self._say(str(e), True)
+            return self._settle()
         count = sum(map(len, parts))
 
         def prepared(tick, some):
@@ -325,13 +339,19 @@ class Explorer(anywidget.AnyWidget):
             return unread
 
         work = lambda tick: [prepared(tick, some) for some in parts]
-        self.work.start(f"preparing {count} images of {key[0]}", count, work, done)
+        self.work.start(f"{key[2]} of {count} images of {key[0]}", count, work, done)
+
+    def _choice(self):
+        "What the images depend on: split, layer (empty where none is read) and explainer"
+        return self.split, self.target_layer if reads_layer(self.explainer) else "", self.explainer
 
     def _settle(self):
         "Take back a choice of images that came to nothing"
         at = next((key for key, data in self._known.items() if data is self._data), None)
-        if at is None or at == (self.split, self.target_layer): return
-        with self.hold_trait_notifications(): self.split, self.target_layer = at
+        if at is None or at == self._choice(): return
+        with self.hold_trait_notifications():
+            self.split, self.explainer = at[0], at[2]
+            if at[1]: self.target_layer = at[1]
 
     # -- what the browser asks for
 
@@ -462,7 +482,8 @@ class Explorer(anywidget.AnyWidget):
             for key in self.methods():
                 view = data.view(b, runs.text(key, step), self.target)
                 strength = np.nan if key is None else runs.lambdas[runs.run(key)]
-                here = {"method": runs.name(key), "lam": strength, "step": step, "image": data.names[b]}
+                here = {"method": runs.name(key), "lam": strength, "step": step, "image": data.names[b],
+                        "explainer": data.explainer}
                 here |= {name: getattr(view, name) for name in _SEEN} | {"masks": masks}
                 rows.append(here | (recorded.iloc[0].to_dict() if len(recorded) else {}))
         return pd.DataFrame(rows)
@@ -539,12 +560,14 @@ def explore(
     *,
     images: int | list = 8,  # How many, spread over the classes, or which; or photos: paths or PIL images
     target: str = "predicted",  # The score to explain: one of `cam.TARGETS`, or a class name
+    explainer: str | Explainer = "GradCAM",  # Which map: one of `screen.operators`, or one of them with options
     target_layer: str | None = None,  # See `cam.find_layer`
     data: ExplorerData | list | None = None,  # Prepared or loaded before
     **options: Any,  # Of `Explorer`: panels, clip, task, follow
 ) -> Explorer:
     "Open the explorer: scrub lambda and training steps, and see where the model looks"
-    return Explorer(runs, split, images=images, target=target, target_layer=target_layer, data=data, **options)
+    return Explorer(runs, split, images=images, target=target, explainer=explainer, target_layer=target_layer,
+                    data=data, **options)
 
 
 def show_cosine(

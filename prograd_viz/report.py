@@ -24,6 +24,7 @@ from .checks import check_known
 from .clip import ASSETS
 from .data import Split
 from .landscape import Landscape
+from .maps import Explainer
 from .plots import SPLIT_TITLES
 from .runs import Runs
 from prograd_viz.screen import (
@@ -31,6 +32,7 @@ from prograd_viz.screen import (
     explorer_data,
     land_buffer,
     plot_view,
+    reads_layer,
     run_sets,
     runs_buffer,
     runs_title,
@@ -49,6 +51,7 @@ def save_report(
     *,
     images: int | list = 8,  # How many, spread over the classes, or which
     target: str = "predicted",  # The score that the maps explain at first: one of `cam.TARGETS`, or a class name
+    explainer: str | Explainer = "GradCAM",  # Which map: one of `screen.operators`, or one of them with options
     target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
     data: ExplorerData | list | None = None,  # Prepared before, for each seed with own classes; None: from the above
     land: Landscape | None = None,  # Of the first run set, see `landscape`; None: without
@@ -59,12 +62,14 @@ def save_report(
     check_known("target", target, (*TARGETS, *sets[0].classes))
     groups = scene_groups(sets)
     if data is None:
-        data = [explorer_data(some[0], split, images=images, target_layer=target_layer) for _, some in groups]
+        how: Any = {"images": images, "explainer": explainer, "target_layer": target_layer}
+        data = [explorer_data(some[0], split, **how) for _, some in groups]
     shown = data if isinstance(data, list) else [data]
     name = split if isinstance(split, str) else sets[0].task.usual_split if sets[0].task and split is None else "images"
     fewer: Any = {"snapshots": SNAPSHOTS}
-    about: Any = {"split": name, "splits": [name], "layer": str(target_layer or "default"),
-                  "layers": [["default", "the default layer"]], **fewer}
+    layer = str(target_layer or "default") if reads_layer(shown[0].explainer) else ""
+    about: Any = {"split": name, "splits": [name], "layer": layer,
+                  "layers": [["default", "the default layer"]], "explainers": [shown[0].explainer], **fewer}
     targets = list(dict.fromkeys([*TARGETS, target]))
     scenes = [scene_buffer(some, d, targets, first=first, **about) for (first, some), d in zip(groups, shown)]
     buffers = {"runs": [runs_buffer(sets, compare, title=title, **fewer)], "scene": scenes,
@@ -74,7 +79,7 @@ def save_report(
     fields["about"] = re.sub(r"G_([dg])", r"<i>G</i><sub>\1</sub>", fields["about"])
     fields |= {
         "summary": "".join(map(_summary, sets)), "still": _still(sets[0], shown[0], target),
-        "values": _json(_values(sets[0], target, name)),
+        "values": _json(_values(sets[0], target, name, shown[0].explainer)),
         **{key: " ".join(map(_text, several)) for key, several in buffers.items()}}
     return _write_page(Path(path).expanduser(), fields)
 
@@ -92,10 +97,10 @@ def _write_page(path, fields):
     return path
 
 
-def _values(runs, target, split):
+def _values(runs, target, split, explainer):
     "The state of the view at first"
     last = int(runs.snapshot_steps[-1]) if len(runs.snapshot_steps) else len(runs.record(runs.keys[0]))
-    return {"lam": runs.sorted_keys()[-1], "step": last, "image": 0, "target": target, "explainer": "GradCAM",
+    return {"lam": runs.sorted_keys()[-1], "step": last, "image": 0, "target": target, "explainer": explainer,
             "split": split, "target_layer": "default", "opacity": 0.85, "pins": [], "set": 0, "filter": "all",
             "speed": 15}
 
@@ -130,9 +135,9 @@ def _about(sets, compare, data, split):
     known = {runs.rule(key) for key in runs.keys} <= {"coop", "prograd"}
     methods = _METHODS.format(tuned=f"Here: {shots}.") if known else f"{', '.join(runs.methods)}; trained on {shots}."
     tests = "; ".join(f"{name}: {_TESTS.get(name, 'another test set')}" for name in runs.tested)
-    maps = (f"The maps (Grad-CAM) show which part of an image raises the score of the class under the picture; bright "
-            f"is more. Below each map is its share on the object, and that share over the object's area: 1 is no "
-            f"preference. The images are from: {SPLIT_TITLES.get(split, split)}. {data.about_masks()}")
+    maps = (f"The maps ({data.explainer}) show which part of an image raises the score of the class under the picture; "
+            f"bright is more. Below each map is its share on the object, and that share over the object's area: 1 is "
+            f"no preference. The images are from: {SPLIT_TITLES.get(split, split)}. {data.about_masks()}")
     return " ".join(filter(None, [methods, seeds, f"Test sets: {tests}." if tests else "", maps]))
 
 

@@ -36,12 +36,12 @@ from prograd_viz.explorer import (
     show_maps,
 )
 from prograd_viz.landscape import landscape
-from prograd_viz.maps import foreground, run_maps
+from prograd_viz.maps import Occlusion, cam_maps, foreground, run_maps
 from prograd_viz.plots import plane_arrows
 from prograd_viz.prompts import teacher_features
 from prograd_viz.report import SNAPSHOTS, save_report
 from prograd_viz.runs import Recorder, load_runs
-from prograd_viz.screen import ExplorerData, explorer_data, kept_snapshots, plot_view, run_sets
+from prograd_viz.screen import ExplorerData, explorer_data, kept_snapshots, operators, plot_view, run_sets
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
@@ -574,6 +574,53 @@ def test_another_layer_reads_other_maps(runs):
     expected = explorer_data(runs, images=2, target_layer=layers[1][0]).view(0, runs.text(1))
     assert scene(explorer)[0]["layer"] == layers[1][0]
     assert after["share"].iloc[-1] == expected.share != before["share"].iloc[-1]
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "HiResCAM", "Occlusion", "RISE"])
+def test_every_operator_gives_the_librarys_maps(runs, name):
+    rows, text = pick_images(runs, images=2)[1], runs.text(1)
+    data = explorer_data(runs, images=2, explainer=name)
+    maps = cam_maps(runs.clip, runs.split().tensor(runs.clip, rows), torch.as_tensor(text), explainer=name).relu()
+    for b in range(2):
+        for target in ("predicted", data.classes[2]):
+            view = data.view(b, text, target)
+            ours = maps[data.classes.index(view.explained), b].numpy()
+            np.testing.assert_allclose(view.cam, ours, atol=1e-4 * ours.max())
+
+
+def test_another_explainer_is_chosen_and_kept(runs, tmp_path):
+    explorer = explore(runs, images=2).wait()
+    assert scene(explorer)[0]["explainers"] == operators() and scene(explorer)[0]["explainer"] == "GradCAM"
+    before = explorer.table()
+    explorer.explainer = "Occlusion"
+    after = explorer.wait().table()
+    expected = explorer_data(runs, images=2, explainer="Occlusion")
+    assert scene(explorer)[0]["explainer"] == "Occlusion" and scene(explorer)[0]["layer"] == ""
+    assert after["share"].iloc[-1] == expected.view(0, runs.text(1)).share != before["share"].iloc[-1]
+    assert set(after["explainer"]) == {"Occlusion"} and set(before["explainer"]) == {"GradCAM"}
+    explorer.explainer = "GradCAM"
+    pd.testing.assert_frame_equal(explorer.table(), before)
+    again = ExplorerData.load(expected.save(tmp_path / "data.safetensors"))
+    assert again.explainer == "Occlusion" and explore(runs, data=again).explainer == "Occlusion"
+    page = save_report(runs, tmp_path / "page.html", data=again).read_text()
+    assert "The maps (Occlusion) show" in page
+
+
+def test_an_explainer_with_options_is_named_with_them(runs):
+    explorer = explore(runs, images=1, explainer=Occlusion(stride=16)).wait()
+    assert explorer.explainer == scene(explorer)[0]["explainer"] == "Occlusion(stride=16)"
+    assert explorer.data.operator.shape[1] < explorer_data(runs, images=1, explainer="Occlusion").operator.shape[1]
+
+
+def test_an_explainer_that_cannot_be_had_is_refused_with_the_reason(runs):
+    with pytest.raises(ValueError, match="LayerCAM are not linear in the text.*the explorer has GradCAM, HiResCAM"):
+        explore(runs, explainer="LayerCAM")
+    with pytest.raises(ValueError, match="'pocket' has no attention"): explore(runs, explainer="MaskCLIP")
+    explorer = explore(runs, images=1).wait()
+    with pytest.raises(ValueError, match="unknown explainer 'GradCam'; did you mean"): explorer.explainer = "GradCam"
+    explorer.explainer = "MaskCLIP"
+    assert explorer.explainer == scene(explorer)[0]["explainer"] == "GradCAM"
+    assert "'pocket' has no attention" in work(explorer)[0] and work(explorer)[1]
 
 
 def test_the_landscape_is_computed_beside(explorer, runs):

@@ -1303,7 +1303,7 @@ const TARGET_WORDS = new Map(Object.entries({
   true: "true class",
   contrast: "true class against its rival",
 }))
-const EXPLAINERS = { GradCAM: "Grad-CAM" }
+const EXPLAINERS = { GradCAM: "Grad-CAM", GradECLIP: "Grad-ECLIP" }
 const FILTERS = {
   all: ["all", "all images"],
   differ: ["differ", "the reference and the method predict different classes"],
@@ -1720,12 +1720,12 @@ class Controls {
     const targets = [...new Set([...about.targets, ...classes])].map(name => [name, TARGET_WORDS.get(name) ?? name])
     const splits = about.splits.filter(name => able || name === about.split).map(name => [name, name])
     const layers = about.layers.filter(([value]) => able || value === about.layer)
-    const explainer = [about.explainer, EXPLAINERS[about.explainer] ?? about.explainer]
+    const explainers = about.explainers.map(name => [name, EXPLAINERS[name] ?? name])
     return [
       this.pick("target", "target", targets, state.get("target")),
-      this.pick("map", "explainer", [explainer], about.explainer),
+      this.pick("map", "explainer", explainers, about.explainer),
       this.pick("images", "split", splits, about.split),
-      this.pick("layer", "target_layer", layers, about.layer),
+      about.layer ? this.pick("layer", "target_layer", layers, about.layer) : null,
     ]
   }
 
@@ -1845,7 +1845,8 @@ class Controls {
     const words = TARGET_WORDS.has(shown) ? `the ${TARGET_WORDS.get(shown)}` : shown
     const map = shown === wanted ? `map of ${words}` : `asking for the map of ${wanted} \u2026`
     const where = layers.find(([value]) => value === layer)?.[1] ?? layer
-    return [this.view.title(split), map, `${EXPLAINERS[explainer] ?? explainer} at ${where}`, masks].filter(Boolean).join(" \u00b7 ")
+    const how = (EXPLAINERS[explainer] ?? explainer) + (layer ? ` at ${where}` : "")
+    return [this.view.title(split), map, how, masks].filter(Boolean).join(" \u00b7 ")
   }
 }
 
