@@ -102,7 +102,7 @@ def started_by(target):
 @pytest.mark.parametrize("command", sorted(c for c in NAMED if c.startswith("make")))
 def test_a_target_exists_and_its_arguments_are_taken(command):
     first, *rest = shlex.split(command)
-    targets = [word for word in rest if re.fullmatch(r"[a-z]+", word)]
+    targets = [word for word in rest if re.fullmatch(r"[a-z-]+", word)]
     for target in targets: assert re.search(rf"(?m)^{target}:", MAKEFILE), f"{NAMED[command]} names {command}"
     for word in rest:
         if word.startswith("ARGS=") and (started := started_by(targets[0])): parsed(*started, shlex.split(word[5:]))
