@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import rankdata
 
-from .cam import explained_directions, mask_scores, pick_images, resize_maps, shown_masks
+from .cam import explained_directions, mask_scores, pick_images, resize_maps, shown_masks, split_name
 from .checks import check_in_range, check_known, check_runs, check_seed, check_table, check_whole
 from .clip import Clip
 from .data import Split, drawing_from
-from .maps import RANDOM, Explainer, cam_maps, foreground
-from .runs import Runs, mean_interval, run_name
+from .maps import RANDOM, RISE, Explainer, cam_maps, find_explainer, foreground, methods_at
+from .runs import Runs, mean_interval
 
 # %% ../nbs/32_faithful.ipynb #104520e8
 CURVES = ("deletion", "insertion")  # Pixels leave the image, or return to it; those that a map ranks highest first
@@ -138,7 +138,7 @@ def faithfulness(
     beside, ranked = _beside_masks(asked, maps, columns), [c for c in columns if c in _RANKED]
     options: dict = {"columns": ranked, "parts": parts, "percentiles": percentiles}
     tables = []
-    for t, about in enumerate(asked.about(explainer)):
+    for t, about in enumerate(asked.about(find_explainer(explainer).name)):
         scores = map_scores(clip, tensor, maps[t], asked.texts[t], asked.labels[t], **options)
         scores = pd.concat([scores, beside[t]], axis=1)
         scores[~asked.known[t].cpu().numpy()] = np.nan
@@ -157,10 +157,10 @@ class _Asked:
     def __init__(self, runs, test, rows, step, target, count=0):
         check_known("target", target, ("predicted", "true", *runs.classes))
         self.clip, self.test, self.rows, self.target = runs.clip, test, rows, target
-        self.split = next((name for name, known in runs.task.splits.items() if known is test), "own")
+        self.split = split_name(runs.task, test)
         features, count = test.features(runs.clip)[rows], check_whole("random_directions", count, 0)
         true = torch.as_tensor(test.labels[rows], device=runs.clip.device)
-        methods, texts = _prompts(runs, step)
+        methods, texts = methods_at(runs, [step])
         texts = texts.to(features)
         draws = torch.randn(count, features.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float32)
         draws = F.normalize(draws, dim=-1).to(features)[:, None].expand(-1, len(rows), -1)
@@ -182,16 +182,6 @@ class _Asked:
         "Probability of the explained class of each image under each method, [T, B]"
         p = (self.clip.logit_scale * features @ self.texts.mT).softmax(-1)
         return p.gather(-1, self.labels[..., None])[..., 0]
-
-
-def _prompts(runs, step):
-    "Method, lam, seed and step of zero-shot CLIP and of every run at one step, and their text features [1 + R, C, E]"
-    k = runs.snapshot(step)
-    at, seeds = int(runs.snapshot_steps[k]), runs.steps.groupby("run")["seed"].first().reindex(range(len(runs)))
-    each = zip(runs.methods, runs.lambdas, seeds)
-    methods = [{"method": method, "lam": lam, "seed": seed, "step": at} for method, lam, seed in each]
-    texts = torch.as_tensor(np.stack([runs.text(None), *runs.text_features[k]]))
-    return [{"method": run_name(None, None), "lam": np.nan, "seed": seeds.min(), "step": 0}, *methods], texts
 
 
 def _explained_labels(target, logits, true, classes):
@@ -301,11 +291,11 @@ def causal_checks(
     explainer: str | Explainer = "GradCAM",  # Of these maps, see `maps.EXPLAINERS`
     target_layer: str | torch.nn.Module | None = None,  # Of these maps, see `cam.find_layer`
     seed: int = 0,  # Of the swaps
-) -> pd.DataFrame:  # A row per method and condition: method, lam, step, condition, accuracy, follows_background, share
+) -> pd.DataFrame:  # A row per method and condition: method, lam, seed, step, condition, its numbers, share
     "Accuracy of every method under each of `CONDITIONS`, beside the share of its maps that lies on the object"
     test, rows = pick_images(runs, split, images=images, masked=True)
     changed, donors = composites(test, rows, seed)
-    methods, texts = _prompts(runs, step)
+    methods, texts = methods_at(runs, [step])
     maps: dict = {"target": target, "explainer": explainer, "target_layer": target_layer}
     looks = foreground(runs, test, images=rows, steps=[methods[-1]["step"]], random_directions=0, **maps).rows
     shares = looks.groupby("method", sort=False)["share"].mean()
@@ -387,7 +377,7 @@ def weights_check(
         other = draw(with_shuffled_weights(clip, sum(blocks[:count], []), seed))
         kept = map_agreement(original, other)
         columns = {"image": rows, "stage": stage, "shuffled": count / len(blocks)}
-        for about, values in zip(asked.about(explainer), kept):
+        for about, values in zip(asked.about(find_explainer(explainer).name), kept):
             tables.append(pd.DataFrame(about | columns | {"correlation": values}))
     return pd.concat(tables, ignore_index=True)
 
@@ -410,7 +400,7 @@ def stability(
     images: int | list = 8,  # How many, spread over the classes, or which
     step: int | None = None,  # A step with a snapshot; None: the last
     target: str = "predicted",  # The class to explain, see `faithfulness`
-    explainers: Sequence = ("GradCAM", "HiResCAM"),  # Two that should agree, of `maps.EXPLAINERS`
+    explainers: Sequence = (RISE(), RISE(seed=1)),  # Two that should agree
     target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
 ) -> pd.DataFrame:  # A row per method and image: ..., image, correlation, and with masks share, other_share
     "Rank correlation of two maps of each image, and the shares of both on the object"
@@ -422,8 +412,8 @@ def stability(
     pair = [draw(explainer) for explainer in explainers]
     columns = ["share"] if test.masks is not None else []
     shares = [pd.concat(_beside_masks(asked, maps, columns), ignore_index=True) for maps in pair]
-    kept, tables = map_agreement(*pair), []
-    for about, values in zip(asked.about(" | ".join(map(str, explainers))), kept):
+    names, kept, tables = [find_explainer(explainer).name for explainer in explainers], map_agreement(*pair), []
+    for about, values in zip(asked.about(" | ".join(names)), kept):
         tables.append(pd.DataFrame(about | {"image": rows, "correlation": values}))
     table = pd.concat(tables, ignore_index=True)
     return table.assign(share=shares[0]["share"], other_share=shares[1]["share"]) if columns else table

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COSTS', 'FILLS', 'EXPLAINERS', 'RANDOM', 'Explainer', 'DirectMaps', 'GradCAM', 'HiResCAM', 'PackageCAM', 'Occlusion',
            'RISE', 'ScoreCAM', 'MaskCLIP', 'GradECLIP', 'Rollout', 'GAE', 'LeGrad', 'find_explainer', 'explainer_table',
-           'cam_maps', 'Foreground', 'foreground', 'RunMaps', 'run_maps']
+           'cam_maps', 'Foreground', 'foreground', 'methods_at', 'RunMaps', 'run_maps']
 
 # %% ../nbs/31_maps.ipynb #6da873a4
 import html
@@ -515,7 +515,7 @@ def foreground(
     clip, labels, masks = runs.clip, torch.as_tensor(test.labels[rows]), shown_masks(runs.clip, test, rows)
     count = check_whole("random_directions", random_directions, 0)
     features = test.features(clip)[rows]
-    methods, text = _methods_at(runs, steps)
+    methods, text = methods_at(runs, steps)
     asked = text.to(features), features, labels.to(clip.device), target, runs.classes
     directions, names = explained_directions(*asked), [*explained_names(*asked), *[[RANDOM] * len(rows)] * count]
     generator = torch.Generator().manual_seed(0)
@@ -531,8 +531,11 @@ def foreground(
     return Foreground(pd.concat(tables, ignore_index=True).assign(masks=test.masks_from or "not said"))
 
 
-def _methods_at(runs, steps):
-    "Method, lam, seed and step of zero-shot CLIP and of the runs at the given steps; their text features [N, C, E]"
+def methods_at(
+    runs: Runs,  # Of any training
+    steps: list | None = None,  # Steps with snapshots; None: the last only
+) -> tuple:  # (method, lam, seed and step of N methods, a list of dicts; their text features [N, C, E])
+    "Zero-shot CLIP, then the runs at the given steps"
     seeds = runs.steps.groupby("run")["seed"].first().reindex(range(len(runs)))
     methods = [{"method": run_name(None, None), "lam": np.nan, "seed": seeds.min(), "step": 0}]
     texts = [runs.text(None)]

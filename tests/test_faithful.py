@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 
 import prograd_viz.faithful as faithful
+from prograd_viz.data import Task
 from prograd_viz.faithful import (
     SCORES,
     composites,
@@ -22,7 +23,7 @@ from prograd_viz.faithful import (
     weights_check,
     with_shuffled_weights,
 )
-from prograd_viz.maps import RANDOM
+from prograd_viz.maps import RANDOM, Occlusion
 from prograd_viz.plots import SCORE_TITLES, plot_faithfulness
 from prograd_viz.training import train
 
@@ -226,8 +227,23 @@ def test_agreement_of_maps_is_a_rank_correlation_on_the_finer_grid():
     assert np.isnan(map_agreement(first, torch.zeros_like(first))).all()
 
 
+@pytest.mark.parametrize("explainer", ["Rollout", "GradECLIP", "LeGrad", "GAE"])
+def test_explainers_of_transformers_are_measured_too(tiny, task, explainer):
+    vit = tiny(precision="fp32")
+    runs = train(vit, Task("few", task.train, {"shifted": task.tests["shifted"]}), [0.0, 1.0], epochs=1, views=0,
+                 init="random", progress=False)
+    columns = ["share", "deletion"]
+    table = faithfulness(runs, "shifted", images=[0, 5, 10], explainer=explainer, columns=columns, parts=3)
+    assert set(table["explainer"]) == {explainer} and table["share"].notna().any()
+    if explainer == "Rollout":
+        assert (table.groupby("image")["share"].nunique() == 1).all(), "a map without text is every method's"
+    assert weights_check(runs, "shifted", images=3, explainer=explainer, stages=1)["correlation"].abs().max() <= 1
+
+
 def test_stability_compares_two_maps_and_their_shares(runs):
     same = stability(runs, "shifted", images=4, explainers=("GradCAM", "GradCAM"))
     assert np.allclose(same["correlation"], 1) and np.allclose(same["share"], same["other_share"], equal_nan=True)
-    other = stability(runs, "shifted", images=4, explainers=("GradCAM", "HiResCAM"))
-    assert (other["correlation"] < 1).all() and set(other["explainer"]) == {"GradCAM | HiResCAM"}
+    pair = Occlusion(patch=28, stride=14), Occlusion(patch=28, stride=28)
+    other = stability(runs, "shifted", images=4, explainers=pair)
+    assert other["correlation"].between(0.5, 0.999).all()
+    assert set(other["explainer"]) == {"Occlusion(patch=28, stride=14) | Occlusion(patch=28, stride=28)"}

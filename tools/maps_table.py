@@ -88,8 +88,8 @@ def computed(seeds):
 REPORT = """\
 # Which map tells the truth, and what do the maps say?
 
-Written by `make maps-table`: {seeds} seeds ({first} to {last}) of the pocket world as it is by default, {images} images \
-of each test set, step {step}. Intervals are 95%, Student's t over seeds; {seeds} seeds make them wide. The pocket \
+Written by `make maps-table`: {seeds} seeds ({first} to {last}) of the pocket world as it is by default, {images} \
+images of each test set, step {step}. Intervals are 95%, Student's t over seeds; {seeds} seeds make them wide. The pocket \
 model has a convolutional image tower: explainers of transformers are not in this table.
 
 ## Does CoOp look at the background, and ProGrad less?
@@ -119,6 +119,9 @@ on the object, without its sign.
 
 {stable}
 """
+
+
+def shown_of(table): return table[(table["split"] == SHOWN[0]) & (table["target"] == SHOWN[1])]
 
 
 def by_seed(rows):
@@ -161,7 +164,7 @@ def tally_md(gaps):
 
 def truth_md(summary, weights):
     "Scores of each explainer, means over the methods; random directions beside them"
-    shown = summary[summary[["split", "target"]].eq(SHOWN).all(axis=1)]
+    shown = shown_of(summary)
     last = weights[weights["stage"] == weights["stage"].max()]
     left = last.groupby("explainer")["correlation"].mean()
     columns = ("insertion", "deletion", "agreement")
@@ -190,7 +193,7 @@ def write(rows):
     faithful, means, block = kinds["faithful"], by_seed(kinds["faithful"]), "\n".join
     summary, (shares, gaps) = score_summary(faithful), shares_md(means)
     summary.round(4).to_csv(OUT / "maps.csv", index=False)
-    shown = summary[summary[["split", "target"]].eq(SHOWN).all(axis=1)]
+    shown = shown_of(summary)
     seeds = faithful["seed"].nunique()
     title = f"Maps of the predicted class on shifted backgrounds, {seeds} seeds"
     plot_faithfulness(shown, title=title).savefig(OUT / "maps.png")
