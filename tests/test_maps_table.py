@@ -57,7 +57,8 @@ def test_the_report_says_what_the_rows_say(made):
     values = [float(cell.split()[0]) for cell in cells[3:7]]
     assert np.allclose(values, [0.3, 0.3, 0.5, 0.3], atol=0.02)
     assert cells[-1].startswith(("**+0.20", "**+0.19")) and "**" not in cells[-2]
-    assert "| two of them | 0.50 | 0.100 |" in text and "| 0.600 | 0.200 |" in text
+    assert "| two of them | 0.50 | 0.100 |" in text and "| GradCAM | 0.600 / 0.600 | 0.200 / 0.200 | +0.000" in text
+    assert "| 0.25 |" in text
     assert (made[0] / "figures" / "maps.png").stat().st_size > 10_000
 
 

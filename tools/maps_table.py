@@ -19,7 +19,7 @@ from prograd_viz.clip import load_clip
 from prograd_viz.faithful import faithfulness, score_summary, stability, weights_check
 from prograd_viz.maps import EXPLAINERS, RANDOM, RISE, Explainer, Occlusion
 from prograd_viz.plots import plot_faithfulness
-from prograd_viz.summary import summarise
+from prograd_viz.summary import interval_of, summarise
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
@@ -89,13 +89,14 @@ REPORT = """\
 # Which map tells the truth, and what do the maps say?
 
 Written by `make maps-table`: {seeds} seeds ({first} to {last}) of the pocket world as it is by default, {images} \
-images of each test set, step {step}. Intervals are 95%, Student's t over seeds; {seeds} seeds make them wide. The pocket \
-model has a convolutional image tower: explainers of transformers are not in this table.
+images of each test set, step {step}. Intervals are 95%, Student's t over seeds; so few seeds make them wide. The \
+pocket model has a convolutional image tower: explainers of transformers are not in this table.
 
 ## Does CoOp look at the background, and ProGrad less?
 
 Share of the map on the object. A uniform map has the object's area, {area}; maps of random text directions are the \
-floor. Differences are seed by seed; bold: the interval leaves out 0.
+floor: where they have the same share as the methods, the share says where the image is sensitive, not what the text \
+asks for. Differences are seed by seed; bold: the interval leaves out 0.
 
 {shares}
 
@@ -103,10 +104,12 @@ floor. Differences are seed by seed; bold: the interval leaves out 0.
 
 ## Which explainer tells the truth?
 
-Maps of the predicted class on *shifted*. Insertion and deletion are areas under curves; *agreement* is the rank \
-correlation over images between the share of a map off the object and the probability that is lost when the \
-background is swapped; *after shuffling* is the rank correlation that is left with the original map when all weights \
-of the image tower are shuffled (0: the map depends on the model). Means over the three methods' maps:
+Maps of the predicted class on *shifted*. Insertion and deletion are areas under curves, here of zero-shot CLIP's maps \
+and, behind the slash, of maps of random text directions under the same probabilities. The margin is insertion less \
+deletion, less that of the random directions; bold: its interval leaves out 0, so the text matters. *Agreement* is \
+the rank correlation over images between the share of a map off the object and the probability that is lost when the \
+background is swapped, a mean over the three methods, beside random directions. *Left after shuffling* is the rank \
+correlation with the original map once all weights of the image tower are shuffled; 0: the map depends on the model.
 
 {truth}
 
@@ -162,18 +165,21 @@ def tally_md(gaps):
     return lines
 
 
-def truth_md(summary, weights):
-    "Scores of each explainer, means over the methods; random directions beside them"
-    shown = shown_of(summary)
-    last = weights[weights["stage"] == weights["stage"].max()]
-    left = last.groupby("explainer")["correlation"].mean()
-    columns = ("insertion", "deletion", "agreement")
-    lines = [f"| explainer | {' | '.join(columns)} | after shuffling |"
-             f" {' | '.join(f'{column}, random' for column in columns)} |", "|---" * 8 + "|"]
-    for explainer, rows in shown.groupby("explainer", sort=False):
-        floor = rows["method"] == RANDOM
-        of = lambda part: [f"{part.loc[part['column'] == column, 'mean'].mean():.3f}" for column in columns]
-        lines.append(f"| {' | '.join([explainer, *of(rows[~floor]), f'{left[explainer]:.2f}', *of(rows[floor])])} |")
+def truth_md(means, summary, weights):
+    "Scores of each explainer, beside those of random directions"
+    means, left = shown_of(means), weights.groupby("explainer")["correlation"].mean()
+    agreement = summary[summary["column"] == "agreement"]
+    lines = ["| explainer | insertion | deletion | margin over random text | agreement | left after shuffling |",
+             "|---|---|---|---|---|---|"]
+    for explainer, rows in means.groupby("explainer", sort=False):
+        ours, floor = (rows[rows["method"] == method].set_index("seed") for method in (METHODS[0], RANDOM))
+        margin = (ours["insertion"] - ours["deletion"]) - (floor["insertion"] - floor["deletion"])
+        pairs = [f"{ours[c].mean():.3f} / {floor[c].mean():.3f}" for c in ("insertion", "deletion")]
+        mean, low, high = interval_of(margin)
+        text = cell({"mean": mean, "low": low, "high": high, "decided": low > 0 or high < 0}, True)
+        mine = agreement[agreement["explainer"] == explainer].set_index("method")["mean"]
+        both = f"{mine[list(METHODS)].mean():+.2f} / {mine[RANDOM]:+.2f}"
+        lines.append(f"| {' | '.join([explainer, *pairs, text, both, f'{left[explainer]:.2f}'])} |")
     return lines
 
 
@@ -202,7 +208,7 @@ def write(rows):
         seeds=seeds, first=faithful["seed"].min(), last=faithful["seed"].max(),
         images=faithful["image"].nunique(), step=faithful["step"].max(),
         area=" and ".join(f"{area:.3f} on *{split}*" for split, area in areas.items()), shares=block(shares),
-        tally=block(tally_md(gaps)), truth=block(truth_md(summary, kinds["weights"])),
+        tally=block(tally_md(gaps)), truth=block(truth_md(means, shown, kinds["weights"])),
         stable=block(stable_md(kinds["stability"]))), encoding="utf-8")
 
 
