@@ -72,7 +72,7 @@ from prograd_viz.faithful import (
 from prograd_viz.gradients import check_lambdas, project
 from prograd_viz.images import class_folders, image_files, mask_of, open_image, open_mask
 from prograd_viz.landscape import context_losses, landscape, plot_landscape, plot_tradeoff
-from prograd_viz.maps import RISE, LeGrad, Occlusion, cam_maps, find_explainer, foreground, run_maps
+from prograd_viz.maps import RISE, LeGrad, Occlusion, cam_maps, find_explainer, foreground, methods_at, run_maps
 from prograd_viz.masks import box_mask, folder_masks, grabcut_mask, with_masks
 from prograd_viz.plots import (
     plane_arrows,
@@ -1032,6 +1032,7 @@ BAD = [
     Case("weights_check", lambda w: weights_check(w.runs, stages=99),
          "stages must be between 1 and 6, got 99; the image tower has 6 blocks"),
     Case("stability", lambda w: stability(w.runs, explainers=["GradCAM"]), "stability compares two explainers, got 1"),
+    Case("methods_at", lambda w: methods_at(w.runs, [99]), "no snapshot at step 99"),
     Case("faithfulness", lambda w: faithfulness(w.runs, "shfted"), "unknown split 'shfted'"),
     Case("faithfulness", lambda w: faithfulness(w.runs, target="contrast"), "unknown target 'contrast'"),
     Case("faithfulness", lambda w: faithfulness(w.runs, step=99), "no snapshot at step 99"),
