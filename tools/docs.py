@@ -26,7 +26,7 @@ from readme import directives
 root = Path(__file__).resolve().parent.parent
 
 # Stories to read from the beginning to the end, in this order
-TUTORIALS = ["paper_walkthrough", "explore", "sweeps"]
+TUTORIALS = ["paper_walkthrough", "explore", "maps", "sweeps"]
 # Pages that answer "how do I ...", in this order; a tutorial that is named in neither list comes after them
 HOW_TO = ["your_own_data", "real_clip", "scale", "colab"]
 # Pages beside the notebooks, in the order of the sidebar
