@@ -137,8 +137,9 @@ def package_maps(
     return torch.from_numpy(np.stack(maps))
 
 
-PACKAGE = ("GradCAM", "HiResCAM", "GradCAMElementWise", "GradCAMPlusPlus", "LayerCAM", "XGradCAM", "EigenGradCAM",
-           "SegEigenCAM")  # Methods of the package that read one layer, its gradients, and each image by itself
+PACKAGE = (  # Methods of the package that read one layer, its gradients, and each image by itself
+    "GradCAM", "HiResCAM", "GradCAMElementWise", "GradCAMPlusPlus", "LayerCAM", "XGradCAM", "EigenGradCAM",
+    "SegEigenCAM")
 _NO_TEXT = "reads activations alone, so that every text gets the same map; Rollout is a map without text"
 _MANY = "joins maps of several layers or crops after rescaling each, so that its sums mean nothing"
 REFUSED = {  # Methods of the package that are not offered -> why
