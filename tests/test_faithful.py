@@ -77,6 +77,14 @@ def test_curves_begin_and_end_with_the_whole_image_and_an_empty_one(clip, given)
     assert torch.allclose(leaving[:, -1], p(0 * images)) and torch.allclose(returning[:, 0], p(0 * images))
 
 
+def test_a_score_is_the_mean_height_of_its_curve(clip, given):
+    images, noise, text, labels = given
+    curves = map_curves(clip, images, noise, text, labels, parts=5).numpy()
+    scores = map_scores(clip, images, noise, text, labels, columns=["insertion", "deletion"], parts=5)
+    for column, curve in zip(("deletion", "insertion"), curves):
+        assert np.allclose(scores[column], (curve[:, 1:] + curve[:, :-1]).mean(1) / 2)
+
+
 def test_equal_pixels_leave_in_an_order_that_prefers_no_place():
     maps = torch.zeros(1, 10, 10)
     maps[0, 0, 0] = 1.0
