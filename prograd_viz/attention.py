@@ -130,9 +130,11 @@ def reading(
     keys, values = (joined(x)[:, -math.prod(grid):] for x in (last.key, last.value))
     tokens = entered[0].detach()
     tokens = tokens if tokens.ndim == 3 else tokens.flatten(2).mT
-    finish = partial(_finish, clip, len(seen) - 1, last.query.shape[1])
-    return Reading(features.detach(), joined(last.query)[:, 0], keys, values, joined(last.read)[:, 0], finish, tokens,
-                    grid)
+    read, finish = joined(last.read)[:, 0], partial(_finish, clip, len(seen) - 1, last.query.shape[1])
+    if not torch.allclose(finish(read, tokens[:, 0]), features, rtol=0, atol=0.05 * features.abs().max().item()):
+        raise ValueError(f"{clip.name!r} does more with what its last query reads than can be followed; Occlusion "
+                         "works for every tower")
+    return Reading(features.detach(), joined(last.query)[:, 0], keys, values, read, finish, tokens, grid)
 
 
 def _finish(clip, at, heads, read, tokens):

@@ -509,6 +509,7 @@ def foreground(
     explainer: str | Explainer = "GradCAM",  # One of `EXPLAINERS`, or an explainer with options: Occlusion(stride=8)
     target_layer: str | torch.nn.Module | None = None,  # See `find_layer`
     random_directions: int = 20,  # Of the baseline
+    progress: bool = False,  # Show a progress bar
 ) -> Foreground:  # rows: method, lam, seed, step, split, target, explainer, image, label, explained, scores, masks
     "How much of the maps of every run, of zero-shot CLIP and of random text directions lies on the object"
     test, rows = pick_images(runs, split, images=images, masked=True)
@@ -522,7 +523,8 @@ def foreground(
     draws = torch.randn(count, 1, directions.shape[-1], generator=generator, dtype=torch.float64).to(directions)
     directions = torch.cat([directions, F.normalize(draws, dim=-1).expand(-1, len(rows), -1)]).transpose(0, 1)
     methods += [methods[0] | {"method": RANDOM}] * count
-    maps = cam_maps(clip, test.tensor(clip, rows), directions, explainer=explainer, target_layer=target_layer)
+    maps = cam_maps(clip, test.tensor(clip, rows), directions, explainer=explainer, target_layer=target_layer,
+                    progress=progress)
     about = {"split": split_name(runs.task, test), "target": target, "explainer": find_explainer(explainer).name,
              "image": rows, "label": labels.numpy()}
     scores = (mask_scores(resize_maps(m, masks.shape[1:]).cpu(), masks) for m in maps)

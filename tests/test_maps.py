@@ -14,6 +14,7 @@ from timm.layers import apply_rot_embed_cat
 from torchvision.transforms.functional import gaussian_blur
 
 from conftest import VIT, small_timm, swin
+from prograd_viz import attention
 from prograd_viz.cam import PACKAGE, REFUSED, find_layer, package_maps
 from prograd_viz.maps import (
     EXPLAINERS,
@@ -414,8 +415,8 @@ def test_every_method_of_the_package_is_offered_or_refused():
 def works_on(name):
     "Explainers that a tower has, with few masks"
     few = {"RISE": RISE(number=20), "Occlusion": Occlusion(stride=16)}
-    attention = {*READ, "LeGrad"} if name in ATTENTION else READ if name == "ResNet" else set()
-    absent = {*READ, "LeGrad"} - attention | {*PACKAGE} - {*OFFERED} | ({"HiResCAM"} if name == "ConvNeXt" else set())
+    reads = {*READ, "LeGrad"} if name in ATTENTION else READ if name == "ResNet" else set()
+    absent = {*READ, "LeGrad"} - reads | {*PACKAGE} - {*OFFERED} | ({"HiResCAM"} if name == "ConvNeXt" else set())
     return {n: few.get(n, e) for n, e in EXPLAINERS.items() if n not in absent}
 
 
@@ -427,6 +428,14 @@ def test_the_table_says_what_works_on_a_tower_and_why_the_rest_does_not(tower, n
     for why in refused.drop(["HiResCAM", "SegEigenCAM"], errors="ignore"):
         assert f"{tower(name).name!r}" in why and why.endswith("Occlusion works for every tower")
     assert (table["why"] == "").equals(table["works"])
+
+
+def test_a_tower_that_does_more_with_what_is_read_is_refused(tower, monkeypatch):
+    finish = attention._finish
+    monkeypatch.setattr(attention, "_finish", lambda *args: 1.2 * finish(*args))
+    for name in ("MaskCLIP", "GradECLIP"):
+        with pytest.raises(ValueError, match="does more with what its last query reads than can be followed"):
+            cam_maps(tower("ViT"), *given(tower("ViT")), explainer=name)
 
 
 def test_a_map_that_cancels_by_design_is_refused(tower):
