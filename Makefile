@@ -86,7 +86,7 @@ pocket: env ## train the pocket model again, from nothing (resumable; half an ho
 evidence: env ## 3,000 trainings behind what README claims (two and a half hours on 2 cores; resumable; ARGS=--quick: half an hour); writes figures/evidence/
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/evidence.py $(ARGS)
 
-maps-table: env ## where the maps lie by every explainer, and which one tells the truth (four seeds; resumable); writes figures/maps/
+maps-table: env ## where the maps lie by every explainer, and which one tells the truth (up to 40 minutes; resumable); writes figures/maps/
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/maps_table.py $(ARGS)
 
 mutants: env ## break the library one line at a time and count what the tests catch
