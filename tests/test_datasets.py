@@ -497,7 +497,7 @@ def resized_header(png, width, height):
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind, says", [("truncated PNG", "cannot read"), ("truncated JPEG", "(?i)truncated"),
-                                        ("empty", "cannot identify"), ("32 bit", "32 bits a pixel"),
+                                        ("empty", "holds no image"), ("32 bit", "32 bits a pixel"),
                                         ("float", "32 bits a pixel"),
                                         ("enormous", "10000 x 9000"), ("a bomb", "decompression bomb")])
 def test_what_cannot_be_trusted_is_refused_by_name(tmp_path, kind, says):
