@@ -92,12 +92,17 @@ def first_picture(): return f"{explorer_ms('first picture') / 1000:.1f}"
 def landscape_seconds(side):
     found = rows("bench/cpu_landscape")
     return f"{found.loc[found['what'].str.startswith(f'landscape of {side} x'), 'value'].item():.0f}"
+def map_time(model, explainer, what):
+    found = rows("bench/cpu_maps").set_index("what")["value"]
+    return found[f"2500 maps of one image, {model}, {explainer}: {what}"]
+def preparation(model, explainer): return f"{map_time(model, explainer, 'preparation'):.2g}"
+def further(model, explainer): return f"{1e6 * map_time(model, explainer, 'each further map'):.2g}"
 def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
 NUMBERS = (chosen, screened, ahead, behind, settings, seeds, trainings, wins, gain, correlation, undecided, verdicts,
-           key_to_frame, first_picture, landscape_seconds, architectures, refused)
+           key_to_frame, first_picture, landscape_seconds, preparation, further, architectures, refused)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 
