@@ -36,7 +36,7 @@ from prograd_viz.explorer import (
     show_maps,
 )
 from prograd_viz.landscape import landscape
-from prograd_viz.maps import Occlusion, cam_maps, foreground, run_maps
+from prograd_viz.maps import RISE, Occlusion, cam_maps, foreground, run_maps
 from prograd_viz.plots import plane_arrows
 from prograd_viz.prompts import teacher_features
 from prograd_viz.report import SNAPSHOTS, save_report
@@ -576,7 +576,7 @@ def test_another_layer_reads_other_maps(runs):
     assert after["share"].iloc[-1] == expected.share != before["share"].iloc[-1]
 
 
-@pytest.mark.parametrize("name", ["GradCAM", "HiResCAM", "Occlusion", "RISE"])
+@pytest.mark.parametrize("name", ["GradCAM", "HiResCAM", "Occlusion", RISE(number=60)], ids=str)
 def test_every_operator_gives_the_librarys_maps(runs, name):
     rows, text = pick_images(runs, images=2)[1], runs.text(1)
     data = explorer_data(runs, images=2, explainer=name)
