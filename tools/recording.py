@@ -24,7 +24,7 @@ APP, OUT = ROOT / "figures" / "app", ROOT / "figures" / "explorer"
 
 
 def prepare() -> None:
-    "Train what the app shows, and keep its images; a training that is there is used again"
+    "Train what the app shows, and keep its images"
     clip, task = load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10)
     shutil.rmtree(APP, ignore_errors=True)
     runs = train(clip, task, lambdas=[0, 0.5, 1], epochs=60, snapshot_every=3, out=APP, checkpoint_every=180,
