@@ -251,6 +251,15 @@ def test_long_lines_and_long_bodies_are_found_but_not_in_what_nbdev_writes(tmp_p
     notebook.write_text(json.dumps({"cells": cells}), encoding="utf-8")
     assert check.long_lines(notebook) == [("cell a1", "121 columns")]
 
+def test_no_page_table_or_notebook_names_a_path_of_a_machine():
+    kinds = ".ipynb", ".md", ".csv", ".json", ".html"
+    texts = [f for place in ("nbs", "figures") for f in (root/place).rglob("*") if f.suffix in kinds]
+    texts += [*root.glob("*.md")]
+    path = re.compile(r"(?<![\w.:/])/(?:tmp|root|home|Users)/\w+")
+    found = {f.name: path.findall(f.read_text(encoding="utf-8"))[:3] for f in texts if "checkpoints" not in str(f)}
+    assert len(texts) > 80 and not {name: paths for name, paths in found.items() if paths}
+
+
 def test_every_make_target_explains_itself():
     text = (root/"Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.+)$", text, re.M)[1].split()
