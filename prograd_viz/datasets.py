@@ -86,8 +86,8 @@ def _imagenet_folders(root, names, folders):
         raise ValueError(f"{root / unknown[0]} is not in classnames.txt; add a line with the folder and its class name")
     missing = [f for f in folders if not (root / f).is_dir()]
     if missing:
-        raise FileNotFoundError(f"{root / missing[0]} and {len(missing) - 1} more class folders do not exist; "
-                                "every class has one: get the images again")
+        raise FileNotFoundError(f"{root / missing[0]} does not exist; of {len(folders)} class folders {len(missing)} "
+                                "are missing: get the images again")
     return [(path, label, names[f]) for label, f in enumerate(folders) for path in image_files(root / f)]
 
 
