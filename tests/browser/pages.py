@@ -63,7 +63,12 @@ def expected(runs, data, state):
     return {"cards": cards, "where": f"{step} of {last}" + ("" if np.isnan(cos) else f"cos {sign}{abs(cos):.2f}")}
 
 
-def assert_shows(root, runs, data, seconds=15, **state):
+def drawn(root):
+    "Wait until the page has drawn its state: a change within a frame of another one waits for the next"
+    root.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def assert_shows(root, runs, data, seconds=30, **state):
     "The page arrives at what this process computes for its state"
     end = time.time() + seconds
     while True:
