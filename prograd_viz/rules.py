@@ -163,7 +163,7 @@ def steering(
     def steer(grads, context):
         if rule == "prograd": return project(grads.g_d, grads.g_g, strengths, eps_rel).g
         each = lambda x: x.to(context.device).view(-1, *[1] * (context.ndim - 1))
-        update = project(grads.g_d, grads.g_g, 0, eps_rel)
+        update = project(grads.g_d, grads.g_g, None, eps_rel)
         of_runs = each(strengths.to(context.dtype)), each(update.cos), each(update.conflict)
         distance = lambda: feature_gradient(prompts, context, teacher_text, memory_gb)
         direction = found.direction(Signals(grads.g_d, grads.g_g, context, start, *of_runs, distance))

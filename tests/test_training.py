@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prograd_viz import runs, training
 from prograd_viz.data import Task
-from prograd_viz.gradients import prompt_gradients
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.runs import STEP_COLUMNS, Recorder
 from prograd_viz.tasks import few_shot
@@ -551,8 +550,7 @@ def test_a_step_reads_nothing_back_from_the_device(clip, bare):
     [batch], record = list(training.batches())[:1], training.recorder()
     with Watch():
         for step in (1, 2):
-            grads = prompt_gradients(training.prompts, training.context, batch.images, batch.labels,
-                                     batch.teacher_logits)
+            grads = training.gradients(training.context, batch.images, batch.labels, batch.teacher_logits)
             direction = training.steer(grads, training.context.detach().clone())
             record.log(step, loss_ce=grads.loss_ce, loss_kl=grads.loss_kl, g_d=grads.g_d, g_g=grads.g_g, g=direction,
                        context=training.context, text_features=grads.text, lr=batch.lr, batch_hash=batch.hash)

@@ -79,10 +79,11 @@ class Setting:
         self.pixels = torch.randn(batch, 3, self.clip.image_size, self.clip.image_size, generator=draw).to(**like)
         self.images = F.normalize(torch.randn(batch, self.teacher.shape[1], generator=draw), dim=-1).to(**like)
         self.labels = torch.randint(classes, (batch,), generator=draw).to(self.clip.device)
-        self.lambdas = torch.linspace(0, 1, runs) if runs > 1 else torch.ones(1)
+        lambdas = torch.linspace(0, 1, runs) if runs > 1 else torch.ones(1)
+        self.lambdas = lambdas.to(self.clip.device)
         self.context = torch.nn.Parameter(self.prompts.start.repeat(runs, 1, 1))
         self.optimiser = torch.optim.SGD([self.context], lr=0.002, momentum=0.9, weight_decay=5e-4)
-        self.teacher_logits = self.clip.logit_scale * self.images @ self.teacher.T
+        self.teacher_logits = self.clip.logit_scale * self.images @ self.teacher.to(self.images).T
 
     def encode(self):
         "Image features of the batch, as a trainer without a cache computes them"
@@ -118,7 +119,7 @@ def peers_step(setting, context, optimiser, text=peers_text, images=None, lam=1.
     "A step of the authors' trainer: one forward pass, two backward passes, projection, SGD; context [M, D]"
     clip, encode = setting.clip, lambda: setting.encode() if images is None else images
     logits = clip.logit_scale * encode() @ text(setting.prompts, context).T
-    with torch.no_grad(): teacher = (clip.logit_scale * encode() @ setting.teacher.T).softmax(-1)
+    with torch.no_grad(): teacher = (clip.logit_scale * encode() @ setting.teacher.to(logits).T).softmax(-1)
     loss_ce, loss_kl = F.cross_entropy(logits, setting.labels), -(teacher * logits.log_softmax(-1)).sum(1).mean()
     optimiser.zero_grad()
     loss_kl.backward(retain_graph=True)
