@@ -113,7 +113,8 @@ class Replayed:
         f: Callable,  # Of tensors whose shapes never change; it must not read values back
         on: bool = True,  # Whether to record it; False: it is called as it is
     ):
-        self.f, self.on, self.graph = f, on, None
+        self.f, self.on = f, on
+        self.graph: Any = None
 
     def __call__(
         self,
