@@ -100,6 +100,9 @@ def landscape(
     keys = tuple(runs.ends()) if ends is None else tuple(runs.keys[runs.run(key)] for key in ends)
     paths = torch.as_tensor(np.asarray(runs.contexts[:])).double().flatten(2)  # [K, R, M * D]
     start = paths[0, runs.run(keys[0])]
+    if len(paths) < 2 and len(set(keys)) < 2:
+        raise ValueError(f"a landscape needs contexts of two steps at least, or two runs; these runs hold that of step "
+                         f"{runs.snapshot_steps[0]} alone")
     basis = _plane(paths - start, [runs.run(key) for key in keys])  # [2, M * D]
     flat = (paths - start) @ basis.T  # [K, R, 2]
     low, high = flat.amin((0, 1)), flat.amax((0, 1))

@@ -148,6 +148,7 @@ def plot_angles(
 ) -> Figure:
     "Histogram of the angle between the gradients, one outline per lambda"
     keys, edges = check_runs(runs).sorted_keys(), np.linspace(0, 180, bins + 1)
+    _check_gradients(runs, keys)
     fig, ax = plt.subplots(figsize=(8, 2.8))
     ax.axvspan(90, 180, color="#000000", alpha=0.06, lw=0)
     for lam in keys:
@@ -174,6 +175,15 @@ def plane_arrows(
     return np.stack([g_g, g_d, g, _step_in_plane(record, cos) * length[:, None]], 1)  # the step at the length of G
 
 
+def _check_gradients(runs, keys):
+    "Raise where both gradients of a run were recorded at no step"
+    rates = runs.conflicts()["conflict"]
+    absent = [runs.name(runs.keys[runs.run(key)]) for key in keys if np.isnan(rates.iloc[runs.run(key)])]
+    if len(absent) < len(keys): return
+    raise ValueError(f"no gradients of {', '.join(absent)} were recorded, so there are no angles; a published "
+                     "checkpoint does not hold them, a loop of your own passes g_d= and g_g= to Recorder.log")
+
+
 def gradient_arrows(
     runs: Runs,  # One run set
     lam: float | str,  # Which run
@@ -182,7 +192,9 @@ def gradient_arrows(
     "G_d, G_g, the rule's G and the real step as vectors (across, along) G_g"
     record = check_runs(runs).record(lam)
     at = np.flatnonzero(record["step"] == step)
-    if not len(at): raise ValueError(f"no step {step}; there are steps 1 to {runs.steps['step'].max()}")
+    if not len(at):
+        raise ValueError(f"no step {step}; there are steps {record['step'].min()} to {record['step'].max()}")
+    _check_gradients(runs, [lam])
     g_g, g_d, g, real = plane_arrows(runs, lam)[at[0]]
     rule, lam = runs.rule(lam), runs.keys[runs.run(lam)]
     if rule in ("coop", "prograd"): name, c = f"$G$, $\\lambda={lam:g}$", PROGRAD
@@ -219,7 +231,8 @@ def plot_token_cosines(
     lam: float,  # Which run
 ) -> Figure:
     "Cosine of G_d and G_g within each context vector over the steps"
-    cosines = check_runs(runs).token_cos[:, runs.run(lam)].T
+    _check_gradients(check_runs(runs), [lam])
+    cosines = runs.token_cos[:, runs.run(lam)].T
     rows, steps = cosines.shape
     fig, ax = plt.subplots(figsize=(8, 1.2 + 0.22 * min(rows, 16)))
     shown = ax.imshow(cosines, cmap="PuOr", vmin=-1, vmax=1, aspect="auto", interpolation="nearest",

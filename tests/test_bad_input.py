@@ -89,7 +89,7 @@ from prograd_viz.plots import (
 from prograd_viz.pocket import Scene, caption, render
 from prograd_viz.prompts import make_prompts, teacher_features
 from prograd_viz.protocols import base_to_new, cross_dataset, domain_generalisation, few_shot_protocol, paper_table
-from prograd_viz.published import export_prompt, load_published, read_context
+from prograd_viz.published import export_prompt, find_published, load_published, published_results, read_context
 from prograd_viz.report import save_report
 from prograd_viz.rules import check_strengths, find_rule, steering
 from prograd_viz.runs import Recorder, load_runs, save_runs
@@ -965,6 +965,10 @@ BAD = [
          "no model.pth.tar-N in TMP/weightless; give the OUTPUT_DIR", FileNotFoundError),
     Case("load_published", lambda w: load_published({0: w.pets}, w.clip, w.task),
          "no model.pth.tar-N in TMP/pets", FileNotFoundError),
+    Case("find_published", lambda w: find_published(w.tmp / "absent"),
+         "no model.pth.tar-N below TMP/absent; give the folder output/", FileNotFoundError),
+    Case("published_results", lambda w: published_results(w.tmp / "absent", w.clip),
+         "no model.pth.tar-N below TMP/absent; give the folder output/", FileNotFoundError),
     Case("run_prompts", lambda w: run_prompts(replace(w.runs, task=None)),
          "these runs have no model and task in memory"),
     Case("run_prompts", lambda w: run_prompts(w.runs, ["dog"]), "a task needs at least two classes, got ['dog']"),
@@ -1194,8 +1198,8 @@ INNER = """
     plain_text_features plot_angles prompt_gradients published_epochs published_lambda random_scenes readable
     reads_layer report resize_maps resized rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer
     scene_groups sha256 show_cosine show_gradient_plane shown_image side_by_side split_name square_safe steps_table
-    text_features token_grid token_texts tower_blocks trace undisturbed unusual_preprocessing upright_mask usual_name
-    without_bars write_whole
+    text_features token_grid token_texts tower_blocks trace trained_as undisturbed unusual_preprocessing upright_mask
+    usual_name without_bars write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify", "torchjd_rule"]  # test_cli.py, test_survival.py, test_environments.py
 
