@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm.auto import tqdm
 
-from . import torchvision_ops  # noqa: F401  before anything that imports torchvision
 from .checks import check_known, check_runs, check_whole
 from .clip import Clip, in_this_thread
 from .data import Split, Task

@@ -7,38 +7,25 @@ __all__ = ['MEASURES', 'spread_steps', 'on_the_object', 'save_demo', 'prograd_de
 
 # %% ../nbs/60_cli.ipynb #3d2ca3fa
 import argparse
-import inspect
 import json
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+# what needs torch is imported inside the functions: `prograd_demo --help` does not wait for it
 from .checks import check_whole
-from .clip import Clip, load_clip
-from .gradients import check_lambdas
-from .landscape import landscape
-from .maps import foreground
-from prograd_viz.plots import (
-    clearest_conflict,
-    plot_accuracy,
-    plot_angles,
-    plot_cosine,
-    plot_foreground,
-    plot_gradient_plane,
-    plot_lambda,
-    plot_maps,
-)
-from .report import save_report
 from .runs import Runs, run_name
 from .store import plain
-from .summary import Summary, summarise
-from .sweep import Sweep, cells_of, sweep
-from .tasks import few_shot, pocket_task
-from .training import Recipe, epoch_batches
+
+if TYPE_CHECKING:
+    from prograd_viz.clip import Clip
+    from prograd_viz.summary import Summary
+    from prograd_viz.sweep import Sweep
 
 # %% ../nbs/60_cli.ipynb #03fd2db6
 MEASURES = {  # Column -> its name in the table
@@ -62,6 +49,7 @@ def on_the_object(
     snapshots: int = 2,  # Steps at which maps are made; the last one counts
 ) -> pd.DataFrame:  # A row for zero-shot CLIP and one per lambda: share, preference and area by split; empty_maps
     "How much of the last maps lies on the object, where the test set is alike and where it is shifted"
+    from prograd_viz.maps import foreground
     steps = spread_steps(runs, snapshots)
     tables = [foreground(runs, split, images=images, steps=steps, target="true") for split in ("same", "shifted")]
     looks = pd.concat(table.rows for table in tables)
@@ -76,13 +64,16 @@ def on_the_object(
 
 # %% ../nbs/60_cli.ipynb #6ec2cb7a
 def save_demo(
-    result: Sweep,  # With what `on_the_object` says, and snapshots
-    clip: Clip,  # Its model
+    result: "Sweep",  # With what `on_the_object` says, and snapshots
+    clip: "Clip",  # Its model
     out: Path,  # A folder; made if it is missing
     settings: dict,  # Goes into summary.json
     images: int = 60,  # Images whose maps are measured over the steps
 ) -> list:  # Paths of all files written
     "Steps, maps over the steps, summary, figures and a report with sliders"
+    from prograd_viz.maps import foreground
+    from prograd_viz.report import save_report
+    from prograd_viz.summary import summarise
     out.mkdir(parents=True, exist_ok=True)
     many, rows, summary = result.runs(clip), result.results(), summarise(result, columns=[*MEASURES])
     tables = [foreground(runs, "shifted", images=images, steps=spread_steps(runs, 10), target="true") for runs in many]
@@ -100,6 +91,7 @@ def save_demo(
 
 def _land(runs):
     "The landscape; None where the runs have not parted"
+    from prograd_viz.landscape import landscape
     try: return landscape(runs, size=31, progress=False)
     except ValueError: return None
 
@@ -120,12 +112,14 @@ def _write(fig, path):
 
 def _figures(many, rows, looks):
     "The demo's figures, by file name"
+    from prograd_viz import plots
     first, lam = many[0], max(many[0].lambdas)
-    plane = plot_gradient_plane(first, lam, clearest_conflict(first, lam))
-    drawn = {"cosine": plot_cosine(first), "angles": plot_angles(first), "accuracy": plot_accuracy(many)}
-    drawn |= {"maps": plot_maps(first, "shifted", target="true"), "foreground": plot_foreground(looks)}
-    drawn["gradient_plane"] = plane
-    return drawn | {"lambda": plot_lambda(rows.dropna(subset="lam"))}
+    plane = plots.plot_gradient_plane(first, lam, plots.clearest_conflict(first, lam))
+    drawn = {"cosine": plots.plot_cosine(first), "angles": plots.plot_angles(first)}
+    drawn["accuracy"] = plots.plot_accuracy(many)
+    drawn["maps"] = plots.plot_maps(first, "shifted", target="true")
+    drawn |= {"foreground": plots.plot_foreground(looks), "gradient_plane": plane}
+    return drawn | {"lambda": plots.plot_lambda(rows.dropna(subset="lam"))}
 
 # %% ../nbs/60_cli.ipynb #afc8046a
 def prograd_demo(
@@ -133,6 +127,7 @@ def prograd_demo(
 ):
     "Train CoOp and ProGrad side by side on the pocket world, and see where they look"
     opt, start = _parse(args), time.time()
+    from prograd_viz.clip import load_clip
     try:
         clip = load_clip("pocket")
         result = _trained(opt, clip)
@@ -148,6 +143,10 @@ def prograd_demo(
 
 def _trained(opt, clip):
     "The sweep of the demo's settings; what is wrong with one is said before there is a folder"
+    from prograd_viz.gradients import check_lambdas
+    from prograd_viz.sweep import Sweep, cells_of, sweep
+    from prograd_viz.tasks import few_shot
+    from prograd_viz.training import Recipe, epoch_batches
     lambdas, seeds = check_lambdas(opt.lambdas).tolist(), check_whole("seeds", opt.seeds)
     task = few_shot("pocket", opt.shots, opt.first_seed, noise=opt.noise, rho=opt.rho, test_per_class=1)
     recipe, folder = Recipe(epochs=opt.epochs).checked(task), opt.out / "runs"
@@ -169,7 +168,7 @@ def _trained(opt, clip):
 
 
 def readable(
-    summary: Summary,  # Of a sweep with what `on_the_object` says
+    summary: "Summary",  # Of a sweep with what `on_the_object` says
 ) -> pd.DataFrame:
     "The means and their intervals as text, a row per method, a column per accuracy or share"
     known = [name for name in MEASURES if name in set(summary.means["column"])]
@@ -178,10 +177,11 @@ def readable(
 
 
 def report(
-    result: Sweep,  # What was measured
+    result: "Sweep",  # What was measured
     opt: argparse.Namespace,  # The demo's settings
 ) -> str:
     "The table, the paired difference, and how to read them"
+    from prograd_viz.summary import summarise
     summary, area = summarise(result, columns=[*MEASURES]), result.results()["area_same"].mean()
     n, gaps = opt.seeds, summary.differences
     world = f"pocket world, {opt.shots} shots, rho {opt.rho:g}, noise {opt.noise:g}"
@@ -205,20 +205,19 @@ def _sentence(split, mean, half, seeds):
 
 
 def _parse(args):
-    "The demo's options; what makes the pocket task hard is decided where the task is defined"
-    usual = {name: p.default for name, p in inspect.signature(pocket_task).parameters.items()}
+    "The demo's options; those of the pocket task have the defaults of `tasks.pocket_task`"
     shown = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser("prograd_demo", description=prograd_demo.__doc__, formatter_class=shown)
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=1, help="the first of them")
-    parser.add_argument("--shots", type=int, default=usual["shots"], help="training images per class")
+    parser.add_argument("--shots", type=int, default=8, help="training images per class")
     one_each = "one prompt each: 0 is CoOp, 1 ProGrad"
     parser.add_argument("--lambdas", type=float, nargs="+", default=[0.0, 1.0], help=one_each)
-    parser.add_argument("--noise", type=float, default=usual["noise"], help="pixel noise, of the full range")
+    parser.add_argument("--noise", type=float, default=0.15, help="pixel noise, of the full range")
     shares = "share of training images on their class's own texture"
-    parser.add_argument("--rho", type=float, default=usual["rho"], help=shares)
+    parser.add_argument("--rho", type=float, default=1.0, help=shares)
     per_class = "test images per class and test set"
-    parser.add_argument("--test-per-class", type=int, default=usual["test_per_class"], help=per_class)
+    parser.add_argument("--test-per-class", type=int, default=25, help=per_class)
     parser.add_argument("--images", type=int, default=60, help="images whose maps are measured")
     passes = "passes over the shots; the published number for the shots by default"
     parser.add_argument("--epochs", type=int, default=None, help=passes)

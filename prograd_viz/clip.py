@@ -32,13 +32,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from . import torchvision_ops  # before everything that imports torchvision
-
-# isort: split
-import open_clip
-from open_clip.pretrained import get_pretrained_cfg, get_pretrained_url, list_pretrained_models_by_tag
-from open_clip.transform import PreprocessCfg, image_transform_v2
-
+# open_clip takes more than a second: it is imported inside the functions that use it, after these declarations
+from . import torchvision_ops
 from .checks import check_known
 
 # %% ../nbs/03_clip.ipynb #618f8b94
@@ -257,13 +252,20 @@ def load_clip(
         scale = model.logit_scale.detach().clone()
         model = model.to(device, PRECISIONS[precision]).eval().requires_grad_(False)
         if precision in ("fp16", "bf16"): model.logit_scale.data = scale.to(device)  # kept unrounded
-    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+    preprocess = _preprocess(model)
     autocast = torch.bfloat16 if precision == "amp_bf16" else None
     return Clip(model, _tokenizer(name), preprocess, name, str(pretrained or name), trained, autocast, _folder(cache))
 
 
+def _preprocess(model):
+    "open_clip's preprocessing for a model"
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    return image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+
+
 def _tokenizer(name):
     "open_clip's tokenizer for a model, with one clear error if it is missing"
+    import open_clip
     try:
         with _hub(name.startswith("hf-hub:")): return open_clip.get_tokenizer(name)
     except Exception as e:  # a missing package, a missing file, a hub that cannot be reached
@@ -281,6 +283,7 @@ def _folder(cache):
 # %% ../nbs/03_clip.ipynb #d40d30e6
 def build_pocket() -> torch.nn.Module:
     "The pocket architecture with random weights: an ordinary open_clip CLIP, described by assets/pocket.json"
+    import open_clip
     open_clip.add_model_config(ASSETS / "pocket.json")
     with _quiet(): return open_clip.create_model("pocket", pretrained_image=False)
 
@@ -343,6 +346,7 @@ def _open_clip_model(name, pretrained, quick_gelu, trust):
         if pretrained is not None:
             raise ValueError(f"{name!r} has its own weights, got pretrained={str(pretrained)!r} as well; leave it out")
         return name, _create(name, None, force_quick_gelu=_addressed_activation(name, quick_gelu))
+    import open_clip
     name = check_known("CLIP architecture", name.replace("/", "-"), open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None:
@@ -357,8 +361,10 @@ def _open_clip_model(name, pretrained, quick_gelu, trust):
 
 def _follow_activation(name, pretrained, quick_gelu):
     "A model with the activation of its weights; an explicit request for the other activation is an error"
+    import open_clip
     tagged = not Path(pretrained).is_file()
-    wanted = bool((get_pretrained_cfg(name, pretrained) or {}).get("quick_gelu")) if tagged else quick_gelu
+    published = open_clip.get_pretrained_cfg(name, pretrained) or {}
+    wanted = bool(published.get("quick_gelu")) if tagged else quick_gelu
     built = bool(open_clip.get_model_config(name).get("quick_gelu"))
     if wanted is not None and quick_gelu not in (None, wanted):
         raise ValueError(f"{name!r} with {pretrained!r} was trained with {'QuickGELU' if wanted else 'GELU'}, "
@@ -375,6 +381,7 @@ def unusual_preprocessing(
     config: dict,  # Of a model or of published weights
 ) -> dict:  # The settings that differ
     "Mean, standard deviation, interpolation and resizing of images, where they differ from OpenAI's"
+    from open_clip.transform import PreprocessCfg
     usual = asdict(PreprocessCfg())
     as_one = lambda x: tuple(x) if isinstance(x, list) else x
     asked = {k: as_one(config[k]) for k in ("mean", "std", "interpolation", "resize_mode") if config.get(k) is not None}
@@ -383,8 +390,9 @@ def unusual_preprocessing(
 
 def _followed_preprocessing(name, path):
     "Preprocessing for a file, which does not define it: that of all published weights of its architecture, if equal"
+    import open_clip
     tags = open_clip.list_pretrained_tags_by_model(name)
-    needs = {tag: unusual_preprocessing(get_pretrained_cfg(name, tag)) for tag in tags}
+    needs = {tag: unusual_preprocessing(open_clip.get_pretrained_cfg(name, tag)) for tag in tags}
     others = {tag: need for tag, need in needs.items() if need}
     if not others: return None
     tag, need = next(iter(others.items()))
@@ -399,6 +407,7 @@ def _followed_preprocessing(name, path):
 
 def _addressed_activation(name, quick_gelu):
     "Whether to force QuickGELU on a model from the hub or a folder whose configuration does not define it"
+    import open_clip
     try:
         with _hub(name.startswith("hf-hub:")): config = open_clip.get_model_config(name)
     except Exception: return False  # `_create` reports it
@@ -421,13 +430,13 @@ def _check_activation(name, model, quick_gelu):
                          "those built by timm or Hugging Face; leave it at None")
     if quick_gelu is None or quick_gelu == built: return
     other = name.removesuffix("-quickgelu")
-    fix = f"load {other!r}" if other != name and other in open_clip.list_models() else "leave it at None"
+    fix = f"load {other!r}" if other != name and _exists(other) else "leave it at None"
     raise ValueError(f"{name!r} has {'QuickGELU' if built else 'GELU'}, got quick_gelu={quick_gelu}; {fix}")
 
 
 def _warn_of_activation(name, path):
     "Warn that a file does not define its activation, if the architecture exists with both"
-    if f"{name}-quickgelu" in open_clip.list_models(): _warn_of_silence(repr(str(path)), name, 6)
+    if _exists(f"{name}-quickgelu"): _warn_of_silence(repr(str(path)), name, 6)
 
 
 def _warn_of_silence(what, name, level):
@@ -435,11 +444,18 @@ def _warn_of_silence(what, name, level):
                   "derived from OpenAI's, or quick_gelu=False to confirm GELU", stacklevel=level)
 
 
-def _quick_name(name): return f"{name}-quickgelu" if f"{name}-quickgelu" in open_clip.list_models() else name
+def _exists(name):
+    "Whether open_clip has this architecture"
+    import open_clip
+    return name in open_clip.list_models()
+
+
+def _quick_name(name): return f"{name}-quickgelu" if _exists(f"{name}-quickgelu") else name
 
 
 def _create(name, pretrained, **kwargs):
     "open_clip's factory, with one clear error if weights are neither cached nor reachable"
+    import open_clip
     try:
         if pretrained or ":" in name:
             remote = name.startswith("hf-hub:") or bool(pretrained) and not Path(pretrained).is_file()
@@ -472,7 +488,8 @@ def _missing(name, pretrained):
     if ":" in name:
         return (f"{away} On a machine with a network, download the repository, copy it here and load it as "
                 f"'local-dir:FOLDER', {cache}")
-    differs = unusual_preprocessing(get_pretrained_cfg(name, pretrained) or {})
+    import open_clip
+    differs = unusual_preprocessing(open_clip.get_pretrained_cfg(name, pretrained) or {})
     if differs:
         return (f"{away} Fill the cache (HF_HOME) on a machine with a network and copy it here. "
                 f"(A file alone does not define its {', '.join(differs)}.)")
@@ -489,7 +506,9 @@ def is_archive(
 
 def _published_archives():
     "SHA-256 -> architecture of the archives that OpenAI published; the hash is part of their address"
-    return {get_pretrained_url(name, "openai").split("/")[-2]: name for name in list_pretrained_models_by_tag("openai")}
+    import open_clip
+    names = open_clip.list_pretrained_models_by_tag("openai")
+    return {open_clip.get_pretrained_url(name, "openai").split("/")[-2]: name for name in names}
 
 
 def _archive_model(name, path, quick_gelu, trust):
@@ -533,6 +552,7 @@ def openai_state(
 
 def _openai_model(name, path, state, quick_gelu):
     "A model with the weights of such a state dict, with QuickGELU unless quick_gelu=False"
+    import open_clip
     built, quick = name, quick_gelu is not False
     if quick and not open_clip.get_model_config(name).get("quick_gelu"):
         name = _quick_name(name)

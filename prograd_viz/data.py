@@ -31,7 +31,6 @@ from tqdm.auto import tqdm
 from .checks import check_draw, check_seed, check_whole
 from .clip import Clip
 from .images import mask_of, open_image
-from .torchvision_ops import torchvision
 
 # %% ../nbs/10_data.ipynb #276df3b8
 @dataclass(frozen=True, eq=False)

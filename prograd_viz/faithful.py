@@ -12,13 +12,11 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy.stats import rankdata
 
 from .cam import explained_directions, mask_scores, pick_images, resize_maps, shown_masks, split_name
 from .checks import check_in_range, check_known, check_runs, check_seed, check_table, check_whole
@@ -238,6 +236,7 @@ def _agreements(table):
 
 def _correlation(a, b):
     "Spearman's rank correlation along the last axis; NaN for fewer than three values, or where all are equal"
+    from scipy.stats import rankdata  # here: it takes half a second
     a, b = (rankdata(x, axis=-1) - (x.shape[-1] + 1) / 2 for x in (np.asarray(a, float), np.asarray(b, float)))
     size = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
     if a.shape[-1] < 3: return np.full(size.shape, np.nan)[()]
@@ -253,6 +252,7 @@ def without_object(
     rim: int = 3,  # Pixels around the object that are painted over too
 ) -> np.ndarray:  # [H, W, 3] uint8
     "An image whose object is painted over from around it"
+    import cv2
     kernel = np.ones((2 * check_whole("rim", rim, 0) + 1,) * 2, np.uint8)
     hole = cv2.dilate(mask.astype(np.uint8), kernel)
     return np.asarray(image) if hole.all() else cv2.inpaint(np.ascontiguousarray(image), hole, 3, cv2.INPAINT_TELEA)

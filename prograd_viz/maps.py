@@ -22,11 +22,6 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from . import torchvision_ops  # noqa: F401  before anything that imports torchvision
-
-# isort: split
-from torchvision.transforms.functional import gaussian_blur
-
 from .attention import at_cells, attend, blank, check_reader, reading
 from prograd_viz.cam import (
     COLUMNS,
@@ -214,7 +209,9 @@ class Occlusion(_Masked):
         "What is seen where images are hidden"
         check_known("fill", self.fill, FILLS)
         sigma = min(images.shape[2:]) / 14
-        if self.fill == "blur": return gaussian_blur(images, 2 * int(2 * sigma) + 1, sigma)
+        if self.fill == "blur":
+            from torchvision.transforms.functional import gaussian_blur  # here: torchvision takes a second
+            return gaussian_blur(images, 2 * int(2 * sigma) + 1, sigma)
         noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(check_seed(self.seed)))
         spread = images.std((2, 3), keepdim=True) if self.fill == "noise" else 0
         return images.mean((2, 3), keepdim=True) + spread * noise.to(images)

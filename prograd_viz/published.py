@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from .checks import check_known
-from .clip import OPENAI_KEYS, Clip, is_archive, open_clip, openai_state, unusual_preprocessing
+from .clip import OPENAI_KEYS, Clip, is_archive, openai_state, unusual_preprocessing
 from .data import Task
 from .evaluate import Evaluator, run_prompts
 from .prompts import make_prompts, text_features
@@ -406,6 +406,7 @@ def _script_model(clip, beside):
     if name.startswith("local-dir:"): name = f"local-dir:{Path(name.removeprefix('local-dir:')).resolve()}"
     if ":" in name: return name, options, ""
     if not path.is_file():
+        import open_clip  # here: it takes a second
         check_known(f"tag or checkpoint file for {name!r}", pretrained, open_clip.list_pretrained_tags_by_model(name))
         return name, f", pretrained={pretrained!r}{options}", ""
     own = unusual_preprocessing(clip.model.visual.preprocess_cfg)
@@ -424,6 +425,7 @@ model.load_state_dict({{k: v for k, v in state.items() if k not in {numbers}}})
 
 def _pocket_folder(clip, beside):
     "The pocket model in a folder that open_clip loads as 'local-dir:', for it does not know the architecture"
+    import open_clip
     folder = beside.with_name(f"{beside.stem}_pocket")
     folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": open_clip.get_model_config("pocket"), "preprocess_cfg": clip.model.visual.preprocess_cfg}

@@ -25,7 +25,6 @@ from .datasets import DATASETS, dataset_task
 from .images import IMAGE_SUFFIXES, class_folders, image_files
 from .masks import folder_masks
 from .pocket import COLOURS, NOUNS, TEXTURES, Scene, render
-from .torchvision_ops import torchvision
 
 # %% ../nbs/13_tasks.ipynb #dc831bdb
 def pocket_task(
@@ -318,6 +317,7 @@ def torchvision_task(
 
 def _torchvision_table(kind, root, options, download):
     "Paths and class names of one part"
+    import torchvision  # here: it takes a second
     try: data = getattr(torchvision.datasets, kind)(root, download=download, **options)
     except (RuntimeError, OSError) as e:
         raise OSError(f"torchvision cannot load {kind} from {root}: {str(e)[:200]}; "

@@ -35,4 +35,3 @@ def declare_missing() -> torch.library.Library | None:  # The library of the dec
 
 
 _library = declare_missing()  # a reference to keep: the declarations vanish with the object
-import torchvision  # after the declarations

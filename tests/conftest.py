@@ -94,9 +94,10 @@ def small_timm(kind):
 def tiny(tmp_path_factory):
     """(vision, precision, **text config) -> a CLIP of a few thousand weights besides its token table, random from a
     fixed seed"""
+    import open_clip
     import torch
 
-    from prograd_viz.clip import load_clip, open_clip
+    from prograd_viz.clip import load_clip
     folder, built = tmp_path_factory.mktemp("configs"), {}
 
     def make(vision=VIT, precision="fp64", custom_text=False, **text):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prograd_viz.clip import Clip  # before open_clip: it makes torchvision importable
+from prograd_viz.clip import Clip
 from prograd_viz.prompts import has_fast_path, make_prompts, plain_text_features, text_features
 
 TINY_IMAGES = {"layers": 1, "width": 32, "head_width": 32, "patch_size": 32, "image_size": 32}

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -43,7 +44,7 @@ from prograd_viz.checks import (
     check_whole,
 )
 from prograd_viz.cli import on_the_object, spread_steps
-from prograd_viz.clip import load_clip, open_clip
+from prograd_viz.clip import load_clip
 from prograd_viz.data import Split, Task, check_classes, few_shot_sample
 from prograd_viz.datasets import dataset_split, dataset_task, group_table, published_draw
 from prograd_viz.evaluate import (

@@ -5,10 +5,9 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
-
-from prograd_viz.clip import open_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 

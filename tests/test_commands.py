@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 from unittest import mock
@@ -121,6 +122,18 @@ def test_a_tool_exists_and_takes_its_arguments(command):
 def test_a_console_script_exists_and_takes_its_arguments(command):
     name, *arguments = shlex.split(command)
     parsed(*scripts()[name], arguments)
+
+
+@pytest.mark.parametrize("script", sorted(scripts()))
+def test_the_help_of_a_console_script_does_not_wait_for_torch(script, tmp_path):
+    module, function = scripts()[script]
+    code = f"""import sys
+from {module} import {function}
+try: {function}()
+except SystemExit: print(sorted({{"torch", "torchvision", "open_clip", "matplotlib"}} & set(sys.modules)))"""
+    command = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "usage: " in done.stdout and done.stdout.rstrip().endswith("[]")
 
 
 def test_commands_of_every_kind_are_found():

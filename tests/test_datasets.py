@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from fakes import ANNOTATIONS, COUNTS, FAKES, NEEDED, SIZE, object_mask, picture, put
@@ -25,7 +26,6 @@ from prograd_viz.images import open_image
 from prograd_viz.masks import grabcut_mask, with_masks
 from prograd_viz.prompts import make_prompts
 from prograd_viz.tasks import TORCHVISION, few_shot, toy_pets
-from prograd_viz.torchvision_ops import torchvision
 
 # a listing of folders knows no missing files
 LISTINGS = {"imagenet9", "counteranimal", *(f"imagenet_s{size}" for size in (50, 300, 919))}

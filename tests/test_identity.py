@@ -6,17 +6,18 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import open_clip
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
 from prograd_viz import cam
-from prograd_viz.clip import load_clip, open_clip
+from prograd_viz.clip import load_clip
 from prograd_viz.data import Split
 from prograd_viz.maps import cam_maps
 from prograd_viz.screen import layer_names
-from prograd_viz.torchvision_ops import torchvision
 from prograd_viz.training import Recipe, Training
 
 TEXTS = ["a photo of a dog."]

@@ -11,13 +11,14 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import open_clip
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from prograd_viz import clip as clip_module
-from prograd_viz.clip import Clip, load_clip, open_clip
+from prograd_viz.clip import Clip, load_clip
 from prograd_viz.maps import foreground
 from prograd_viz.prompts import has_fast_path, make_prompts, plain_text_features, text_features
 from prograd_viz.training import train

@@ -6,10 +6,11 @@ import json
 import math
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 
-from prograd_viz.clip import load_clip, open_clip
+from prograd_viz.clip import load_clip
 from prograd_viz.data import Split, Task
 from prograd_viz.training import epoch_batches, train
 from published import apart, train_published

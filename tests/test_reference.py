@@ -5,6 +5,7 @@ import math
 import pickle
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ from prograd_viz.cam import (
     resize_maps,
     shown_masks,
 )
-from prograd_viz.clip import load_clip, open_clip
+from prograd_viz.clip import load_clip
 from prograd_viz.data import Split
 from prograd_viz.gradients import cross_entropy, kl_to_teacher, prompt_gradients
 from prograd_viz.maps import cam_maps, foreground

@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from prograd_viz.clip import load_clip, open_clip
+from prograd_viz.clip import load_clip
 from prograd_viz.data import Split, Task
 from prograd_viz.evaluate import accuracy_on, calibration, class_features, per_class, predict, predictions, run_prompts
 from prograd_viz.explorer import Explorer

@@ -505,6 +505,14 @@ def test_a_record_opens_without_torch(module, tmp_path):
     assert out.stdout.strip() == "[]"
 
 
+def test_the_star_import_leaves_what_takes_a_second_until_it_is_used(tmp_path):
+    heavy = {"torchvision", "open_clip", "timm", "cv2", "sklearn", "scipy.stats", "pytorch_grad_cam", "torch._dynamo"}
+    code = (f"import sys; from prograd_viz.all import *; print(sorted({heavy} & set(sys.modules)))\n"
+            "import torchvision; print(torchvision.__name__)  # whatever build of torch is beside it")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert out.stdout.split("\n")[:2] == ["[]", "torchvision"]
+
+
 def test_fresh_views_are_new_at_each_step_and_the_same_again_with_the_same_seed(clip, bare):
     "On-the-fly augmentation: no two epochs see the same pixels, two trainings with one seed see exactly the same"
     seen = lambda seed, *at: bare.train.fresh_features(clip, [0, 1], [seed, *at])

@@ -13,8 +13,11 @@ import torch
 from tqdm import tqdm
 
 from prograd_viz.cam import _as_grid, find_layer
-from prograd_viz.clip import Clip, load_clip, open_clip
+from prograd_viz.clip import Clip, load_clip
 from prograd_viz.prompts import has_fast_path
+
+# isort: split
+import open_clip  # after `clip`, which makes torchvision importable
 
 root = Path(__file__).resolve().parent.parent
 folder = root/"figures"/"models"
