@@ -234,7 +234,7 @@ def kernels(way, times):
         for _ in range(times): way()
         torch.cuda.synchronize()
     on_card = [e for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-    table = profiler.key_averages().table(sort_by="cuda_time_total", row_limit=12)
+    table = profiler.key_averages().table(sort_by="self_device_time_total", row_limit=12)
     return sum(e.time_range.elapsed_us() for e in on_card) / times / 1e6, len(on_card) / times, table
 
 
