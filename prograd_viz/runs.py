@@ -132,6 +132,9 @@ class Runs:
 
     def __post_init__(self):
         if self.lambdas is None: self.lambdas = tuple(map(named_lambda, self.methods))
+        spaced = lambda names: [name.replace("_", " ") for name in names]  # CoOp's code keeps underscores
+        if self.task is not None and spaced(self.classes) == spaced(self.task.classes):
+            self.classes = tuple(self.task.classes)
 
     def __getattribute__(self, name):
         "Values on disk are functions until they are first used"
@@ -360,6 +363,7 @@ class Recorder:
     final: Callable | None = None  # Returns the arguments of `end`, for a loop that can be stopped anywhere
     restore: Callable | None = None  # Takes the rows in `out` and the tensors of the last `state` there, to continue
     watchers: list = field(default_factory=list)  # Functions called as it grows, at most once a second, and at its end
+    writer: Any = None  # Gets every number too: a SummaryWriter of TensorBoard or a run of W&B
 
     def __post_init__(self):
         self._alone = isinstance(self.method, str)
@@ -376,6 +380,9 @@ class Recorder:
         self.interrupted, self.started, self._told = False, time.time(), 0.0
         if self.out is not None: self.out = Folder.of(self.out).local
         self._writer = None if self.out is None else Writer(self.out)
+        if self.writer is not None and not (hasattr(self.writer, "add_scalar") or hasattr(self.writer, "log")):
+            raise ValueError(f"writer={self.writer!r:.80} has neither add_scalar(tag, value, step), as TensorBoard's, "
+                             "nor log(values, step=step), as W&B's")
 
     def _open(self):
         "Take the folder, and what it holds"
@@ -449,8 +456,19 @@ class Recorder:
             if len(self._waiting) < len(self.methods): return
             values, before = map(_beside, zip(*(self._waiting[r] for r in range(len(self.methods)))))
         self._append(_Entry(int(step), _angles(values, self.eps_rel) | values), before)
+        if self.writer is not None: self._forward(before, self._log[-1])
         if self._writer and self._due(): self._flush(state() if state else None)
         if self.watchers and time.time() - self._told > 1: self._tell()
+
+    def _forward(self, before, entry):
+        "Hand the numbers of a step to `writer`, and the accuracies before it, which belong to the step before"
+        numbers = {k: x for k, x in entry.values.items() if k in self.columns and k not in ("step", "batch_hash")}
+        for step, values in ((entry.step - 1, before), (entry.step, numbers)):
+            found = {k: np.broadcast_to(_array(x), len(self.methods)).tolist() for k, x in values.items()}
+            tags = {f"{m}/{k}": row[r] for k, row in found.items() for r, m in enumerate(self.methods)}
+            if hasattr(self.writer, "add_scalar"):
+                for tag, value in tags.items(): self.writer.add_scalar(tag, value, step)
+            elif tags: self.writer.log(tags, step=step)
 
     def _tell(self):
         for see in self.watchers: see()
@@ -820,8 +838,10 @@ def _check_belongs(runs):
     "Raise unless the runs are of this model and task; the model must give the teacher's text features again"
     task, clip = runs.task, runs.clip
     if task is not None and tuple(task.classes) != runs.classes:
+        differ = next(((a, b) for a, b in zip(runs.classes, task.classes) if a != b), None)
+        where = f", the first difference being {differ[0]!r} and {differ[1]!r}" if differ else ""
         raise ValueError(f"the runs are about {len(runs.classes)} classes from {runs.classes[0]!r}, the task about "
-                         f"{len(task.classes)} from {task.classes[0]!r}; give the task they were trained on")
+                         f"{len(task.classes)} from {task.classes[0]!r}{where}; give the task they were trained on")
     if clip is None or "teacher" not in runs.config: return
     from prograd_viz.prompts import teacher_features  # here and not above: a run set opens without torch
     known = runs.zero_shot

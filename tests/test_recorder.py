@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from buffers import unpack
+from prograd_viz.data import Split, Task
 from prograd_viz.explorer import explore
 from prograd_viz.maps import foreground
 from prograd_viz.plots import (
@@ -198,3 +199,52 @@ def test_a_state_that_is_recorded_twice_is_one_snapshot():
         record.end(text_features=torch.full((2, 3), float(step)))
     runs = record.runs()
     assert runs.snapshot_steps.tolist() == [0, 1, 2] and runs.text_features[:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+class Board:
+    "What TensorBoard's SummaryWriter does with a number"
+    def __init__(self): self.seen = {}
+
+    def add_scalar(self, tag, value, step): self.seen[tag, step] = value
+
+
+class Run:
+    "What a run of W&B does, which refuses to go back"
+    def __init__(self): self.seen, self.at = {}, 0
+
+    def log(self, values, step):
+        assert step >= self.at
+        self.at = step
+        self.seen |= {(tag, step): value for tag, value in values.items()}
+
+
+@pytest.mark.parametrize("kind", [Board, Run])
+def test_a_writer_gets_the_numbers_of_the_record(kind, exact, task):
+    board = kind()
+    record = Recorder(task.classes, METHODS, writer=board)
+    runs = their_loop(exact, task, record).runs()
+    for method in METHODS:
+        for column in ("loss_ce", "loss_kl", "cos", "norm_gd", "lr"):
+            seen = [board.seen[f"{method}/{column}", step] for step in runs.record(method)["step"]]
+            np.testing.assert_array_equal(seen, runs.record(method)[column], err_msg=column)
+
+
+def test_accuracies_reach_the_writer_at_the_step_after_which_they_hold():
+    run = Run()
+    record = Recorder(["cat", "dog"], "CoOp", writer=run)
+    for step in (1, 2): record.log(step, loss_ce=1.0 / step, accuracies={"same": step / 10})
+    assert run.seen["CoOp/acc_same", 1] == record.runs().steps["acc_same"].iloc[0] == 0.2
+    with pytest.raises(ValueError, match="has neither add_scalar"): Recorder(["cat", "dog"], writer=print)
+
+
+def test_a_loop_that_keeps_underscores_in_names_meets_a_task_without(tmp_path):
+    "As CoOp's code does, whose prompts have spaces instead"
+    names, out = ("american_bulldog", "pug"), tmp_path / "run"
+    record = Recorder(names, "CoOp", out=out)
+    record.log(1, text_features=F.normalize(torch.ones(2, 3), dim=-1))
+    record.close()
+    task = lambda *classes: Task("x", Split([np.zeros((2, 2, 3), np.uint8)] * 2, [0, 1], classes), {})
+    spaced = task("american bulldog", "pug")
+    assert load_runs(out, task=spaced).classes == record.runs(task=spaced).classes == spaced.classes
+    with pytest.raises(ValueError, match="the first difference being 'pug' and 'pugs'; give the task"):
+        load_runs(out, task=task("american_bulldog", "pugs"))
