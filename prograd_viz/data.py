@@ -156,21 +156,35 @@ class Split:
         return self._augmented(clip, rows, torch.Generator().manual_seed(state))
 
     def _augmented(self, clip, rows, generator):
-        "Features of one random view of each image"
-        augment = augmentation(clip)
+        "Features of one random view of each image; all crops share one random stream, so they are drawn in order"
+        from torchvision.transforms.functional import hflip, resized_crop
+        crop, flip, *rest = augmentation(clip).transforms
 
-        def transform(image):
-            with drawing_from(generator): return augment(image)
+        def draw(image):
+            with drawing_from(generator):
+                return crop.get_params(image, list(crop.scale), list(crop.ratio)), torch.rand(1) < flip.p
 
-        return self._encoded(clip, transform, rows, threads=1)  # in order: all crops share one random stream
+        def view(image, drawn):
+            box, flipped = drawn
+            image = resized_crop(image, *box, crop.size, crop.interpolation)
+            if flipped: image = hflip(image)
+            for step in rest: image = step(image)
+            return image
+
+        return self._encoded(clip, view, rows, draw)
 
     @torch.inference_mode(False)  # inference tensors cannot be used in training
-    def _encoded(self, clip, transform, rows, threads=None):
-        "Features of transformed images; one batch is in memory at a time, and several threads read files"
+    def _encoded(self, clip, transform, rows, draw=None):
+        """Features of transformed images; one batch is in memory at a time. Several threads read and transform; what
+        `draw` returns for an image, in order, is the transform's second argument."""
         if not len(rows): raise ValueError("there are no images to encode; give at least one")
         parts = [rows[i:i + 128] for i in range(0, len(rows), 128)]
-        with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-            load = lambda part: torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            def load(part):
+                if draw is None: return torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))
+                images = list(pool.map(self.image, part))
+                return torch.stack(list(pool.map(transform, images, [draw(image) for image in images])))
+
             bar = tqdm(parts, desc="images", unit="batch", delay=5, leave=False, disable=not _BARS.get())
             return torch.cat([clip.encode_image(load(part)) for part in bar])
 

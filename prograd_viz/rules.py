@@ -156,19 +156,19 @@ def steering(
     strengths: torch.Tensor,  # lambda or strength of each run, [R]
     eps_rel: float | None = None,  # Agreement threshold, see `project`
     memory_gb: float = math.inf,  # What the text encoder may keep for a backward pass
-) -> Callable:  # (Gradients, context [R, *context]) -> direction [R, *context]
+) -> Callable:  # (G_d, G_g, context), each [R, *context] -> direction [R, *context]
     "A rule as a function of a training step's gradients and context"
     name, found = find_rule(rule)
 
-    def steer(grads, context):
-        if rule == "prograd": return project(grads.g_d, grads.g_g, strengths, eps_rel).g
+    def steer(g_d, g_g, context):
+        if rule == "prograd": return project(g_d, g_g, strengths, eps_rel).g
         each = lambda x: x.to(context.device).view(-1, *[1] * (context.ndim - 1))
-        update = project(grads.g_d, grads.g_g, None, eps_rel)
+        update = project(g_d, g_g, None, eps_rel)
         of_runs = each(strengths.to(context.dtype)), each(update.cos), each(update.conflict)
         distance = lambda: feature_gradient(prompts, context, teacher_text, memory_gb)
-        direction = found.direction(Signals(grads.g_d, grads.g_g, context, start, *of_runs, distance))
-        direction = _checked(direction, grads.g_d, name)
-        if not direction.is_cuda: _check_finite(name, direction, grads.g_d, grads.g_g, context)  # no wait for a GPU
+        direction = found.direction(Signals(g_d, g_g, context, start, *of_runs, distance))
+        direction = _checked(direction, g_d, name)
+        if not direction.is_cuda: _check_finite(name, direction, g_d, g_g, context)  # no wait for a GPU
         return direction
 
     return steer

@@ -183,9 +183,9 @@ class Training:
         momentum = self.optimiser.state[self.context]["momentum_buffer"] = torch.zeros_like(start)
         self.moving = {"context": self.context.data, "momentum": momentum}
         step = partial(prompt_gradients, self.prompts, temperature=recipe.temperature, memory_gb=recipe.memory_gb)
-        self.gradients = Replayed(step, has_fast_path(clip))  # other towers may read values back
-        self.steer = steering(rule, self.prompts, start, self.evaluator.text, self.lambdas, recipe.eps_rel,
-                              recipe.memory_gb)
+        self.gradients = Replayed(step, has_fast_path(clip))  # other towers, and rules of your own, may read values
+        steer = steering(rule, self.prompts, start, self.evaluator.text, self.lambdas, recipe.eps_rel, recipe.memory_gb)
+        self.steer = Replayed(steer, has_fast_path(clip) and not callable(rule))
 
     def batches(
         self,
@@ -325,7 +325,7 @@ def train(
                    disable=not progress) as bar):
             for batch in training.batches(record.done):
                 grads = training.gradients(training.context, batch.images, batch.labels, batch.teacher_logits)
-                direction = training.steer(grads, training.context.detach().clone())
+                direction = training.steer(grads.g_d, grads.g_g, training.context.detach().clone())
                 record.log(batch.step, epoch=batch.epoch, lr=batch.lr, batch_hash=batch.hash, loss_ce=grads.loss_ce,
                            loss_kl=grads.loss_kl, g_d=grads.g_d, g_g=grads.g_g, g=direction, context=training.context,
                            text_features=grads.text, accuracies=training.accuracies(grads.text), state=training.state)

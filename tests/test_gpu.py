@@ -82,7 +82,7 @@ def test_no_step_waits_for_the_gpu(task, rule):
     def step():
         batch = next(batches)
         grads = ours.gradients(ours.context, batch.images, batch.labels, batch.teacher_logits)
-        direction = ours.steer(grads, ours.context.detach().clone())
+        direction = ours.steer(grads.g_d, grads.g_g, ours.context.detach().clone())
         record.log(batch.step, epoch=batch.epoch, lr=batch.lr, batch_hash=batch.hash, loss_ce=grads.loss_ce,
                    loss_kl=grads.loss_kl, g_d=grads.g_d, g_g=grads.g_g, g=direction, context=ours.context,
                    text_features=grads.text, accuracies=ours.accuracies(grads.text), state=ours.state)
@@ -140,4 +140,5 @@ def test_maps_are_those_of_a_cpu(model):
         explainer = RISE(number=40) if name == "RISE" else EXPLAINERS[name]
         cpu, gpu = (explainer.prepare(clip, image.to(clip.device)).maps(directions.to(clip.device)).cpu()
                     for clip in clips)
-        assert (cpu - gpu).abs().max() <= 1e-4 * cpu.abs().max(), name
+        rounding = 2e-7 if name in ("Occlusion", "RISE") else 0  # differences of cosines, which float32 rounds
+        assert (cpu - gpu).abs().max() <= 1e-4 * cpu.abs().max() + rounding, name

@@ -559,7 +559,7 @@ def test_a_step_reads_nothing_back_from_the_device(clip, bare):
     with Watch():
         for step in (1, 2):
             grads = training.gradients(training.context, batch.images, batch.labels, batch.teacher_logits)
-            direction = training.steer(grads, training.context.detach().clone())
+            direction = training.steer(grads.g_d, grads.g_g, training.context.detach().clone())
             record.log(step, loss_ce=grads.loss_ce, loss_kl=grads.loss_kl, g_d=grads.g_d, g_g=grads.g_g, g=direction,
                        context=training.context, text_features=grads.text, lr=batch.lr, batch_hash=batch.hash)
             training.descend(direction, batch)

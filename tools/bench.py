@@ -438,7 +438,7 @@ class Logged:
         training, batch = self.training, self.batch
         self.grads = prompt_gradients(training.prompts, training.context, batch.images, batch.labels,
                                       batch.teacher_logits)
-        self.direction = training.steer(self.grads, training.context.detach().clone())
+        self.direction = training.steer(self.grads.g_d, self.grads.g_g, training.context.detach().clone())
         if self.record: self.log()
         training.descend(self.direction, batch)
 

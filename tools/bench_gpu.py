@@ -66,10 +66,11 @@ def tf32(on):
 
 
 def per_step(found, *ways):
-    "Median seconds of a step of each way, all taking turns; a GPU is waited for once a turn"
-    many = lambda way: lambda: [way() for _ in range(found.amount.steps)]
+    "Median seconds of a step of each way, all taking turns of up to half a second; a GPU is waited for once a turn"
     for way in ways: way()
-    times = [[seconds(many(way)) / found.amount.steps for way in ways] for _ in range(found.amount.turns)]
+    counts = [max(1, min(found.amount.steps, int(0.5 / seconds(way)))) for way in ways]
+    turn = lambda way, n: seconds(lambda: [way() for _ in range(n)]) / n
+    times = [[turn(way, n) for way, n in zip(ways, counts)] for _ in range(found.amount.turns)]
     return [median(of) for of in zip(*times)]
 
 
@@ -148,7 +149,7 @@ def one_way(found, what, model, classes, way, name, truth):
     forget(found.device)
     s = Setting(model, classes, 16, precision=precision, device=found.device)
     with tf32(on):
-        if way == "ours": pair = [our_step(s)] * 2
+        if way == "ours": pair = [our_step(s)] * 2  # its images are cached: the text is all
         else: pair = [peers_way(s, images=images, start=peers_start(s)) for images in (None, s.images)]
         whole, text = per_step(found, *pair)
         if way == "ours":
@@ -252,7 +253,7 @@ def profile(found):
         found.bar(f"{what}: both gradients in one backward pass, no graph", twice / once, "x", peers=twice, ours=once)
         if found.device != "cuda": continue
         for name, way, took in (("kernel by kernel", eager, plain), ("replayed", replayed, graph)):
-            busy, number, table = kernels(way, 5)
+            busy, number, table = kernels(way, 2)
             print(table)
             found.bar(f"{what}, {name}: share of the step in which the card waits", 1 - busy / took, "",
                       at_most=0.2 if name == "replayed" else None, note=f"{number:.0f} kernels, {busy * 1e3:.2f} ms of "
@@ -262,7 +263,7 @@ def profile(found):
                   note=f"{work:.0f} GFLOP")
 
 
-PARTS = {"rates": rates, "steps": steps, "profile": profile, "stacked": stacked, "whole": whole_run, "maps": maps}
+PARTS = {"rates": rates, "steps": steps, "whole": whole_run, "profile": profile, "stacked": stacked, "maps": maps}
 
 
 class Found(Bench):
