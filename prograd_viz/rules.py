@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['RULES', 'Signals', 'Rule', 'along', 'find_rule', 'check_strengths', 'feature_distance', 'feature_gradient',
-           'steering', 'torchjd_rule']
+           'steering']
 
 # %% ../nbs/22_rules.ipynb #e3731bf0
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -99,18 +100,33 @@ def _ratio(a, b):
 
 # %% ../nbs/22_rules.ipynb #38e79983
 def find_rule(
-    rule: str | Callable,  # A name of `RULES`, or a function of `Signals`
+    rule: str | Callable,  # A name of `RULES`, a function of `Signals`, or an aggregator of TorchJD
 ) -> tuple:  # (name, Rule)
-    "A rule and its name; the name of a function is its `__name__`"
+    "A rule and its name; the name of a function is its `__name__`, that of an aggregator its class"
     if not callable(rule): return check_known("rule", rule, RULES), RULES[rule]
+    if isinstance(rule, type): raise ValueError(f"rule {rule.__name__!r} is a class; call it: {rule.__name__}()")
+    if isinstance(rule, torch.nn.Module):
+        return type(rule).__name__, Rule(_aggregated(rule), 0, math.inf, 1, "", f"TorchJD: {rule}")
     name, n_arguments = getattr(rule, "__name__", type(rule).__name__), len(inspect.signature(rule).parameters)
     if n_arguments != 1:
         raise ValueError(f"rule {name!r} must take one argument, the Signals of a step; it takes {n_arguments}")
     return name, Rule(rule, -math.inf, math.inf, 1, "", "yours")
 
 
+def _aggregated(aggregator):
+    "An aggregator of the rows of a Jacobian as a rule on G_d and s G_g; every run has a copy, as some remember"
+    copies: dict = {}
+
+    def direction(x):
+        rows = torch.stack([x.g_d.flatten(1), (x.strength * x.g_g).flatten(1)], 1)  # [R, 2, M * D]
+        each = [copies.setdefault(r, deepcopy(aggregator)) for r in range(len(rows))]
+        return torch.stack([combine(pair) for combine, pair in zip(each, rows)]).view_as(x.g_d)
+
+    return direction
+
+
 def check_strengths(
-    rule: str | Callable,  # A name of `RULES`, or a function of `Signals`
+    rule: str | Callable,  # See `find_rule`
     strengths: torch.Tensor | Sequence[float] | float,  # One per run
 ) -> torch.Tensor:  # [R], float64
     "Strengths as a tensor; one outside the range of the rule, or a repeated one, is an error"
@@ -188,24 +204,3 @@ def _checked(direction, like, name):
     got = tuple(direction.shape) if torch.is_tensor(direction) else repr(direction)
     raise ValueError(f"rule {name!r} must return a direction for every run, a tensor of shape {tuple(like.shape)}, "
                      f"got {got}")
-
-# %% ../nbs/22_rules.ipynb #7d1a0002
-def torchjd_rule(
-    aggregator: str,  # A class of `torchjd.aggregation`, such as "MGDA", "IMTLG" or "AlignedMTL"
-    **options,  # Arguments of that class
-) -> Callable:  # Signals -> direction, [R, *context]
-    "A rule that aggregates G_d and s G_g with TorchJD (Quinton and Rey, 2024)"
-    try:
-        from torchjd import aggregation
-    except ImportError:
-        raise ImportError("torchjd_rule needs TorchJD: pip install 'prograd_viz[torchjd]'") from None
-    classes = {n: c for n, c in vars(aggregation).items() if isinstance(c, type)}
-    known = [n for n, c in classes.items() if issubclass(c, aggregation.Aggregator) and c is not aggregation.Aggregator]
-    combine = classes[check_known("aggregator", aggregator, known)](**options)
-
-    def direction(x):
-        rows = torch.stack([x.g_d.flatten(1), (x.strength * x.g_g).flatten(1)], 1)  # [R, 2, M * D]
-        return torch.stack([combine(pair) for pair in rows]).view_as(x.g_d)
-
-    direction.__name__ = aggregator
-    return direction

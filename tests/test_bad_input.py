@@ -1202,7 +1202,7 @@ INNER = """
     text_features token_grid token_texts tower_blocks trace trained_as undisturbed unusual_preprocessing upright_mask
     usual_name without_bars write_whole
 """.split()
-ELSEWHERE = ["prograd_demo", "prograd_verify", "torchjd_rule"]  # test_cli.py, test_survival.py, test_environments.py
+ELSEWHERE = ["prograd_demo", "prograd_verify"]  # test_cli.py, test_survival.py
 
 
 def test_every_public_function_that_takes_what_a_person_types_has_a_bad_call():

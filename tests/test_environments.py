@@ -32,7 +32,6 @@ from prograd_viz.plots import (
     plot_shots,
     plot_token_cosines,
 )
-from prograd_viz.rules import torchjd_rule
 
 ROOT = Path(__file__).resolve().parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -186,12 +185,6 @@ def test_a_sweep_on_ray_without_ray_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"engine='ray' needs Ray: pip install 'prograd_viz\[ray\]'"):
         sweep({"shots": [1], "epochs": [1]}, tmp_path / "sweep", engine="ray", progress=False)
-
-
-def test_a_rule_of_torchjd_without_torchjd_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchjd", None)
-    with pytest.raises(ImportError, match=r"^torchjd_rule needs TorchJD: pip install 'prograd_viz\[torchjd\]'"):
-        torchjd_rule("MGDA")
 
 
 def test_a_hugging_face_tower_without_transformers_names_the_extra(monkeypatch):

@@ -1,13 +1,16 @@
 "Every rule trains through the same step, and ProGrad's own path is untouched by the others."
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torchjd import aggregation
 
 from prograd_viz.gradients import project, prompt_gradients
 from prograd_viz.plots import gradient_arrows
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
-from prograd_viz.rules import RULES
+from prograd_viz.rules import RULES, Signals, find_rule
 from prograd_viz.sweep import sweep
 from prograd_viz.training import epoch_batches, learning_rate, train, train_more
 
@@ -169,3 +172,42 @@ def test_the_gradient_plane_shows_what_the_rule_made_of_the_two_gradients(exact,
         else:
             assert np.linalg.norm(g) == pytest.approx(row["norm_update"] / row["lr"], rel=1e-5)
             np.testing.assert_allclose(real, g, rtol=1e-4, atol=1e-4 * np.linalg.norm(g_d))
+
+
+def pair_signals(n=1000):
+    "Random pairs of gradients as `steering` hands them to a rule"
+    rng = torch.Generator().manual_seed(7)
+    g_d, g_g = (torch.randn(n, 4, 8, generator=rng, dtype=torch.float64) for _ in range(2))
+    found = project(g_d, g_g, 0.0)
+    each = lambda x: x.view(-1, 1, 1)
+    return Signals(g_d, g_g, g_d, g_d, torch.ones(n, 1, 1, dtype=torch.float64), each(found.cos), each(found.conflict),
+                   None)
+
+
+def test_pcgrad_is_torchjds_on_a_thousand_pairs():
+    pairs = pair_signals()
+    theirs = find_rule(aggregation.PCGrad())[1].direction(pairs)
+    assert 400 < pairs.conflict.sum() < 600
+    assert torch.allclose(theirs, RULES["pcgrad"].direction(pairs), rtol=0, atol=1e-12)
+
+
+def test_an_aggregator_trains_as_the_rule_that_it_equals(exact, bare):
+    "From a random start: at the template's own words an aggregator takes the rounding noise of G_g for a gradient"
+    ours = train(exact, bare, [0.5, 1], rule="pcgrad", **QUICK, **UNIFIED)
+    theirs = train(exact, bare, [0.5, 1], rule=aggregation.PCGrad(), **QUICK, **UNIFIED)
+    np.testing.assert_allclose(theirs.contexts, ours.contexts, atol=1e-9)
+    assert theirs.methods == ("PCGrad 0.5", "PCGrad 1")
+
+
+def test_every_run_has_its_own_copy_of_an_aggregator_that_remembers():
+    "Running means within the aggregator: two runs side by side are two runs alone"
+    pairs, alone = pair_signals(2), []
+    both = find_rule(aggregation.GradVac())[1].direction
+    each = [find_rule(aggregation.GradVac())[1].direction for _ in range(2)]
+    one = lambda r: replace(pairs, **{name: getattr(pairs, name)[r:r + 1] for name in ("g_d", "g_g", "strength")})
+    for _ in range(3): together, alone = both(pairs), [f(one(r)) for r, f in enumerate(each)]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_a_class_is_not_an_aggregator():
+    with pytest.raises(ValueError, match=r"rule 'MGDA' is a class; call it: MGDA\(\)"): find_rule(aggregation.MGDA)
