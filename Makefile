@@ -16,13 +16,13 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo check test times lab app docs figures evidence maps-table pocket mutants bench models published matrix notebooks export readme build pins clean soak
+.PHONY: help env demo check test times lab app docs figures evidence maps-table pocket mutants bench bench-gpu models published matrix notebooks export readme build pins clean soak
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
-	@echo '  ARGS="--seeds 5" goes to what demo, lab, app, docs, figures, evidence, maps-table, pocket, mutants, soak, bench, models, published or matrix start, and to pytest for test.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, app, docs, figures, evidence, maps-table, pocket, mutants, soak, bench, bench-gpu, models, published or matrix start, and to pytest for test.'
 	@echo '  NB=nbs/21_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
@@ -100,6 +100,10 @@ bench: env ## time the published trainers' way and ours side by side, then the e
 	@sh tools/browser.sh
 	@$(RUN) $(BIN)/python tools/bench_explorer.py
 	@$(RUN) $(BIN)/python tools/bench_sweep.py
+
+bench-gpu: env ## on a GPU: its tests, then the published trainers' way and ours side by side (six minutes); writes figures/bench/gpu*
+	@$(RUN) $(BIN)/python -m pytest tests/test_gpu.py -q
+	@$(RUN) $(BIN)/python tools/bench_gpu.py $(ARGS)
 
 models: env ## build every architecture of open_clip and write how it works here (a minute); writes figures/models/
 	@$(RUN) $(BIN)/python tools/models.py $(ARGS)

@@ -504,7 +504,7 @@ def table(bench, on):
         cells = [r["what"], number(r["peers"]), number(r["ours"]), f"{number(r['value'])} {r['unit']}", r["bar"],
                  reached, r["note"]]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| each speed-up in turn | seconds | times faster |", "|---|---:|---:|"]
+    if bench.ladder: lines += ["", "| each speed-up in turn | seconds | times faster |", "|---|---:|---:|"]
     for r in bench.ladder: lines.append(f"| {r['what']}: {r['rung']} | {number(r['seconds'])} | {number(r['ratio'])} |")
     where = ", ".join(f"{k} {v}" for k, v in on.items())
     return "\n".join(lines) + f"\n\n{where}. Random weights; medians of turns in one process.\n"

@@ -149,13 +149,11 @@ def one_way(found, what, model, classes, way, name, truth):
     forget(found.device)
     s = Setting(model, classes, 16, precision=precision, device=found.device)
     with tf32(on):
-        if way == "ours": pair = [our_step(s)] * 2  # its images are cached: the text is all
-        else: pair = [peers_way(s, images=images, start=peers_start(s)) for images in (None, s.images)]
-        whole, text = per_step(found, *pair)
-        if way == "ours":
-            grads = s.gradients(memory_gb=MEMORY_GB)
+        if way == "ours":  # before a step moves the context; its images are cached, so that the text is all
+            grads, pair = s.gradients(memory_gb=MEMORY_GB), [our_step(s)] * 2
             got = grads.g_d[0], grads.g_g[0]
-        else: got = peers_gradients(s)
+        else: got, pair = peers_gradients(s), [peers_way(s, images=x, start=peers_start(s)) for x in (None, s.images)]
+        whole, text = per_step(found, *pair)
     errors = [relative(a.double(), b) for a, b in zip(got, truth)]
     found.bar(what, whole * 1e3, "ms", note=f"text alone {text * 1e3:.3g} ms; error of G_d {errors[0]:.1e}, of G_g "
               f"{errors[1]:.1e}; peak {peak(found.device):.2f} GB",
@@ -202,7 +200,7 @@ def whole_run(found):
         with tf32(on):
             way()
             theirs = seconds(lambda way=way: [way() for _ in range(amount.measured)]) / amount.measured * n_steps
-        found.bar(f"that run by the published steps, {name}, against ours in fp32", theirs / ours, "x",
+        found.bar(f"that run by the published steps, {name}, against ours in float32", theirs / ours, "x",
                   at_least=25 if name == "fp32" else None, peers=theirs, ours=ours,
                   note=f"{amount.measured} steps measured, scaled to {n_steps}; images in memory, no data loader")
 
