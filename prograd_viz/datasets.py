@@ -486,6 +486,7 @@ def dataset_task(
     masks: str = "auto",  # See `dataset_split`
     val: bool = False,  # Add the few validation images as a test set "val"
     files: Sequence | None = None,  # Training images in your own order, as class folder/file; for ImageNet
+    few: Sequence | str | Path | None = None,  # Exactly these training images: paths, or a CSV or JSONL with them
 ) -> Task:
     "The few-shot task of the published code, image by image"
     folder, known = _folder(name, root), DATASETS[name]
@@ -500,21 +501,21 @@ def dataset_task(
     names = _check_items(name, parts)
     pool, labels_of = parts["test" if shifts else "train"], lambda items: [label for _, label, _ in items]
     train, few_val = published_draw(labels_of(pool), labels_of(parts["val"]), shots, seed)
-    drawn, halves = [pool[i] for i in train], base_and_new(names)
+    drawn, halves = [pool[i] for i in train] if few is None else _exactly(name, pool, few), base_and_new(names)
     if shifts: parts |= {part: _without(parts[part], drawn) for part in ("test", *shifts)}
     split = lambda items, half: _as_split(name, folder, items, names, halves[half], masks)
     tests = {"same": split(parts["test"], subset)} | ({"new": split(parts["test"], "new")} if subset == "base" else {})
     tests |= {part: split(parts[part], subset) for part in shifts}
     if name == "waterbirds": tests = _by_habitat(tests["same"])
     if val: tests["val"] = split([parts["val"][i] for i in few_val], subset)
-    few = split(drawn, subset)
-    missing = [p for p in few.images if not p.is_file()]
+    train_set = split(drawn, subset)
+    missing = [p for p in train_set.images if not p.is_file()]
     if missing:
         raise FileNotFoundError(f"{name!r} needs {missing[0]}, which does not exist; "
-                                f"get it from {list(known.files.values())[-1]}")
+                                f"get it from {list(known.files.values())[-1]}{_mirror(name)}")
     settings = {"data": name, "root": str(_root(root)), "shots": shots, "seed": seed, "subset": subset,
-                "classes": list(few.classes), "masks": few.masks_from or "none"}
-    return Task(name, few, tests, template or known.template, settings)
+                "classes": list(train_set.classes), "masks": train_set.masks_from or "none"}
+    return Task(name, train_set, tests, template or known.template, settings)
 
 
 def group_table(
@@ -557,7 +558,30 @@ def _need(name, folder, files):
     for file, source in files.items():
         path = Path(os.path.normpath(folder / file))
         if not path.exists():
-            raise FileNotFoundError(f"{name!r} needs {path}, which does not exist; get it from {source}")
+            raise FileNotFoundError(f"{name!r} needs {path}, which does not exist; "
+                                    f"{_elsewhere(folder, file) or f'get it from {source}{_mirror(name)}'}")
+
+
+def _elsewhere(folder, file):
+    "What to do where a data set lies one folder too high or too deep, or None"
+    root = folder.parent
+    if {".", ".."} & {*str(file).split("/")}: return None  # the folder itself, or one beside it
+    if (root / file).exists(): return f"{root} holds it, so give root={str(root.parent)!r}, with {folder.name}/ in it"
+    deeper = next((f for f in sorted(folder.glob("*/")) if (f / file).exists()), None)
+    return None if deeper is None else f"{deeper} holds it: move what is in there to {folder}"
+
+
+_MIRRORS = {  # Where later papers and other projects got a data set whose own address is gone
+    "caltech101": "https://doi.org/10.22002/D1.20086",
+    "stanford_cars": "https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset",
+}
+
+
+def _mirror(name):
+    "Other addresses of a data set, for an error"
+    others = [_MIRRORS[name]] if name in _MIRRORS else []
+    others += ["https://huggingface.co/koorye/datasets (most of CoOp's)"] if name in COOP_BENCHMARK else []
+    return f"; others have it at {', '.join(others)}; no address was tried by this library" if others else ""
 
 
 def _read(name, folder):
@@ -622,6 +646,37 @@ def _groups(folder, images):
     table = pd.read_csv(folder / "metadata.csv").set_index("img_filename")
     name = lambda row: f"{('landbird', 'waterbird')[row['y']]} on {('land', 'water')[row['place']]}"
     return [name(table.loc[str(image.relative_to(folder))]) for image in images]
+
+
+def _exactly(name, pool, few):
+    "The training items that a list or a file names, in its order"
+    source = "few="
+    if isinstance(few, (str, Path)):
+        source = path = Path(few).expanduser()
+        if not path.is_file(): raise FileNotFoundError(f"no file {path}; few= takes paths, or a CSV or JSONL with them")
+        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=path.suffix == ".jsonl")
+        column = next((c for c in ("path", "impath", "image") if c in table), None)
+        if column is None:
+            raise ValueError(f"{path} has no column 'path', only {list(table)}; name each training image there")
+        few = table[column].tolist()
+    by_name: dict = {}
+    for item in pool: by_name.setdefault(item[0].name, []).append(item)
+    found = [_named(name, by_name, Path(f), source) for f in few]
+    twice = [item[0] for item in found if found.count(item) > 1]
+    if twice: raise ValueError(f"{source} names {twice[0]} more than once; name each training image once")
+    return found
+
+
+def _named(name, by_name, file, source):
+    "The one item whose path ends as `file` does, or begins before it: lists of others hold paths of their machine"
+    ends = lambda item, n: item[0].parts[-n:] == file.parts[-n:]
+    fits = by_name.get(file.name, [])
+    for n in range(2, len(file.parts) + 1):
+        if len(fits) < 2: break
+        fits = [item for item in fits if ends(item, n)]
+    if len(fits) == 1: return fits[0]
+    problem = "is no training image" if not fits else f"may be {fits[0][0]} or {fits[1][0]}"
+    raise ValueError(f"{source} names {str(file)!r}, which {problem} of {name!r}; give its path below the images")
 
 
 def _listed(name, items, files):

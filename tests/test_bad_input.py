@@ -1196,11 +1196,11 @@ INNER = """
     exif_orientation explainer_table feature_distance feature_gradient figure gradient_arrows harmonic_mean
     has_fast_path in_this_thread is_archive jobs_of join_data kept_snapshots kl_to_teacher label land_buffer layer_names
     learning_rate listed map_agreement mean_interval named_lambda open_parts openai_state operators plain
-    plain_text_features plot_angles prompt_gradients published_epochs published_lambda random_scenes readable
-    reads_layer report resize_maps resized rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer
-    scene_groups sha256 show_cosine show_gradient_plane shown_image side_by_side split_name square_safe steps_table
-    text_features token_grid token_texts tower_blocks trace trained_as undisturbed unusual_preprocessing upright_mask
-    usual_name without_bars write_whole
+    plain_text_features plot_angles prompt_gradients published_epochs published_lambda published_numbers random_scenes
+    readable reads_layer report resize_maps resized rule_of run_colour run_name runs_buffer runs_title save_demo
+    scene_buffer scene_groups sha256 show_cosine show_gradient_plane shown_image side_by_side split_name square_safe
+    steps_table text_features token_grid token_texts tower_blocks trace trained_as undisturbed unusual_preprocessing
+    upright_mask usual_name without_bars write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify"]  # test_cli.py, test_survival.py
 

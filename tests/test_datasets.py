@@ -11,6 +11,7 @@ import zlib
 from collections import defaultdict
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -683,3 +684,52 @@ def test_the_toy_has_the_layout_of_oxford_pets(tmp_path, fake):
     task = few_shot("oxford_pets", 2, 1, root=root)
     shape = lambda base: {"/".join(p.relative_to(base).parts[:-1]) for p in base.rglob("*") if p.is_file()}
     assert shape(root) == shape(fake("oxford_pets")[0]) and task.train.mask(0).any() and len(task.tests["same"]) == 8
+
+
+# -- exact lists of others, mirrors, wrong places -----------------------------
+
+def pets_in(root):
+    FAKES["oxford_pets"](root)
+    return dataset_split("oxford_pets", root, part="train")
+
+
+@pytest.mark.parametrize("form", ["list", "csv", "jsonl", "others' paths"])
+def test_an_exact_list_of_few_shots_is_used_in_its_order(tmp_path, form):
+    train = pets_in(tmp_path)
+    chosen = [str(train.images[i].relative_to(tmp_path / "oxford_pets" / "images")) for i in (40, 3, 17)]
+    few = chosen
+    if form == "csv":
+        few = tmp_path / "few.csv"
+        few.write_text("path,label\n" + "".join(f"{path},x\n" for path in chosen))
+    if form == "jsonl":
+        few = tmp_path / "few.jsonl"
+        few.write_text("".join(json.dumps({"impath": f"/data/oxford_pets/images/{path}"}) + "\n" for path in chosen))
+    if form == "others' paths": few = [f"/somebody/pets/{path}" for path in chosen]
+    task = few_shot("oxford_pets", shots=1, seed=1, root=tmp_path, few=few)
+    assert [path.name for path in task.train.images] == [Path(path).name for path in chosen]
+    assert list(task.train.labels) == [train.labels[i] for i in (40, 3, 17)]
+    assert len(task.tests["same"]) == 12
+
+
+def test_a_list_with_an_unknown_image_or_without_paths_is_refused(tmp_path):
+    pets_in(tmp_path)
+    load = lambda few: few_shot("oxford_pets", shots=1, seed=1, root=tmp_path, few=few)
+    with pytest.raises(ValueError, match="few= names 'nobody.jpg', which is no training image of 'oxford_pets'"):
+        load(["nobody.jpg"])
+    (tmp_path / "few.csv").write_text("file\nx.jpg\n")
+    with pytest.raises(ValueError, match=r"few.csv has no column 'path', only \['file'\]"): load(tmp_path / "few.csv")
+    with pytest.raises(FileNotFoundError, match="no file .*absent.csv; few= takes paths"): load(tmp_path / "absent.csv")
+
+
+def test_a_missing_data_set_names_mirrors_that_nobody_tried(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"at https://\S+kaggle.com/\S+, .*koorye/.*; no address was tried"):
+        few_shot("stanford_cars", shots=1, root=tmp_path)
+
+
+def test_a_data_set_one_folder_too_high_or_too_deep_is_recognised(tmp_path):
+    pets_in(tmp_path / "deep" / "oxford_pets")
+    with pytest.raises(FileNotFoundError, match="oxford_pets/oxford_pets holds it: move what is in there to .*oxford_"):
+        few_shot("oxford_pets", shots=1, root=tmp_path / "deep")
+    pets_in(tmp_path / "high")
+    with pytest.raises(FileNotFoundError, match="high/oxford_pets holds it, so give root='.*high'"):
+        few_shot("oxford_pets", shots=1, root=tmp_path / "high" / "oxford_pets")

@@ -19,6 +19,7 @@ from prograd_viz.protocols import (
     harmonic_mean,
     paper_table,
     published_lambda,
+    published_numbers,
 )
 from prograd_viz.tasks import few_shot, toy_pets
 from prograd_viz.training import train
@@ -295,3 +296,59 @@ def test_an_average_is_over_all_data_sets_or_there_is_none(kind):
     assert average["CoOp"] == pytest.approx(60) and np.isnan(average["ProGrad"])
     whole = pd.concat([table, table.tail(1).assign(**{"target" if kind == "target" else "dataset": "hard"})])
     with warnings.catch_warnings(action="error"): assert not paper_table(whole).isna().any(axis=None)
+
+
+def made_up(model="RN50", **more):
+    "Rows as few_shot_protocol writes them: two methods, three seeds"
+    rows = [{"dataset": "caltech101", "shots": 16, "seed": seed, "method": method, "lam": lam, "accuracy": accuracy,
+             "model": model, "pretrained": "openai", "template": "a photo of a {}.", "init": "template", "n_ctx": 16,
+             "epochs": 200}
+            for method, lam, accuracies in (("CoOp", 0, (0.9, 0.92, 0.91)), ("ProGrad", 1, (0.92, 0.93, 0.94)))
+            for seed, accuracy in enumerate(accuracies, 1)]
+    return pd.DataFrame(rows).assign(**more)
+
+
+def test_every_row_says_what_was_trained(vit, world):
+    table = few_shot_protocol(vit, ["oxford_pets", "dtd"], 1, 1, [0], {"root": world}, **FAST)
+    assert table[["model", "pretrained"]].drop_duplicates().to_numpy().tolist() == [[vit.name, vit.pretrained]]
+    assert table.groupby("dataset")["template"].unique().map(list).to_dict() == {
+        "oxford_pets": ["a type of pet, a photo of a {}."], "dtd": ["a texture of {}."]}
+    assert {tuple(x) for x in table[["init", "n_ctx", "epochs"]].to_numpy()} == {("template", 8, 2)}
+
+
+def test_tables_of_two_models_are_not_averaged():
+    both = paper_table(pd.concat([made_up(), made_up("ViT-B-16", accuracy=0.95)]))
+    assert both.index.names == ["shots", "model", "method"]
+    assert both.loc[(16, "RN50", "CoOp"), "caltech101"] == pytest.approx(91)
+    assert both.loc[(16, "ViT-B-16", "CoOp"), "caltech101"] == pytest.approx(95)
+
+
+def test_published_numbers_stand_beside_ours_with_their_source():
+    wide = paper_table(made_up("RN50-quickgelu"), beside="published")
+    names = wide.index.get_level_values("method").tolist()
+    assert names == ["CoOp", "ProGrad", "CoOp, published (KaiyangZhou/CoOp, COOP.md)"]
+    assert wide["caltech101"].tolist() == pytest.approx([91, 93, 92])
+    halves = made_up("ViT-B-16", dataset="dtd").assign(base=0.8, new=0.6).drop(columns="accuracy")
+    halves = paper_table(pd.concat([halves, halves.assign(dataset="eurosat")]), beside="published")
+    found = halves.loc[("average", 16, "ProGrad, published (htyao89/KgCoOp, readme.md)")]
+    assert found.round(2).tolist() == [82.48, 70.75, 76.17]
+
+
+def test_where_nothing_was_published_that_is_said():
+    with pytest.warns(UserWarning, match="no published number for these models, data sets and shots"):
+        assert len(paper_table(made_up("RN101"), beside="published")) == 2
+    with pytest.raises(ValueError, match="unknown beside 'papers'; known: published"): paper_table(made_up(), "papers")
+
+
+def test_every_published_number_names_its_source():
+    known = published_numbers()
+    assert known["source"].str.match(r"[\w.-]+/[\w.-]+, \S+").all()
+    assert known[["accuracy", "base", "new"]].stack().dropna().between(10, 100).all()
+    assert (known["accuracy"].notna() == known["base"].isna()).all()
+
+
+def test_a_collapsed_seed_is_named():
+    table = made_up()
+    table.loc[table["seed"] == 2, "accuracy"] = 0.12
+    with pytest.warns(UserWarning, match=r"2 trainings collapsed, .*: caltech101 16 CoOp 2 with 12.0%, \.\.\."):
+        paper_table(table)
