@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PACKAGE', 'REFUSED', 'COLUMNS', 'NO_PREDICTION', 'TARGETS', 'find_layer', 'blocks_of', 'token_grid', 'package_maps',
            'check_explainer', 'MapOperator', 'each_image', 'cam_operator', 'Trace', 'trace', 'grad_cam_maps',
-           'resize_maps', 'mask_scores', 'shown_image', 'shown_masks', 'explained_directions', 'explained_names',
-           'split_name', 'pick_images']
+           'resize_maps', 'mask_scores', 'shown_image', 'shown_masks', 'explained_classes', 'directions_of',
+           'explained_directions', 'explained_names', 'split_name', 'pick_images']
 
 # %% ../nbs/30_cam.ipynb #2762c0e5
 import math
@@ -548,6 +548,35 @@ NO_PREDICTION = "no prediction"  # Where a score is NaN or infinite, no class is
 TARGETS = ("predicted", "true", "contrast")  # Scores to explain; contrast: the true class minus its strongest rival
 
 
+def explained_classes(
+    scores: torch.Tensor,  # Cosines of images and texts, [..., B, C]
+    labels: torch.Tensor,  # True classes, [B]; -1: unknown, the predicted class takes its place
+    target: str = "predicted",  # One of `TARGETS`, or one of `classes`
+    classes: tuple = (),  # C class names
+) -> torch.Tensor:  # Positions of two classes, -1: none, [..., B, 2]
+    "The class whose cosine is explained, and the rival whose cosine is taken off it, for each image"
+    check_known("target", target, (*TARGETS, *classes))
+    predicted = torch.where(scores.isfinite().all(-1), scores.argmax(-1), -1)
+    labels = labels.to(predicted)
+    if target == "predicted": chosen = predicted
+    elif target in TARGETS: chosen = torch.where(labels < 0, predicted, labels)
+    else: chosen = torch.full_like(predicted, classes.index(target))
+    if target != "contrast": return torch.stack([chosen, torch.full_like(chosen, -1)], -1)
+    rivals = scores.scatter(-1, chosen.clamp_min(0)[..., None], -torch.inf).argmax(-1)
+    return torch.where(predicted[..., None] < 0, -1, torch.stack([chosen, rivals], -1))
+
+
+def directions_of(
+    text: torch.Tensor,  # Text features, [..., C, E]
+    explained: torch.Tensor,  # From `explained_classes`, [..., B, 2]
+) -> torch.Tensor:  # [..., B, E]; NaN where no class is explained
+    "The text features of the explained classes, those of their rivals taken off"
+    indices = explained.clamp_min(0)[..., None].expand(*explained.shape, text.shape[-1])
+    chosen, rivals = (torch.gather(text, -2, indices[..., n, :]) for n in (0, 1))
+    none = explained[..., None] < 0
+    return torch.where(none[..., 0, :], torch.nan, chosen) - torch.where(none[..., 1, :], 0, rivals)
+
+
 def explained_directions(
     text: torch.Tensor,  # Text features, [..., C, E]
     features: torch.Tensor,  # Image features, [B, E]
@@ -556,10 +585,7 @@ def explained_directions(
     classes: tuple = (),  # C class names
 ) -> torch.Tensor:  # One direction per image, [..., B, E]
     "The text direction whose cosine is explained, for each image"
-    chosen, rivals, known = _explained(text, features, labels, target, classes)
-    take = lambda index: torch.gather(text, -2, index[..., None].expand(*index.shape, text.shape[-1]))
-    directions = take(chosen) if rivals is None else take(chosen) - take(rivals)
-    return torch.where(known[..., None], directions, torch.nan)
+    return directions_of(text, explained_classes(F.normalize(features, dim=-1) @ text.mT, labels, target, classes))
 
 
 def explained_names(
@@ -570,22 +596,9 @@ def explained_names(
     classes: tuple,  # C class names
 ) -> np.ndarray:  # One name per image, [..., B]: of the class, or of two, "cat - dog"
     "The class whose cosine is explained, for each image"
-    chosen, rivals, known = _explained(text, features, labels, target, classes)
-    names = np.array(classes, dtype=object)
-    found = names[chosen.cpu()] if rivals is None else names[chosen.cpu()] + " - " + names[rivals.cpu()]
-    return np.where(known.cpu(), found, NO_PREDICTION)
-
-
-def _explained(text, features, labels, target, classes):
-    "For each image the class explained, the rival taken off it, or None, and whether they are defined, [..., B]"
-    check_known("target", target, (*TARGETS, *classes))
-    scores = F.normalize(features, dim=-1) @ text.mT  # [..., B, C]
-    if target == "predicted": chosen = scores.argmax(-1)
-    else: chosen = (labels if target in TARGETS else torch.full_like(labels, classes.index(target))).to(scores.device)
-    chosen, known = chosen.expand(scores.shape[:-1]), scores.isfinite().all(-1)
-    if target not in ("predicted", "contrast"): return chosen, None, torch.ones_like(known)
-    if target == "predicted": return chosen, None, known  # where a score is not finite, no class is the highest
-    return chosen, scores.scatter(-1, chosen[..., None], -torch.inf).argmax(-1), known
+    found = explained_classes(F.normalize(features, dim=-1) @ text.mT, labels, target, classes).cpu().numpy()
+    one, two = np.moveaxis(np.array([*classes, NO_PREDICTION], dtype=object)[found], -1, 0)  # -1 is the last of them
+    return np.where(found[..., 1] < 0, one, one + " - " + two)
 
 
 def split_name(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'SCORE_TITLES', 'colour', 'label', 'run_colour', 'figure',
            'plot_cosine', 'draw_cosine', 'plot_angles', 'plane_arrows', 'gradient_arrows', 'plot_gradient_plane',
-           'plot_token_cosines', 'clearest_conflict', 'plot_maps', 'draw_image', 'draw_map', 'draw_note',
+           'plot_token_cosines', 'clearest_conflict', 'plot_maps', 'draw_row', 'draw_image', 'draw_map', 'draw_note',
            'plot_accuracy', 'plot_foreground', 'plot_lambda', 'plot_shots', 'plot_faithfulness']
 
 # %% ../nbs/50_plots.ipynb #6c6af4e9
@@ -292,21 +292,35 @@ def plot_maps(
     size = 2.1 * (1 + len(columns)), 2.6 * len(rows)
     fig, axes = plt.subplots(len(rows), 1 + len(columns), figsize=size, squeeze=False)
     for r, (i, line) in enumerate(zip(rows, axes)):
-        picture, mask = shown_image(runs.clip, test.image(i)), None if masks is None else masks[r]
-        draw_image(line, picture, mask)
-        words = "" if mask is None else f"\n{_object_words(test, i, mask)}"
-        line[0].set_xlabel(test.classes[test.labels[i]] + words, parse_math=False)  # a name may hold dollars
-        for ax, one, verdict in zip(line[1:], maps[:, r], verdicts):
-            drawn = one.nan_to_num()
-            draw_map(ax, picture, drawn, float((drawn if normalise else maps[:, r].nan_to_num()).max()) or 1.0)
-            share = "" if mask is None else _share_words(mask_scores(one[None], mask[None]).iloc[0], mask) + "\n"
-            ax.set_xlabel(share + verdict[r], parse_math=False)
-    for ax in axes.flat: ax.set(xticks=[], yticks=[])
+        mask = None if masks is None else masks[r]
+        named, words = test.classes[test.labels[i]], [verdict[r] for verdict in verdicts]
+        if mask is not None:
+            named += f"\n{_object_words(test, i, mask)}"
+            scores = mask_scores(maps[:, r], mask.expand(len(maps), -1, -1)).to_dict("records")
+            words = [f"{_share_words(row, mask)}\n{word}" for row, word in zip(scores, words)]
+        draw_row(line, shown_image(runs.clip, test.image(i)), mask, maps[:, r], [named, *words], normalise)
     for ax, key in zip(axes[0, 1:], columns): ax.set_title(runs.name(key, "math"))
     axes[0, 0].set_title("image" if masks is None else "image, object outlined")
     unknown = "no masks: what lies on the object is not known; see with_masks"
     draw_note(fig, unknown if masks is None else about_masks(test.masks_from))
     return fig
+
+
+def draw_row(
+    axes: Sequence,  # Of the image, then of its maps
+    picture: Image.Image,  # As the model sees it
+    mask: torch.Tensor | None,  # The object, [H, W] bool
+    maps: torch.Tensor,  # Rectified, at the picture's resolution, [N, H, W]; NaN is drawn as 0
+    words: Sequence,  # Below the image, then below its maps
+    normalise: bool = False,  # Scale each map to its own maximum instead of the row's
+):
+    "An image with its object outlined, and its maps"
+    maps = maps.nan_to_num()
+    draw_image(axes, picture, mask)
+    for ax, one in zip(axes[1:], maps): draw_map(ax, picture, one, float((one if normalise else maps).max()) or 1.0)
+    for ax, text in zip(axes, words):
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(text, parse_math=False)  # a name may hold dollars
 
 
 def draw_image(

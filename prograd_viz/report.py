@@ -14,13 +14,9 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
+import pandas as pd
 
-from .cam import TARGETS
-from .checks import check_known
 from .clip import ASSETS
 from .data import Split
 from .landscape import Landscape
@@ -29,15 +25,13 @@ from .plots import SPLIT_TITLES
 from .runs import Runs
 from prograd_viz.screen import (
     ExplorerData,
-    explorer_data,
     land_buffer,
     plot_view,
-    reads_layer,
     run_sets,
     runs_buffer,
     runs_title,
-    scene_buffer,
-    scene_groups,
+    shown_methods,
+    thinned,
 )
 
 # %% ../nbs/54_report.ipynb #14bed2e6
@@ -52,35 +46,25 @@ def save_report(
     images: int | list = 8,  # How many, spread over the classes, or which
     target: str = "predicted",  # The score that the maps explain at first: one of `cam.TARGETS`, or a class name
     explainer: str | Explainer = "GradCAM",  # Which map: one of `screen.operators`, or one of them with options
-    target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
-    data: ExplorerData | list | None = None,  # Prepared before, for each seed with own classes; None: from the above
+    target_layer: str | None = None,  # See `cam.find_layer`
+    data: ExplorerData | list | None = None,  # Prepared before, or a list with one for each run set; None: now
     land: Landscape | None = None,  # Of the first run set, see `landscape`; None: without
     title: str | None = None,  # Of the page; None: what was trained
 ) -> Path:  # The file
     "Write run sets as one self-contained HTML file with working sliders"
-    sets, compare = run_sets(runs)
-    check_known("target", target, (*TARGETS, *sets[0].classes))
-    groups = scene_groups(sets)
-    if data is None:
-        how: Any = {"images": images, "explainer": explainer, "target_layer": target_layer}
-        data = [explorer_data(some[0], split, **how) for _, some in groups]
-    shown = data if isinstance(data, list) else [data]
-    name = split if isinstance(split, str) else sets[0].task.usual_split if sets[0].task and split is None else "images"
-    fewer: Any = {"snapshots": SNAPSHOTS}
-    layer = str(target_layer or "default") if reads_layer(shown[0].explainer) else ""
-    about: Any = {"split": name, "splits": [name], "layer": layer,
-                  "layers": [["default", "the default layer"]], "explainers": [shown[0].explainer], **fewer}
-    targets = list(dict.fromkeys([*TARGETS, target]))
-    scenes = [scene_buffer(some, d, targets, first=first, **about) for (first, some), d in zip(groups, shown)]
-    buffers = {"runs": [runs_buffer(sets, compare, title=title, **fewer)], "scene": scenes,
-               "land": [] if land is None else [land_buffer(land, sets[0], **fewer)]}
-    words = {"title": title or runs_title(sets[0]), "about": _about(sets, compare, shown[0], name)}
+    from prograd_viz.explorer import Explorer  # here: the page is all that scripts need of widgets
+    few = [thinned(one, SNAPSHOTS) for one in run_sets(runs)[0]]
+    how = {"images": images, "target": target, "explainer": explainer, "target_layer": target_layer, "data": data}
+    view = Explorer(few, split, **how).wait()
+    view.close()
+    words = {"title": title or runs_title(few[:1]), "about": _about(view)}
     fields = {key: html.escape(text) for key, text in words.items()}
     fields["about"] = re.sub(r"G_([dg])", r"<i>G</i><sub>\1</sub>", fields["about"])
-    fields |= {
-        "summary": "".join(map(_summary, sets)), "still": _still(sets[0], shown[0], target),
-        "values": _json(_values(sets[0], target, name, shown[0].explainer)),
-        **{key: " ".join(map(_text, several)) for key, several in buffers.items()}}
+    chosen = {name: getattr(view, name) for name in ("lam", "step", "target", "explainer", "split", "target_layer")}
+    buffers = {"runs": [runs_buffer(few, view.compare, title=title)], "scene": view.scenes,
+               "land": [] if land is None else [land_buffer(land, few[0])]}
+    fields |= {"summary": "".join(map(_summary, few)), "still": _still(view), "values": _json(chosen),
+               **{key: " ".join(map(_text, several)) for key, several in buffers.items()}}
     return _write_page(Path(path).expanduser(), fields)
 
 
@@ -95,14 +79,6 @@ def _write_page(path, fields):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
-
-
-def _values(runs, target, split, explainer):
-    "The state of the view at first"
-    last = int(runs.snapshot_steps[-1]) if len(runs.snapshot_steps) else len(runs.record(runs.keys[0]))
-    return {"lam": runs.sorted_keys()[-1], "step": last, "image": 0, "target": target, "explainer": explainer,
-            "split": split, "target_layer": "default", "opacity": 0.85, "pins": [], "set": 0, "filter": "all",
-            "speed": 15}
 
 
 def _text(content): return base64.b64encode(content).decode()
@@ -127,46 +103,43 @@ _TESTS = {
 }
 
 
-def _about(sets, compare, data, split):
+def _about(view):
     "What the page shows, for somebody who has five minutes"
-    runs, task = sets[0], sets[0].config.get("task") or {}
+    runs, task, data = view.sets[0], view.sets[0].config.get("task") or {}, view.data
     shots = " of each of ".join([*([str(task["shots"])] if "shots" in task else []), f"{len(runs.classes)} classes"])
-    seeds = "" if len(sets) == 1 else "Two recipes are compared." if compare else f"{len(sets)} seeds are in this page."
+    many = "Two recipes are compared." if view.compare else f"{len(view.sets)} seeds are in this page."
     known = {runs.rule(key) for key in runs.keys} <= {"coop", "prograd"}
     methods = _METHODS.format(tuned=f"Here: {shots}.") if known else f"{', '.join(runs.methods)}; trained on {shots}."
     tests = "; ".join(f"{name}: {_TESTS.get(name, 'another test set')}" for name in runs.tested)
     maps = (f"The maps ({data.explainer}) show which part of an image raises the score of the class under the picture; "
             f"bright is more. Below each map is its share on the object, and that share over the object's area: 1 is "
-            f"no preference. The images are from: {SPLIT_TITLES.get(split, split)}. {data.about_masks()}")
-    return " ".join(filter(None, [methods, seeds, f"Test sets: {tests}." if tests else "", maps]))
+            f"no preference. The images are from: {SPLIT_TITLES.get(view.split, view.split)}. {data.about_masks()}")
+    return " ".join([methods, many * (len(view.sets) > 1), f"Test sets: {tests}." if tests else "", maps])
 
 
 def _summary(runs):
     "The last step of every run, as a table"
-    names = {f"acc_{split}": split for split in runs.tested} | {"loss_ce": "cross-entropy", "loss_kl": "divergence"}
-    final, rates, rows = runs.final().loc[runs.sorted_keys()], runs.conflicts()["conflict"], []
-    columns = {column: name for column, name in names.items() if final[column].notna().any()}
-    show = lambda x: "-" if np.isnan(x) else f"{x:.2f}"
-    zero = [runs.zero_shot_accuracy.get(column.removeprefix("acc_"), np.nan) for column in columns]
-    rows.append([runs.name(None), *map(show, zero), "-"])
-    for key in final.index:
-        rate = "-" if np.isnan(rates[key]) else f"{rates[key]:.0%}"
-        rows.append([runs.name(key, "words"), *(show(final.loc[key, c]) for c in columns), rate])
-    row = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
-    body = row(["method", *columns.values(), "steps in conflict"], "th") + "".join(row(r, "td") for r in rows)
-    return f"<table><caption>{html.escape(runs_title(runs))}</caption>{body}</table>"
+    keys, names = runs.sorted_keys(), {f"acc_{split}": split for split in runs.tested}
+    final, rates = runs.final().loc[keys], runs.conflicts()["conflict"].map("{:.0%}".format, na_action="ignore")
+    table = {"method": [runs.name(None), *(runs.name(key, "words") for key in keys)]}
+    for column, name in (names | {"loss_ce": "cross-entropy", "loss_kl": "divergence"}).items():
+        if final[column].notna().any(): table[name] = [runs.zero_shot_accuracy.get(name), *final[column]]
+    table["steps in conflict"] = [None, *rates[keys]]
+    with pd.option_context("display.max_colwidth", None):
+        page = pd.DataFrame(table).to_html(index=False, na_rep="-", float_format="{:.2f}".format)
+    rows = page[page.index("<thead>"):].replace(' style="text-align: right;"', "")  # the page allows no styles
+    return f"<table><caption>{html.escape(runs_title([runs]))}</caption>{rows}"
 
 
-def _still(runs, data, target):
+def _still(view):
     "The end of training as a picture, for readers without JavaScript"
+    runs, data, says = view.sets[0], view.data, []
     if not len(runs.snapshot_steps): return ""
-    keys, says = [*([None] if runs.zero_shot is not None else []), *runs.ends()], []
     for b, title in enumerate(data.names):
-        views = [data.view(b, runs.text(key), target) for key in keys]
-        shares = ["no share" if np.isnan(view.share) else f"{view.share:.0%} on the object" for view in views]
-        each = (f"{runs.name(k, 'words')}: {view.verdict}, {share}" for k, view, share in zip(keys, views, shares))
+        views = {runs.name(key, "words"): data.view(b, runs.text(key), view.target) for key in shown_methods(runs)}
+        each = [f"{name}: {one.verdict}, {one.on_object}" for name, one in views.items()]
         says.append(f"{title}. {'; '.join(each)}")
     out = io.BytesIO()
-    plot_view(runs, data, target=target).savefig(out, format="jpg", dpi=90, pil_kwargs={"quality": 85})
+    plot_view(runs, data, target=view.target).savefig(out, format="jpg", dpi=90, pil_kwargs={"quality": 85})
     words = html.escape(". ".join(says), quote=True)
     return f"<figure><img src='data:image/jpeg;base64,{_text(out.getvalue())}' alt='{words}'></figure>"

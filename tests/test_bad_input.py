@@ -25,6 +25,7 @@ from prograd_viz.attention import reading
 from prograd_viz.cam import (
     cam_operator,
     check_explainer,
+    explained_classes,
     explained_directions,
     explained_names,
     find_layer,
@@ -94,7 +95,7 @@ from prograd_viz.published import export_prompt, find_published, load_published,
 from prograd_viz.report import save_report
 from prograd_viz.rules import check_strengths, find_rule, steering
 from prograd_viz.runs import Recorder, load_runs, save_runs
-from prograd_viz.screen import ExplorerData, data_parts, explorer_data, plot_view, run_sets
+from prograd_viz.screen import ExplorerData, explorer_data, plot_view, preparation, run_sets
 from prograd_viz.store import Contents, Folder, NotFinite, PartFile, Writer, read_contents, repair, verify
 from prograd_viz.summary import interval_of, summarise
 from prograd_viz.sweep import Sweep, cells_of, load_sweep, sweep
@@ -690,13 +691,13 @@ BAD = [
          "no file never.safetensors; write one with explorer_data(runs).save(path)", FileNotFoundError),
     Case("ExplorerData.load", lambda w: ExplorerData.load(w.tmp / "words.jpg"),
          "TMP/words.jpg holds no data of an explorer (Error while deserializing header"),
-    Case("data_parts", lambda w: data_parts(w.runs, images=[]), "no images to look at; name at least one"),
-    Case("data_parts", lambda w: data_parts(w.runs, images=[w.tmp / "absent.png"])[0](),
+    Case("preparation", lambda w: preparation(w.runs, images=[]), "no images given; name at least one by its position"),
+    Case("preparation", lambda w: preparation(w.runs, images=[w.tmp / "absent.png"])[1](),
          "image not found: TMP/absent.png", FileNotFoundError),
-    Case("data_parts", lambda w: data_parts(w.runs, images=[w.tmp / "broken.png"])[0](),
+    Case("preparation", lambda w: preparation(w.runs, images=[w.tmp / "broken.png"])[1](),
          "cannot read image TMP/broken.png"),
     Case("plot_view", lambda w: plot_view(w.runs, explorer_data(w.runs, images=1), step=99), "no snapshot at step 99"),
-    Case("plot_view", lambda w: plot_view(w.runs, explorer_data(w.runs, images=1), keys=[0.3]),
+    Case("plot_view", lambda w: plot_view(w.runs, explorer_data(w.runs, images=1), lam=0.3),
          "lambda 0.3 was not trained"),
     Case("plot_view", lambda w: plot_view(w.runs, explorer_data(w.runs, images=1), target="predict"),
          "unknown target 'predict'; did you mean 'predicted'?"),
@@ -753,6 +754,8 @@ BAD = [
          "mask 0 is 112 x 9 but its image is 112 x 112 (rows x columns)"),
     Case("shown_masks", lambda w: shown_masks(w.clip, Split([w.image], [0], ("a", "b")), [0]),
          "this split has no masks"),
+    Case("explained_classes", lambda w: explained_classes(torch.ones(1, 2), torch.zeros(1), "predict", ("a", "b")),
+         "unknown target 'predict'; did you mean 'predicted'?"),
     Case("explained_names",
          lambda w: explained_names(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0]), "why", ("dog", "cat")),
          "unknown target 'why'"),
@@ -1191,16 +1194,16 @@ INNER = """
     Runs.sorted_keys Runs.text ScoreCAM.check Split.fingerprint Split.fresh_features Split.image Split.tensor
     Sweep.results Task.fingerprint Trace.maps Training.accuracies Training.batches Training.config Training.descend
     Training.final Training.restore Training.state Work.start Work.stop Work.wait Writer.publish about_masks along
-    at_cells attend augmentation base_and_new blank blocks_of buffer build_pocket check_reader clearest_conflict colour
-    contact_sheet cross_entropy declare_missing draw_cosine draw_image draw_map draw_note each_image epoch_batches
-    exif_orientation explainer_table feature_distance feature_gradient figure gradient_arrows harmonic_mean
-    has_fast_path in_this_thread is_archive jobs_of join_data kept_snapshots kl_to_teacher label land_buffer layer_names
-    learning_rate listed map_agreement mean_interval named_lambda open_parts openai_state operators plain
-    plain_text_features plot_angles prompt_gradients published_epochs published_lambda published_numbers random_scenes
-    readable reads_layer report resize_maps resized rule_of run_colour run_name runs_buffer runs_title save_demo
-    scene_buffer scene_groups sha256 show_cosine show_gradient_plane shown_image side_by_side split_name square_safe
-    steps_table text_features token_grid token_texts tower_blocks trace trained_as undisturbed unusual_preprocessing
-    upright_mask usual_name without_bars write_whole
+    are_photos at_cells attend augmentation base_and_new blank blocks_of buffer build_pocket check_reader
+    clearest_conflict colour contact_sheet cross_entropy declare_missing directions_of draw_cosine draw_image draw_map
+    draw_note draw_row each_image epoch_batches exif_orientation explainer_table feature_distance feature_gradient
+    figure gradient_arrows harmonic_mean has_fast_path in_this_thread is_archive jobs_of kl_to_teacher label
+    land_buffer layer_names learning_rate listed map_agreement mean_interval named_lambda open_parts openai_state
+    operators plain plain_text_features plot_angles prompt_gradients published_epochs published_lambda
+    published_numbers random_scenes readable reads_layer report resize_maps resized rule_of run_colour run_name
+    runs_buffer runs_title save_demo scene_buffer sha256 show_cosine show_gradient_plane shown_image shown_methods
+    side_by_side split_name square_safe steps_table text_features thinned token_grid token_texts tower_blocks trace
+    trained_as undisturbed unusual_preprocessing upright_mask usual_name without_bars write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify"]  # test_cli.py, test_survival.py
 

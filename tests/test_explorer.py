@@ -41,7 +41,7 @@ from prograd_viz.plots import plane_arrows
 from prograd_viz.prompts import teacher_features
 from prograd_viz.report import SNAPSHOTS, save_report
 from prograd_viz.runs import Recorder, load_runs
-from prograd_viz.screen import ExplorerData, explorer_data, kept_snapshots, operators, plot_view, run_sets
+from prograd_viz.screen import ExplorerData, explorer_data, operators, plot_view, run_sets, thinned
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
@@ -70,7 +70,7 @@ def explorer(runs, data):
     view.close()
 
 
-def scene(explorer): return unpack(explorer._scenes[0])
+def scene(explorer): return unpack(explorer.scenes[0])
 
 
 def work(explorer): return explorer._work["text"], explorer._work["wrong"]
@@ -121,15 +121,15 @@ def test_what_is_sent_is_what_the_library_computes_at_thirty_states(runs, data, 
     for n, k, b in states(runs, data):
         r, i, step = runs.run(runs.sorted_keys()[n]), library.rows[b], runs.snapshot_steps[k]
         said, seen = library.of(library.said, r, step, i), library.of(library.shares[target], r, step, i)
-        assert about["classes"][sent["0.predicted"][k, n, b]] == said["predicted"]
-        np.testing.assert_allclose(sent["0.chance"][k, n, b], said["confidence"], rtol=1e-4)
-        np.testing.assert_allclose(sent[f"0.share.{target}"][k, n, b], seen["share"], atol=1e-4)
+        assert about["classes"][sent["predicted"][k, n, b]] == said["predicted"]
+        np.testing.assert_allclose(sent["chance"][k, n, b], said["confidence"], rtol=1e-4)
+        np.testing.assert_allclose(sent[f"share.{target}"][k, n, b], seen["share"], atol=1e-4)
         predicted, label = (runs.classes.index(said[name]) for name in ("predicted", "label"))
         one, two = library.explained(predicted, label, runs.text_features[k, r] @ features[b], target)
-        assert sent[f"0.explained.{target}"][k, n, b].tolist() == [one, two]
+        assert sent[f"explained.{target}"][k, n, b].tolist() == [one, two]
         maps = library.maps.maps[k, r, :, b]
         ours = (maps[one] - (maps[two] if two >= 0 else 0)).relu().numpy()
-        theirs = sent[f"0.maps.{target}"][k, n, b] / 255 * sent[f"0.top.{target}"][k, n, b]
+        theirs = sent[f"maps.{target}"][k, n, b] / 255 * sent[f"top.{target}"][k, n, b]
         np.testing.assert_allclose(theirs, ours, atol=ours.max() / 509)
 
 
@@ -157,22 +157,22 @@ def test_the_table_is_what_is_sent(explorer, data):
         about, sent = scene(explorer)
         last = explorer.table().iloc[-1]
         assert last["method"] == runs.name(explorer.lam) and last["image"] == data.names[b]
-        assert last["predicted"] == about["classes"][sent["0.predicted"][k, n, b]]
+        assert last["predicted"] == about["classes"][sent["predicted"][k, n, b]]
         np.testing.assert_allclose(last[["probability", "share"]].astype(float),
-                                   [sent["0.chance"][k, n, b], sent[f"0.share.{target}"][k, n, b]], rtol=1e-6)
+                                   [sent["chance"][k, n, b], sent[f"share.{target}"][k, n, b]], rtol=1e-6)
         row = runs.record(explorer.lam).query("step == @explorer.step")
-        known = last[["cos"]].astype(float) if "cos" in last else []
-        assert np.array_equal(known, row["cos"], equal_nan=True), "there is no row at step 0"
+        known = last[["cos"]].astype(float)
+        assert np.array_equal(known, row["cos"] if len(row) else [np.nan], equal_nan=True), "no row at step 0"
 
 
 def test_a_class_is_explained_when_it_is_chosen(explorer, runs, data):
-    assert unpack(explorer._scenes[0])[0]["targets"] == list(TARGETS)
+    assert unpack(explorer.scenes[0])[0]["targets"] == list(TARGETS)
     name = runs.classes[2]
     explorer.target = name
     about, sent = scene(explorer)
-    assert about["targets"] == [*TARGETS, name] and (sent[f"0.explained.{name}"][..., 0] == 2).all()
+    assert about["targets"] == [*TARGETS, name] and (sent[f"explained.{name}"][..., 0] == 2).all()
     shares = [data.view(b, runs.text(1), name).share for b in range(4)]
-    np.testing.assert_allclose(sent[f"0.share.{name}"][-1, -1], shares, rtol=1e-6)
+    np.testing.assert_allclose(sent[f"share.{name}"][-1, -1], shares, rtol=1e-6)
 
 
 def test_the_record_is_sent_in_the_order_of_the_slider(runs):
@@ -190,16 +190,14 @@ def test_the_record_is_sent_in_the_order_of_the_slider(runs):
     assert sent["0.snapshots"].tolist() == runs.snapshot_steps.tolist()
     assert one["tested"] == runs.tested and one["zero"] == pytest.approx(
         {name: runs.zero_shot_accuracy[name] for name in runs.tested})
-    assert about["words"] == {"symbol": "\u03bb", "strength": "lambda", "train": [0, 1]} and about["able"]
+    assert (about["strength"], about["train"], about["able"]) == ("lambda", [0, 1], True)
 
 
 def test_pictures_and_masks_are_sent_as_they_are(explorer, data):
     about, sent = scene(explorer)
-    ends = [0, *sent["ends"].astype(int)]
-    files = [sent["pictures"][a:b].tobytes() for a, b in zip(ends, ends[1:])]
-    assert all(np.array_equal(np.asarray(Image.open(io.BytesIO(file))), picture)
-               for file, picture in zip(files, data.pictures, strict=True))
-    bits = np.unpackbits(sent["masks"])[:data.masks.size].reshape(data.masks.shape)
+    for b, picture in enumerate(data.pictures):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(sent[f"picture.{b}"].tobytes()))), picture)
+    bits = np.unpackbits(sent["masks"], axis=1, count=data.masks[0].size).reshape(data.masks.shape)
     assert np.array_equal(bits, data.masks) and np.array_equal(sent["areas"], data.areas)
     assert about["size"] == list(data.pictures.shape[1:3])
     assert [image["label"] for image in about["images"]] == data.labels.tolist()
@@ -226,13 +224,13 @@ def assert_sent(explorer):
         key, step = runs.sorted_keys()[n], int(runs.snapshot_steps[k])
         for target in TARGETS:
             view = seen.view(b, runs.text(key, step), target)
-            p = sent["0.predicted"][k, n, b]
+            p = sent["predicted"][k, n, b]
             assert view.predicted == (about["classes"][p] if p >= 0 else NO_PREDICTION)
-            np.testing.assert_allclose(sent["0.chance"][k, n, b], view.probability, rtol=1e-5)
-            np.testing.assert_allclose(sent[f"0.share.{target}"][k, n, b], view.share, rtol=1e-5)
+            np.testing.assert_allclose(sent["chance"][k, n, b], view.probability, rtol=1e-5)
+            np.testing.assert_allclose(sent[f"share.{target}"][k, n, b], view.share, rtol=1e-5)
             top = view.cam.max() if np.isfinite(view.cam).all() else np.nan
-            np.testing.assert_allclose(sent[f"0.top.{target}"][k, n, b], top, rtol=1e-5)
-            theirs = sent[f"0.maps.{target}"][k, n, b] / 255 * np.nan_to_num(top)
+            np.testing.assert_allclose(sent[f"top.{target}"][k, n, b], top, rtol=1e-5)
+            theirs = sent[f"maps.{target}"][k, n, b] / 255 * np.nan_to_num(top)
             np.testing.assert_allclose(theirs, np.nan_to_num(view.cam), atol=np.nan_to_num(top) / 509 + 1e-12)
     assert plt.fignum_exists(explorer.figure().number) is False and len(explorer.table())
 
@@ -242,7 +240,7 @@ def test_methods_without_lambda_are_chosen_by_name(clip, task):
     explorer = explore(runs, images=2).wait()
     assert_sent(explorer)
     about = unpack(explorer._runs)[0]
-    assert about["words"] == {"symbol": "method", "strength": "method", "train": None}
+    assert (about["strength"], about["train"]) == ("method", None)
     assert [m["key"] for m in about["sets"][0]["methods"]] == ["theirs", "mine"] and explorer.lam == "mine"
     explorer.lam = "theirs"
     assert explorer.here()[0] == "theirs" and explorer.table()["method"].iloc[-1] == "theirs"
@@ -264,7 +262,7 @@ def test_without_masks_there_are_no_shares(runs, data):
     explorer = explore(runs, data=replace(data, masks=None))
     assert_sent(explorer)
     about, sent = scene(explorer)
-    assert sent["masks"].size == 0 and np.isnan(sent["areas"]).all() and np.isnan(sent["0.share.predicted"]).all()
+    assert "masks" not in sent and np.isnan(sent["areas"]).all() and np.isnan(sent["share.predicted"]).all()
     assert about["masks"] == "" and set(explorer.table()["masks"]) == {"none"}
 
 
@@ -284,7 +282,7 @@ def test_a_record_without_text_features_has_everything_but_maps(clip, task):
     about, sent = unpack(explorer._runs)
     column = about["sets"][0]["columns"].index("loss_ce")
     assert sent["0.record"][column, 0].tolist() == [1, 0.5, 1 / 3, 0.25] and sent["0.snapshots"].size == 0
-    assert explorer.here() == ("mine", 4) and explorer._scenes == []
+    assert explorer.here() == ("mine", 4) and explorer.scenes == []
     with pytest.raises(ValueError, match="these runs hold no text features"): explore(runs, images=1).wait().table()
 
 
@@ -318,7 +316,7 @@ def test_a_thousand_classes_fit(runs, data):
     assert_sent(explorer)
     explorer.target = "class 999"
     about, sent = scene(explorer)
-    assert len(about["classes"]) == 1000 and (sent["0.explained.class 999"][..., 0] == 999).all()
+    assert len(about["classes"]) == 1000 and (sent["explained.class 999"][..., 0] == 999).all()
 
 
 HOSTILE = ("<script>window.hurt = 1</script>", "x" * 200, "\u98ce\u7b5d", "\u0639\u0646\u0643\u0628\u0648\u062a",
@@ -437,7 +435,7 @@ def test_parts_stand_alone(runs, data):
     alone = {"cosine": show_cosine(runs), "plane": show_gradient_plane(runs), "landscape": show_landscape(runs),
              "maps": show_maps(runs, data=data)}
     for name, view in alone.items():
-        assert view._panels == [name] and bool(view._scenes) == (name == "maps")
+        assert view._panels == [name] and bool(view.scenes) == (name == "maps")
         if name != "maps":
             with pytest.raises(ValueError, match=f"this explorer shows {name} and no maps"): view.table()
     for name in set(PANELS) - {"maps", "landscape"}: assert Explorer(runs, panels=[name]).figure().axes
@@ -461,7 +459,7 @@ def test_another_lambda_is_trained_as_the_others_were(runs, data, clip, task):
     explorer.train_lambda(0.25)
     assert explorer.wait().lam == 0.25 and work(explorer) == ("", False)
     assert [m["key"] for m in unpack(explorer._runs)[0]["sets"][0]["methods"]] == [0, 0.25, 0.5, 1]
-    assert scene(explorer)[1]["0.predicted"].shape == (len(runs.snapshot_steps), 4, 4)
+    assert scene(explorer)[1]["predicted"].shape == (len(runs.snapshot_steps), 4, 4)
     assert_sent(explorer)
     other = train(clip, task, [0.25], **SHORT)
     assert np.array_equal(explorer.runs.text_features[:, explorer.runs.run(0.25)], other.text_features[:, 0])
@@ -470,7 +468,7 @@ def test_another_lambda_is_trained_as_the_others_were(runs, data, clip, task):
 
 def test_cancelling_leaves_what_was(runs, data):
     explorer = explore(runs, data=data)
-    before, said = (explorer._runs, explorer._scenes[0], explorer.table()), []
+    before, said = (explorer._runs, explorer.scenes[0], explorer.table()), []
 
     def cancel(change):
         said.append(change["new"]["done"])
@@ -480,7 +478,7 @@ def test_cancelling_leaves_what_was(runs, data):
     explorer.train_lambda(0.25)
     explorer.wait()
     assert work(explorer) == ("cancelled: training 0.25", False) and said[0] == 0 and len(explorer.runs) == 3
-    assert (explorer._runs, explorer._scenes[0]) == before[:2] and explorer.table().equals(before[2])
+    assert (explorer._runs, explorer.scenes[0]) == before[:2] and explorer.table().equals(before[2])
     explorer.unobserve_all("_work")
     explorer.train_lambda(0.25)
     assert explorer.wait().lam == 0.25, "and it can begin again"
@@ -502,7 +500,8 @@ def mine(x): return x.g_d
 
 def test_a_rule_of_ones_own_cannot_be_trained_on_and_it_is_said(clip, task):
     explorer = explore(train(clip, task, [0, 1], rule=mine, **SHORT), images=1).wait()
-    assert unpack(explorer._runs)[0]["words"] == {"symbol": "strength", "strength": "strength", "train": None}
+    about = unpack(explorer._runs)[0]
+    assert (about["strength"], about["train"]) == ("strength", None)
     explorer.train_lambda(0.5)
     with pytest.raises(ValueError, match="these runs followed your own rule 'mine'"): explorer.wait()
     assert work(explorer)[1] and "followed your own rule 'mine'" in work(explorer)[0]
@@ -540,10 +539,10 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_shown(explorer):
 
 
 def test_photos_alone_that_cannot_be_read_change_nothing(explorer):
-    before = explorer._scenes
+    before = explorer.scenes
     explorer.show_photos({"notes.txt": b"hello"})
     assert work(explorer) == ("not an image that can be read: notes.txt; use PNG or JPEG", True)
-    assert explorer._scenes == before and explorer.split != PHOTOS
+    assert explorer.scenes == before and explorer.split != PHOTOS
 
 
 def test_photos_by_path_or_image_are_a_split(runs, tmp_path):
@@ -650,7 +649,7 @@ def test_a_recorder_is_followed_while_it_is_written(clip, task):
     with Recorder(task.classes, "mine", zero_shot=zero) as record:
         record.log(1, loss_ce=1.0, text_features=zero)
         explorer = explore(record, images=2, clip=clip, task=task).wait()
-        assert explorer.step <= 1 and len(scene(explorer)[1]["0.predicted"]) == 1
+        assert explorer.step <= 1 and len(scene(explorer)[1]["predicted"]) == 1
         record._told = time.time() + 60
         for step in (2, 3):
             record.log(step, loss_ce=1 / step, text_features=F.normalize(zero + 0.1 * step, dim=-1))
@@ -745,7 +744,7 @@ def test_seeds_of_one_recipe_are_seen_together(seeds, data):
         k = explorer.runs.snapshot_steps.tolist().index(explorer.step)
         assert explorer.runs is runs
         np.testing.assert_allclose(explorer.table()["share"].iloc[-1],
-                                   scene(explorer)[1][f"{s}.share.predicted"][k, -1, 0], rtol=1e-6)
+                                   unpack(explorer.scenes[s])[1]["share.predicted"][k, -1, 0], rtol=1e-6)
 
 
 def test_a_seed_may_be_shorter_and_may_be_trained_further(seeds, data):
@@ -802,11 +801,11 @@ def test_saved_data_is_explored_without_a_model(runs, data, tmp_path):
     with pytest.raises(ValueError, match="unknown split 'new'"): explorer.split = "new"
     press(explorer, ask="landscape")
     assert work(explorer)[1] and work(explorer)[0].startswith("these runs have no model and task in memory")
-    before = explorer._scenes
+    before = explorer.scenes
     press(explorer, ask="photos", names=["a.png"], buffers=[photo("red")])
-    assert work(explorer)[1] and "no model" in work(explorer)[0] and explorer._scenes == before
+    assert work(explorer)[1] and "no model" in work(explorer)[0] and explorer.scenes == before
     page = save_report(alone, tmp_path / "page.html", data=seen).read_text(encoding="utf-8")
-    assert np.array_equal(in_page(page, "scene")[1]["0.maps.true"], scene(explorer)[1]["0.maps.true"])
+    assert np.array_equal(in_page(page, "scene")[1]["maps.true"], scene(explorer)[1]["maps.true"])
 
 
 def test_data_that_does_not_fit_is_refused(runs, data, tmp_path):
@@ -880,9 +879,11 @@ def test_a_page_of_the_demo_s_three_seeds_takes_at_most_5_mb(seeds, tmp_path):
     assert path.stat().st_size <= 5e6
     (about, sent), (seen, maps) = (in_page(path.read_text(encoding="utf-8"), name) for name in ("runs", "scene"))
     assert len(about["sets"]) == 3 and len(seen["images"]) == 8 and sent["2.record"].shape[-1] == 600
-    kept = long[0].snapshot_steps[kept_snapshots(long[0], SNAPSHOTS)]
-    assert sent["0.snapshots"].tolist() == kept.tolist() and (kept[0], kept[-1], len(kept)) == (0, 600, SNAPSHOTS)
-    assert maps["0.share.true"].shape[:2] == (SNAPSHOTS, 2)
+    few = thinned(long[0], SNAPSHOTS)
+    kept = few.snapshot_steps.tolist()
+    assert sent["0.snapshots"].tolist() == kept and (kept[0], kept[-1], len(kept)) == (0, 600, SNAPSHOTS)
+    assert np.array_equal(few.text_features[7], long[0].text_features[kept[7]])
+    assert maps["share.true"].shape[:2] == (SNAPSHOTS, 2)
 
 
 def test_a_page_holds_the_explorer_s_numbers(runs, data, tmp_path):
@@ -942,7 +943,7 @@ def test_names_in_a_page_are_text_whatever_they_say(hostile, tmp_path):
 def test_a_choice_that_fails_or_is_refused_is_taken_back(runs, monkeypatch):
     explorer = explore(runs, images=2).wait()
     at = explorer.split, explorer.target_layer
-    monkeypatch.setattr("prograd_viz.explorer.join_data", lambda parts: 1 / 0)
+    monkeypatch.setattr("prograd_viz.screen.shown_image", lambda clip, image: 1 / 0)
     explorer.split = "same"
     with pytest.raises(ZeroDivisionError): explorer.wait()
     assert (explorer.split, explorer.target_layer) == at and "failed" in explorer._work["text"]
@@ -959,8 +960,7 @@ def test_seeds_with_classes_of_their_own_have_images_of_their_own():
     assert sets[0].classes != sets[1].classes
     explorer = explore(sets, images=2).wait()
     assert not explorer.compare
-    assert [unpack(x)[0]["classes"] for x in explorer._scenes] == [list(r.classes) for r in sets]
-    assert "1.maps.true" in unpack(explorer._scenes[1])[1] and "0.maps.true" not in unpack(explorer._scenes[1])[1]
+    assert [unpack(x)[0]["classes"] for x in explorer.scenes] == [list(r.classes) for r in sets]
     for n, runs in enumerate(sets):
         explorer.set = n
         assert explorer.runs is runs and explorer.data.classes == runs.classes

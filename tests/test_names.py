@@ -86,8 +86,8 @@ def test_the_explorer_calls_a_run_by_its_own_name_and_words(case):
     explorer = explore(runs, images=2).wait()
     about = unpack(explorer._runs)[0]
     assert [method["name"] for method in about["sets"][0]["methods"]] == names
-    assert about["words"]["symbol"] == about["words"]["strength"] == "strength"
-    for text in (*texts(about), *texts(unpack(explorer._scenes[0])[0])):
+    assert about["strength"] == "strength"
+    for text in (*texts(about), *texts(unpack(explorer.scenes[0])[0])):
         assert not {"ProGrad", "CoOp", "lambda", "\N{GREEK SMALL LETTER LAMDA}"} & set(re.findall(r"\w+", text)), text
     assert [runs.name(key) for key in explorer.methods()] == explorer.table()["method"].tolist()
     assert explorer.table()["method"].tolist() == ["zero-shot CLIP", *names]
@@ -102,7 +102,7 @@ def test_the_report_calls_a_run_by_its_own_name(case, tmp_path):
     shown = re.sub(r"data:image/[^'\"]*", "", shown)
     about = in_page(page, "runs")[0]
     assert [method["name"] for method in about["sets"][0]["methods"]] == names
-    assert about["words"]["strength"] == "strength" and not about["able"]
+    assert about["strength"] == "strength" and not about["able"]
     assert_own(shown, names)
 
 
@@ -159,7 +159,7 @@ def test_masks_that_are_not_exact_are_named_below_every_number(clip, task, tmp_p
         assert says in words(plot_maps(runs, split, images=2))
         data = explorer_data(runs, split, images=2)
         explorer = explore(runs, data=data)
-        assert says in unpack(explorer._scenes[0])[0]["masks"] and says in words(explorer.figure())
+        assert says in unpack(explorer.scenes[0])[0]["masks"] and says in words(explorer.figure())
         assert set(explorer.table()["masks"]) == {tests[split].masks_from or "not said"}
         page = save_report(runs, tmp_path / "r.html", data=data).read_text(encoding="utf-8")
         assert html.escape(says) in page and says in in_page(page, "scene")[0]["masks"]
@@ -172,7 +172,7 @@ def test_exact_masks_need_no_line(clip, task):
     explorer = explore(runs, data=explorer_data(runs, images=2))
     assert set(shares.rows["masks"]) == {"exact: rendered with their images"}
     assert "masks" not in words(plot_maps(runs, images=2)) + words(plot_foreground(shares))
-    assert unpack(explorer._scenes[0])[0]["masks"] == "" and "masks" not in words(explorer.figure())
+    assert unpack(explorer.scenes[0])[0]["masks"] == "" and "masks" not in words(explorer.figure())
 
 
 def test_names_need_no_torch():

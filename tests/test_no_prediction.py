@@ -69,12 +69,12 @@ def test_pictures_and_pages_say_that_there_is_no_prediction(broken, tmp_path):
     labels = [ax.get_xlabel() for ax in plot_maps(broken, images=1, target="predicted").axes]
     assert [label == f"no map\n{NO_PREDICTION}" for label in labels] == [False, False, False, True]
     data = explorer_data(broken, images=1)
-    _, sent = unpack(scene_buffer([broken], data))
-    assert sent["0.predicted"][-1, :, 0].tolist()[1:] == [-1] and sent["0.predicted"][-1, 0, 0] >= 0
-    assert np.isnan(sent["0.chance"][-1, 1, 0]) and sent["zero.predicted"].min() >= 0
+    _, sent = unpack(scene_buffer(broken, data))
+    assert sent["predicted"][-1, :, 0].tolist()[1:] == [-1] and sent["predicted"][-1, 0, 0] >= 0
+    assert np.isnan(sent["chance"][-1, 1, 0]) and sent["zero.predicted"].min() >= 0
     for target in TARGETS:  # the image is of the class whose text features are NaN
-        assert np.isnan(sent[f"0.top.{target}"][-1, 1]).all() and not sent[f"0.maps.{target}"][-1, 1].any()
-        assert np.isnan(sent[f"0.share.{target}"][-1, 1]).all() and np.isfinite(sent[f"0.top.{target}"][-1, 0]).all()
+        assert np.isnan(sent[f"top.{target}"][-1, 1]).all() and not sent[f"maps.{target}"][-1, 1].any()
+        assert np.isnan(sent[f"share.{target}"][-1, 1]).all() and np.isfinite(sent[f"top.{target}"][-1, 0]).all()
     texts = [ax.get_xlabel() for ax in plot_view(broken, data).axes[:4]]
     assert [text.startswith(NO_PREDICTION) for text in texts] == [False, False, False, True]
     assert f": {NO_PREDICTION}, " in save_report(broken, tmp_path / "page.html", data=data).read_text()

@@ -48,13 +48,13 @@ def test_pictures_and_explorer_take_the_test_set_there_is(folder, clip, stored, 
     assert len(plot_maps(runs, images=2).axes) == 2 * 4
     explorer = explore(runs, images=2)
     explorer.wait()
-    assert explorer.split == "same" and unpack(explorer._scenes[0])[0]["splits"] == ["train", "same"]
-    assert unpack(explorer._scenes[0])[0]["split"] == "same" and len(explorer.data) == 2
+    assert explorer.split == "same" and unpack(explorer.scenes[0])[0]["splits"] == ["train", "same"]
+    assert unpack(explorer.scenes[0])[0]["split"] == "same" and len(explorer.data) == 2
     page = save_report(runs, tmp_path / "report.html", images=2).read_text(encoding="utf-8")
     assert page.count("<figure><img") == 1, "two images and the cosine in one picture"
     assert "<th>same</th>" in page and "<th>shifted</th>" not in page and "<th>new</th>" not in page
     about, sent = in_page(page, "scene")
-    assert (about["split"], len(about["images"]), len(sent["ends"])) == ("same", 2, 2)
+    assert (about["split"], len(about["images"]), len(sent["areas"])) == ("same", 2, 2)
 
 
 def test_without_a_test_set_the_training_images_are_shown_and_it_is_said(folder, clip):
@@ -168,7 +168,7 @@ def test_a_test_set_of_any_name_has_its_column(folder, clip, tmp_path):
     save_report(stored, tmp_path / "report.html", images=2)
     explorer = explore(stored, images=2)
     explorer.wait()
-    assert unpack(explorer._scenes[0])[0]["splits"] == ["train", "val", "my phone"]
+    assert unpack(explorer.scenes[0])[0]["splits"] == ["train", "val", "my phone"]
     assert unpack(explorer._runs)[0]["sets"][0]["tested"] == ["val", "my phone"]
 
 

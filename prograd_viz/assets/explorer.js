@@ -6,7 +6,6 @@
  * @typedef {object} Method
  * @property {number|string} key  lambda, or the name of a method that has none
  * @property {string} name        what it is called in sentences
- * @property {string} short       its mark on the slider
  * @property {string} colour      hex, the same as in figures
  *
  * @typedef {object} RunSet       one training: R methods, S steps, K snapshots
@@ -22,13 +21,12 @@
  * @property {Uint8Array|Int16Array|Float32Array|Float64Array} data
  *
  * Buffer "runs": about {title, compare, able, t, coop: colour of G_d, zero: {name, colour}, sets: RunSet[],
- *   words: {symbol, strength, train: [low, high] or null}}; tensors heat [256, 3] and, of set s,
+ *   strength: what it is called, train: [low, high] or null}; tensors heat [256, 3] and, of set s,
  *   s.record [columns, R, S], s.snapshots [K], s.arrows [R, S, 4, 2], s.tokens [R, S, M]
- * Buffers "scenes", one for all run sets or, where their classes differ, one for each: about {split, splits, layer,
- *   layers, explainer, targets, classes, images: [{name, type, label}], size, masks}; tensors pictures (files, one
- *   behind the other), ends [B], masks (bits), areas [B]; of set s and target t: s.maps.t [K, R, B, h, w] of 255ths of
- *   s.top.t [K, R, B], s.share.t [K, R, B], s.explained.t [K, R, B, 2], s.predicted and s.chance [K, R, B]; the same
- *   of zero-shot CLIP under "zero", without K and R
+ * Buffers "scenes", one for each run set: about {split, splits, layer, layers, explainer, explainers, targets, classes,
+ *   images: [{name, label}], size, masks}; tensors picture.b (a PNG file), masks (bits) [B, bytes], areas [B]; of
+ *   target t: maps.t [K, R, B, h, w] of 255ths of top.t [K, R, B], share.t [K, R, B], explained.t [K, R, B, 2],
+ *   predicted and chance [K, R, B]; the same of zero-shot CLIP under "zero.", without K and with R = 1
  * Buffer "land": about {set, ends, split}; tensors x [X], y [Y], loss_ce, loss_kl, accuracy [Y, X], paths [R, K, 2],
  *   inside [R]
  */
@@ -84,7 +82,7 @@ function short(x) {
 export const percent = x => Number.isFinite(x) ? `${fixed(100 * x, 0)}%` : "-"
 const signed = x => (x < 0 ? "\u2212" : "+") + fixed(Math.abs(x), 2)
 const cosine = x => Number.isFinite(x) ? signed(x) : "none"
-const brief = x => Math.abs(x) < 0.001 && x !== 0 ? x.toExponential(0) : `${+x.toPrecision(2)}`
+const brief = x => typeof x === "string" ? x : Math.abs(x) < 0.001 && x !== 0 ? x.toExponential(0) : `${+x.toPrecision(2)}`
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high)
 const finite = values => values.filter(Number.isFinite)
 const sum = values => values.reduce((a, b) => a + b, 0)
@@ -232,14 +230,14 @@ class Training {
   /** What a method sees in an image: r is a method, or -1 for zero-shot CLIP */
   look(scene, target, k, r, b) {
     const { images, classes } = scene.about
-    const of = r < 0 ? "zero" : this.s
+    const of = r < 0 ? "zero." : ""
     const at = r < 0 ? b : (k * this.methods.length + r) * images.length + b
-    const maps = scene[`${of}.maps.${target}`]
+    const maps = scene[`${of}maps.${target}`]
     if (!maps) return null
     const [h, w] = maps.shape.slice(-2)
-    const number = name => scene[`${of}.${name}`].data[at]
+    const number = name => scene[of + name].data[at]
     const named = c => classes[c] ?? "no prediction"
-    const [one, two] = scene[`${of}.explained.${target}`].data.subarray(2 * at, 2 * at + 2)
+    const [one, two] = scene[`${of}explained.${target}`].data.subarray(2 * at, 2 * at + 2)
     const { label } = images[b]
     const predicted = number("predicted")
     return {
@@ -1389,10 +1387,9 @@ export class View {
 
   /** The images of the training that is seen */
   openScene() {
-    const { scenes } = this.book
-    const one = Math.min(this.state.get("set"), Math.max(0, scenes.length - 1))
-    this.scene = scenes[one] ?? null
-    this.images = this.pictures[one] ?? []
+    const { s } = this.training()
+    this.scene = this.book.scenes[s] ?? null
+    this.images = this.pictures[s] ?? []
   }
 
   /** The training that sliders and panels speak of */
@@ -1584,11 +1581,10 @@ function seen({ predicted, chance, right, share }) {
 
 /** The picture of an image and the outline of its object, both ready to be drawn */
 async function openImage(scene, b) {
-  const { pictures, ends, masks, areas, about } = scene
-  const content = pictures.data.slice(b ? ends.data[b - 1] : 0, ends.data[b])
-  const picture = await createImageBitmap(new Blob([content], { type: about.images[b].type }))
-  if (!masks.data.length || !areas.data[b]) return { picture, outline: null }
-  const bytes = Math.ceil(about.size[0] * about.size[1] / 8)
+  const { masks, areas, about } = scene
+  const picture = await createImageBitmap(new Blob([scene[`picture.${b}`].data], { type: "image/png" }))
+  if (!(areas.data[b] > 0)) return { picture, outline: null }
+  const bytes = masks.shape[1]
   return { picture, outline: drawOutline(masks.data.subarray(b * bytes, (b + 1) * bytes), ...about.size) }
 }
 
@@ -1622,12 +1618,12 @@ class Controls {
     this.view = view
     this.followers = []
     const { wanted, book } = view
-    const { words } = book.about
+    const { strength } = book.about
     this.subtitle = make("span", { class: "pv-note" })
     this.choices = make("div", { class: "pv-choices" })
     if (wanted.includes("maps")) this.choose()
     const label = text => make("label", {}, text)
-    const bar = [label(words.symbol), this.lambdas(), this.trainer(), label("step"), this.steps(), this.jumps()]
+    const bar = [label(strength === "lambda" ? "\u03bb" : strength), this.lambdas(), this.trainer(), label("step"), this.steps(), this.jumps()]
     const title = make("div", { class: "pv-title" }, make("strong", {}, book.about.title), this.subtitle, this.choices)
     this.node = make("header", { class: "pv-head" }, title, make("div", { class: "pv-sliders" }, ...bar), view.work)
   }
@@ -1648,10 +1644,10 @@ class Controls {
     const { methods } = view.training()
     const last = methods.length - 1
     const input = () => view.state.set({ lam: methods[Math.min(this.lam.value, last)].key })
-    this.lam = this.slider("lam", view.book.about.words.strength, methods.length, input)
+    this.lam = this.slider("lam", view.book.about.strength, methods.length, input)
     const every = last >= 7 ? Math.ceil((last + 1) / 7) : 1
     const marks = methods.map((method, r) => {
-      const mark = make("span", {}, r % every && r < last ? "" : method.short)
+      const mark = make("span", {}, r % every && r < last ? "" : brief(method.key))
       mark.style.left = `${last ? 100 * r / last : 0}%`
       return mark
     })
@@ -1720,7 +1716,7 @@ class Controls {
     const targets = [...new Set([...about.targets, ...classes])].map(name => [name, TARGET_WORDS.get(name) ?? name])
     const splits = about.splits.filter(name => able || name === about.split).map(name => [name, name])
     const layers = about.layers.filter(([value]) => able || value === about.layer)
-    const explainers = about.explainers.map(name => [name, EXPLAINERS[name] ?? name])
+    const explainers = about.explainers.filter(name => able || name === about.explainer).map(name => [name, EXPLAINERS[name] ?? name])
     return [
       this.pick("target", "target", targets, state.get("target")),
       this.pick("map", "explainer", explainers, about.explainer),
@@ -1768,7 +1764,7 @@ class Controls {
   /** A further lambda to train */
   trainer() {
     const { view } = this
-    const { words: { strength, train }, able } = view.book.about
+    const { strength, train, able } = view.book.about
     if (!view.ask || !able || !train || !view.wanted.includes("maps")) return make("span")
     const begin = () => {
       const [low, high] = train
@@ -1913,9 +1909,23 @@ class Rail {
 
 // ---------------------------------------------------------------------------------------------- where it runs
 
-const SHARED = [
-  "lam", "step", "image", "target", "explainer", "split", "target_layer", "opacity", "pins", "set", "filter", "speed"]
-const BUFFERS = ["_runs", "_scenes", "_land"]
+/** All choices, as they are where nobody says otherwise */
+const USUAL = {
+  lam: 0,
+  step: 0,
+  image: 0,
+  target: "predicted",
+  explainer: "GradCAM",
+  split: "",
+  target_layer: "default",
+  opacity: 0.85,
+  pins: [],
+  set: 0,
+  filter: "all",
+  speed: 15,
+}
+const SHARED = Object.keys(USUAL)
+const BUFFERS = ["_runs", "scenes", "_land"]
 const NUMBERS = ["step", "image", "set"]
 const IN_ADDRESS = ["lam", "step", "image", "target", "set", "pins"]
 
@@ -1954,7 +1964,8 @@ function render({ model, el }) {
 }
 
 /** In a page of its own: the choices stand in the address */
-export function mount(el, buffers, values) {
+export function mount(el, buffers, chosen) {
+  const values = { ...USUAL, ...chosen }
   const state = new State({ ...values, ...fromAddress() })
   const view = new View(el, state)
   const write = later(() => {
