@@ -274,8 +274,9 @@ class Explorer(anywidget.AnyWidget):
         self.pins = [b for b in self.pins if b < min(map(len, data))]
         layer = choice[1]
         layers = layer_names(self.sets[0].clip) if self.able and layer else {}
-        about = {"split": self.split, "splits": list(self._sources), "layer": layer,
-                 "layers": list(({layer: layer} | layers).items()), "explainers": list(self._explainers)}
+        layers.setdefault(layer, layer)
+        about = {"split": self.split, "splits": list(self._sources), "layer": layer, "layers": list(layers.items()),
+                 "explainers": list(self._explainers)}
         targets = list(dict.fromkeys([*TARGETS, self.target]))
         self.scenes = [scene_buffer(runs, shown, targets, **about) for runs, shown in zip(self.sets, data)]
 
