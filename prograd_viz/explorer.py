@@ -187,7 +187,7 @@ class Explorer(anywidget.AnyWidget):
     ):
         for name in panels: check_known("panel", name, PANELS)
         recorder = runs if isinstance(runs, Recorder) else None
-        self.sets, self.compare = run_sets(runs if recorder is None else recorder.runs(clip, task))
+        self.sets, self.compare = run_sets(runs.runs(clip, task) if isinstance(runs, Recorder) else runs)
         shown = data if data is None or isinstance(data, list) else [data] * len(self.sets)
         if shown: explainer = shown[0].explainer
         self._explainers = {name: name for name in operators()} | {str(explainer): explainer}
@@ -300,7 +300,7 @@ class Explorer(anywidget.AnyWidget):
         choice = name, layer, explainer = self._choice()
         if choice in self._known: return self._adopt(self._known[choice], choice)
         split, images = self._sources[name]
-        how = {"explainer": self._explainers[explainer], "target_layer": None if layer in ("default", "") else layer}
+        how: Any = {"explainer": self._explainers[explainer], "target_layer": None if layer in ("default", "") else layer}
         owners = {runs.classes: runs for runs in reversed(self.sets)}  # seeds may have classes of their own
         parts = {classes: preparation(runs, split, images=images, **how) for classes, runs in owners.items()}
 
@@ -396,7 +396,7 @@ class Explorer(anywidget.AnyWidget):
         runs.check_model()
         runs.check_contexts()
         if unasked and run_prompts(runs).tokens.numel() * runs.contexts.shape[-1] > CHEAP: return
-        how = {"size": 41 if unasked else 31, "progress": False} | options
+        how: Any = {"size": 41 if unasked else 31, "progress": False} | options
 
         def done(land): self._land = land_buffer(land, runs, position=self.sets.index(runs))
 

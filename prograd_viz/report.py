@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -54,7 +55,7 @@ def save_report(
     "Write run sets as one self-contained HTML file with working sliders"
     from prograd_viz.explorer import Explorer  # here: the page is all that scripts need of widgets
     few = [thinned(one, SNAPSHOTS) for one in run_sets(runs)[0]]
-    how = {"images": images, "target": target, "explainer": explainer, "target_layer": target_layer, "data": data}
+    how: Any = {"images": images, "target": target, "explainer": explainer, "target_layer": target_layer, "data": data}
     view = Explorer(few, split, **how).wait()
     view.close()
     words = {"title": title or runs_title(few[:1]), "about": _about(view)}

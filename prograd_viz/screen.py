@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from numbers import Number
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -123,12 +123,12 @@ class ExplorerData:
     ) -> Views:
         "What N prompts see in all images: a few matrix products"
         features, labels = torch.tensor(self.features), torch.tensor(self.labels)
-        text = torch.tensor(text).to(features)
-        scores = (text @ F.normalize(features, dim=-1).T).mT
+        texts = torch.tensor(text).to(features)
+        scores = (texts @ F.normalize(features, dim=-1).T).mT
         explained = explained_classes(scores, labels, target, self.classes)
         predicted = explained_classes(scores, labels)[..., 0]
         chances = (self.logit_scale * scores).softmax(-1).amax(-1)
-        directions = directions_of(text, explained)
+        directions = directions_of(texts, explained)
         maps = torch.einsum("bhwe,nbe->nbhw", torch.as_tensor(self.operator), directions).relu().numpy()
         return Views(maps, explained.numpy(), predicted.numpy(), chances.numpy(), self._shares(maps))
 
@@ -244,7 +244,7 @@ def preparation(
 
 def are_photos(
     images: Any,  # How many images, or which: positions in a split, or paths and PIL images
-) -> bool:
+) -> TypeGuard[list]:
     "Whether these are images of one's own"
     return isinstance(images, (list, tuple)) and not all(isinstance(i, Number) for i in images)
 
@@ -469,7 +469,7 @@ def thinned(
 ) -> Runs:
     "The same with some of its snapshots, evenly spread, the first and the last among them"
     kept = _evenly(len(runs.snapshot_steps), count)
-    some = lambda x: Lazy((len(kept), *x.shape[1:]), x.dtype, lambda k: x[kept[k]])  # type: ignore[abstract]
+    some: Any = lambda x: Lazy((len(kept), *x.shape[1:]), x.dtype, lambda k: x[kept[k]])  # type: ignore[abstract]
     return replace(runs, snapshot_steps=runs.snapshot_steps[kept], contexts=some(runs.contexts),
                    text_features=some(runs.text_features))
 
