@@ -300,9 +300,10 @@ class Explorer(anywidget.AnyWidget):
         choice = name, layer, explainer = self._choice()
         if choice in self._known: return self._adopt(self._known[choice], choice)
         split, images = self._sources[name]
-        how: Any = {"explainer": self._explainers[explainer], "target_layer": None if layer in ("default", "") else layer}
+        where = None if layer in ("default", "") else layer
+        how: Any = {"images": images, "explainer": self._explainers[explainer], "target_layer": where}
         owners = {runs.classes: runs for runs in reversed(self.sets)}  # seeds may have classes of their own
-        parts = {classes: preparation(runs, split, images=images, **how) for classes, runs in owners.items()}
+        parts = {classes: preparation(runs, split, **how) for classes, runs in owners.items()}
 
         def work(tick):
             made = {classes: prepare(tick) for classes, (_, prepare) in parts.items()}
