@@ -16,7 +16,7 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo check test times lab app docs figures evidence maps-table pocket mutants bench bench-gpu models published matrix notebooks export readme build pins clean soak
+.PHONY: help env demo check test times lab app docs figures evidence maps-table pocket mutants bench bench-gpu models published reproduce matrix notebooks export readme build pins clean soak
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ evidence: env ## 3,000 trainings behind what README claims (two and a half hours
 
 maps-table: env ## where the maps lie by every explainer, and which one tells the truth (up to 40 minutes; resumable); writes figures/maps/
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/maps_table.py $(ARGS)
+
+reproduce: env ## CoOp and ProGrad on real data beside published numbers (ARGS="--data oxford_pets --root DATA"; says how long it takes; resumable)
+	@$(RUN) MPLBACKEND=Agg $(BIN)/python tools/reproduce.py $(ARGS)
 
 mutants: env ## break the library one line at a time and count what the tests catch
 	@$(RUN) MPLBACKEND=Agg $(BIN)/python tools/mutants.py $(ARGS)
