@@ -5,6 +5,7 @@
     python tools/bench.py --only recorder    # the cost of a record, some minutes; writes cpu_recorder.csv
     python tools/bench.py --only landscape   # two landscapes, two minutes; writes cpu_landscape.csv
     python tools/bench.py --only maps        # maps of one image by each operator, some minutes; writes cpu_maps.csv
+    python tools/bench.py --only startup     # imports and --help of the scripts, a minute; writes cpu_startup.csv
 
 Weights are random, so nothing is downloaded. Compared functions take turns in one process; a time is the median of
 its turns.
@@ -21,6 +22,7 @@ import textwrap
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import distribution
 from pathlib import Path
 from statistics import median
 
@@ -488,7 +490,37 @@ def landscapes(bench):
                   at_most=limit)
 
 
-ALONE = {"recorder": recorder, "landscape": landscapes, "maps": explainers}  # Each writes a table of its own
+def fresh(*lines):
+    "Seconds of each import, one after the other, in a new process"
+    code = f"""import time
+times = [time.perf_counter()]
+for line in {lines!r}:
+    exec(line)
+    times.append(time.perf_counter())
+print(*[after - before for before, after in zip(times, times[1:])])"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [float(took) for took in run.stdout.split()]
+
+
+def startup(bench):
+    "What the first line of a notebook takes beyond torch's own import, and how soon a console script answers"
+    scripts = [e for e in distribution("prograd_viz").entry_points if e.group == "console_scripts"]
+    ask = lambda e: [sys.executable, "-c", f"from {e.module} import {e.attr}; {e.attr}()", "--help"]
+    ways = {e.name: partial(subprocess.run, ask(e), stdout=subprocess.DEVNULL, check=True) for e in scripts}
+    later = "import prograd_viz.torchvision_ops, torchvision", "import open_clip"
+    rounds = []
+    for _ in range(bench.size.rounds):
+        imports = fresh("import torch", *later) + fresh("from prograd_viz.all import *")
+        rounds.append([*imports, *map(seconds, ways.values())])
+    alone, torchvision, open_clip, star, *helps = map(median, zip(*rounds))
+    bench.bar("from prograd_viz.all import *, beyond torch alone", star - alone, "s", at_most=2, peers=alone, ours=star,
+              note=f"at first use torchvision takes {torchvision:.2g} s more and open_clip {open_clip:.2g} s")
+    for name, took in zip(ways, helps): bench.bar(f"{name} --help", took, "s", at_most=1)
+
+
+ALONE = {  # Each writes a table of its own
+    "recorder": recorder, "landscape": landscapes, "maps": explainers, "startup": startup,
+}
 
 
 # -- the table and the picture ------------------------------------------------
