@@ -71,6 +71,12 @@ def names_of(node):
 def source(node): return "" if node is None else ast.unparse(node)
 
 
+def kind(annotation):
+    "An annotation, without the quotes around a class that is imported later"
+    quoted = isinstance(annotation, ast.Constant) and isinstance(annotation.value, str)
+    return annotation.value if quoted else source(annotation)
+
+
 def parameters(
     m:Module,
     f:ast.FunctionDef,
@@ -88,7 +94,7 @@ def parameters(
         if p.lineno <= f.lineno: return ""  # on the line of `def`, where no comment is about a parameter
         return m.comments.get(max(p.end_lineno, d.end_lineno if d else 0), "")
 
-    return [(name, source(p.annotation), source(d), own(p, d)) for name, p, d in rows]
+    return [(name, kind(p.annotation), source(d), own(p, d)) for name, p, d in rows]
 
 
 def returned(m, f):
