@@ -151,20 +151,20 @@ class Explorer(anywidget.AnyWidget):
     "Sliders for lambda and step over a run set, and what they show; its traits are the state of the view"
     _esm = ASSETS / "explorer.js"
     _css = ASSETS / "explorer.css"
-    lam = traitlets.Union([traitlets.Unicode(), traitlets.CFloat()],
-                          help="key of the run at the slider: lambda, or the name of a method").tag(sync=True)
-    step = traitlets.Int(0, help="training step; the nearest snapshot is shown").tag(sync=True)
-    image = traitlets.Int(0, min=0, help="position of the image").tag(sync=True)
-    target = traitlets.Unicode("predicted", help="the score that maps explain").tag(sync=True)
-    explainer = traitlets.Unicode("GradCAM", help="which map").tag(sync=True)
-    split = traitlets.Unicode(help="where the images come from").tag(sync=True)
-    target_layer = traitlets.Unicode("default", help="layer that maps are read from").tag(sync=True)
-    opacity = traitlets.Float(0.85, min=0, max=1, help="of the maps").tag(sync=True)
-    pins = traitlets.List(traitlets.Int(), help="positions of images that stay in view").tag(sync=True)
-    set = traitlets.Int(0, min=0, help="whose maps are seen, of several seeds").tag(sync=True)
-    filter = traitlets.Enum(FILTERS, "all", help="which images there are to choose from").tag(sync=True)
-    speed = traitlets.Int(15, min=1, help="snapshots per second while it plays").tag(sync=True)
-    scenes = traitlets.List(traitlets.Bytes(), help="images and maps for the browser, by run set").tag(sync=True)
+    # Key of the run at the slider: lambda, or the name of a method
+    lam = traitlets.Union([traitlets.Unicode(), traitlets.CFloat()]).tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)  # Training step; the nearest snapshot is shown
+    image = traitlets.Int(0, min=0).tag(sync=True)  # Position of the image
+    target = traitlets.Unicode("predicted").tag(sync=True)  # The score that maps explain
+    explainer = traitlets.Unicode("GradCAM").tag(sync=True)  # Which map
+    split = traitlets.Unicode().tag(sync=True)  # Where the images come from
+    target_layer = traitlets.Unicode("default").tag(sync=True)  # Layer that maps are read from
+    opacity = traitlets.Float(0.85, min=0, max=1).tag(sync=True)  # Of the maps
+    pins = traitlets.List(traitlets.Int()).tag(sync=True)  # Positions of images that stay in view
+    set = traitlets.Int(0, min=0).tag(sync=True)  # Whose maps are seen, of several seeds
+    filter = traitlets.Enum(FILTERS, "all").tag(sync=True)  # Which images there are to choose from
+    speed = traitlets.Int(15, min=1).tag(sync=True)  # Snapshots per second while it plays
+    scenes = traitlets.List(traitlets.Bytes()).tag(sync=True)  # Images and maps for the browser, by run set
     _panels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _runs = traitlets.Bytes().tag(sync=True)
     _land = traitlets.Bytes().tag(sync=True)
@@ -196,9 +196,9 @@ class Explorer(anywidget.AnyWidget):
         self._at: tuple = ()  # the choice that it belongs to
         self._unread = ""  # what is to be said of files that are no images
         self.work, self._stopped = Work(self._say, self._settle), threading.Event()
-        super().__init__(_panels=list(panels), _runs=self._record(), lam=self.runs.sorted_keys()[-1], target=target,
+        super().__init__(_panels=list(panels), _runs=self._record(self.sets), lam=self.runs.sorted_keys()[-1],
                          step=_last(self.runs), split=self._find_sources(split, images), explainer=str(explainer),
-                         target_layer=target_layer or "default")
+                         target=target, target_layer=target_layer or "default")
         self.observe(self._load, ["split", "target_layer", "explainer"])
         self.observe(self._retarget, "target")
         self.on_msg(self._asked)
@@ -246,7 +246,7 @@ class Explorer(anywidget.AnyWidget):
         elif lam not in runs.keys: lam = runs.sorted_keys()[-1]
         return lam, int(min(runs.snapshot_steps, key=lambda step: abs(step - self.step), default=self.step))
 
-    def _record(self): return runs_buffer(self.sets, self.compare, able=self.able)
+    def _record(self, sets): return runs_buffer(sets, self.compare, able=self.able)
 
     def _say(self, text, wrong=False, done=None): self._work = {"text": text, "wrong": wrong, "done": done}
 
@@ -272,21 +272,21 @@ class Explorer(anywidget.AnyWidget):
         self._data, self._at = data, choice
         self._known[choice] = data
         self.pins = [b for b in self.pins if b < min(map(len, data))]
-        layer = choice[1]
+        self.scenes = self._packed(self.sets)
+
+    def _packed(self, sets):
+        "The images under run sets, for the browser"
+        layer = self._at[1]
         layers = layer_names(self.sets[0].clip) if self.able and layer else {}
         layers.setdefault(layer, layer)
         about = {"split": self.split, "splits": list(self._sources), "layer": layer, "layers": list(layers.items()),
                  "explainers": list(self._explainers)}
         targets = list(dict.fromkeys([*TARGETS, self.target]))
-        self.scenes = [scene_buffer(runs, shown, targets, **about) for runs, shown in zip(self.sets, data)]
-
-    def _again(self):
-        "Send the images anew, if there are any"
-        if self._data: self._adopt(self._data, self._at)
+        return [scene_buffer(runs, shown, targets, **about) for runs, shown in zip(sets, self._data)]
 
     def _retarget(self, change):
         "A class whose maps were not sent yet"
-        if change["new"] not in TARGETS: self._again()
+        if self._data and change["new"] not in TARGETS: self.scenes = self._packed(self.sets)
 
     def _load(self, change=None):
         "Show the images of this split at this layer, prepared now or before"
@@ -367,10 +367,11 @@ class Explorer(anywidget.AnyWidget):
 
     def _replace(self, runs, other):
         "Show another state of a run set"
-        self.sets[self.sets.index(runs)], self._land = other, b""
+        sets = [other if one is runs else one for one in self.sets]
+        scenes = self._packed(sets) if self._data else []
         with self.hold_sync():
-            self._runs = self._record()
-            self._again()
+            self._runs, self._land, self.scenes = self._record(sets), b"", scenes
+            self.sets = sets
 
     def show_photos(
         self,
@@ -450,8 +451,8 @@ class Explorer(anywidget.AnyWidget):
                 strength = np.nan if key is None else runs.lambdas[runs.run(key)]
                 what = {"method": runs.name(key), "lam": strength, "step": step, "image": data.names[b]}
                 rows.append(what | vars(data.view(b, runs.text(key, step), self.target)))
-        masks = "none" if data.masks is None else data.masks_from or "not said"
-        table = pd.DataFrame(rows).drop(columns="cam").assign(explainer=data.explainer, masks=masks)
+        about = {"explainer": data.explainer, "masks": data.masks_from or "not said"}
+        table = pd.DataFrame(rows).drop(columns="cam").assign(**about)
         recorded = runs.record(lam).filter(regex="^(step|cos|conflict|agree|norm_gd|norm_gg|acc_.*)$")
         return table.merge(recorded, "left", "step")
 

@@ -21,11 +21,9 @@ import pandas as pd
 from .clip import ASSETS
 from .data import Split
 from .landscape import Landscape
-from .maps import Explainer
 from .plots import SPLIT_TITLES
 from .runs import Runs
 from prograd_viz.screen import (
-    ExplorerData,
     land_buffer,
     plot_view,
     run_sets,
@@ -44,19 +42,14 @@ def save_report(
     path: str | Path,  # Where to write the HTML file
     split: str | Split | None = None,  # See `Runs.split`
     *,
-    images: int | list = 8,  # How many, spread over the classes, or which
-    target: str = "predicted",  # The score that the maps explain at first: one of `cam.TARGETS`, or a class name
-    explainer: str | Explainer = "GradCAM",  # Which map: one of `screen.operators`, or one of them with options
-    target_layer: str | None = None,  # See `cam.find_layer`
-    data: ExplorerData | list | None = None,  # Prepared before, or a list with one for each run set; None: now
     land: Landscape | None = None,  # Of the first run set, see `landscape`; None: without
     title: str | None = None,  # Of the page; None: what was trained
+    **options: Any,  # Of `Explorer`: images, target, explainer, target_layer, data
 ) -> Path:  # The file
     "Write run sets as one self-contained HTML file with working sliders"
     from prograd_viz.explorer import Explorer  # here: the page is all that scripts need of widgets
     few = [thinned(one, SNAPSHOTS) for one in run_sets(runs)[0]]
-    how: Any = {"images": images, "target": target, "explainer": explainer, "target_layer": target_layer, "data": data}
-    view = Explorer(few, split, **how).wait()
+    view = Explorer(few, split, **options).wait()
     view.close()
     words = {"title": title or runs_title(few[:1]), "about": _about(view)}
     fields = {key: html.escape(text) for key, text in words.items()}

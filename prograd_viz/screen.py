@@ -97,14 +97,14 @@ class Views:
 class ExplorerData:
     "B images ready to be looked at, with the operators that map any prompt"
     pictures: np.ndarray  # As the model sees them, [B, H, W, 3] uint8
-    masks: np.ndarray | None  # Objects, [B, H, W] bool
+    masks: np.ndarray  # Objects, [B, H, W] bool; empty where nobody knows
     labels: np.ndarray  # True classes, [B]; -1 where nobody knows
     names: tuple  # One per image, for pickers
     classes: tuple  # C class names
     operator: np.ndarray  # Times a text feature it is the map before the ReLU, [B, h, w, E]
     features: np.ndarray  # Image features, [B, E]
     logit_scale: float  # Of the model
-    masks_from: str = ""  # Where the masks come from, in words
+    masks_from: str = ""  # Where the masks come from, in words; "none": nobody knows where the objects are
     explainer: str = "GradCAM"  # Which map, see `maps.EXPLAINERS`
 
     def __post_init__(self): self.names, self.classes = tuple(self.names), tuple(self.classes)
@@ -113,8 +113,8 @@ class ExplorerData:
 
     @property
     def areas(self) -> np.ndarray:
-        "The object's part of each image, [B]; NaN without masks"
-        return np.full(len(self), np.nan) if self.masks is None else self.masks.mean((1, 2))
+        "The object's part of each image, [B]; 0 without a mask"
+        return self.masks.mean((1, 2))
 
     def views(
         self,
@@ -134,10 +134,9 @@ class ExplorerData:
 
     def _shares(self, maps):
         "Part of each map on the object, [N, B]"
-        shares = np.full(maps.shape[:2], np.nan)
-        if self.masks is None: return shares
         inside, total = ((maps * weights).sum((2, 3)) for weights in self._weights)
-        return np.divide(inside, total, out=shares, where=(total > 0) & (self.areas > 0))
+        known = (total > 0) & (self.areas > 0)
+        return np.divide(inside, total, out=np.full_like(total, np.nan), where=known)
 
     @cached_property
     def _weights(self):
@@ -156,9 +155,9 @@ class ExplorerData:
         found, names = self[[b]].views(text[None], target), [*self.classes, NO_PREDICTION]  # the last is at -1
         one, two = found.explained[0, 0]
         explained = names[one] if two < 0 else f"{names[one]} - {names[two]}"
-        share = float(found.share[0, 0])
+        share, area = float(found.share[0, 0]), self.areas[b]
         return View(found.maps[0, 0], explained, names[found.predicted[0, 0]], float(found.probability[0, 0]), share,
-                    share / self.areas[b])
+                    share / area if area else np.nan)
 
     def __getitem__(self, rows):
         "Some of the images"
@@ -172,7 +171,7 @@ class ExplorerData:
 
     def about_masks(self) -> str:
         "Where the masks come from, if there are any and they are not exact"
-        return "" if self.masks is None else about_masks(self.masks_from)
+        return "" if self.masks_from == "none" else about_masks(self.masks_from)
 
     def save(
         self,
@@ -279,12 +278,13 @@ def _prepared(runs, test, rows, photos, explainer, layer, each=lambda: None):
         features.append(clip.encode_image(tensor))
         each()
     pictures = np.stack([shown_image(clip, test.image(i)) for i in rows])
-    masks = None if test.masks is None else shown_masks(clip, test, rows).numpy()
+    masks, masks_from = np.zeros(pictures.shape[:3], bool), "none"
+    if test.masks is not None: masks, masks_from = shown_masks(clip, test, rows).numpy(), test.masks_from
     labels = np.full(len(rows), -1) if photos else test.labels[rows]
     names = map(_file_name, test.images) if photos else [test.classes[label] for label in labels]
     operator, feature = (torch.cat(parts).detach().float().cpu().numpy() for parts in (operators, features))
     return ExplorerData(pictures, masks, labels, [f"{n}: {name}" for n, name in enumerate(names, 1)], runs.classes,
-                        operator, feature, float(clip.logit_scale), test.masks_from, explainer.name)
+                        operator, feature, float(clip.logit_scale), masks_from, explainer.name)
 
 
 def _file_name(photo):
@@ -325,8 +325,9 @@ def run_sets(
     "Several seeds of one recipe are seen together; two recipes side by side"
     sets: list = list(runs) if isinstance(runs, (list, tuple)) else [runs]
     if not sets: raise ValueError("no run set to explore; give one, or a list")
-    recipes = [(check_runs(one).methods, _recipe(one)) for one in sets]
-    if recipes.count(recipes[0]) == len(sets) == len(set(map(_seed, sets))): return sets, False
+    recipes = pd.concat([_recipe(check_runs(one)) for one in sets])
+    alike = len(recipes.drop_duplicates()) == len({one.methods for one in sets}) == 1
+    if alike and len(set(map(_seed, sets))) == len(sets): return sets, False
     if len(sets) != 2:
         raise ValueError(f"{len(sets)} run sets that are not seeds of one recipe; give two, or runs that differ in "
                          "their seed alone")
@@ -340,11 +341,9 @@ def _seed(runs): return runs.config.get("seed", int(runs.steps["seed"].iloc[0]) 
 
 
 def _recipe(runs):
-    "What seeds of one recipe have in common"
-    config = {k: v for k, v in plain(runs.config).items() if k not in ("seed", "hashes", "versions")}
-    task = config.get("task")
-    drawn = ("seed", "classes")  # a world may draw its classes
-    return config | {"task": {k: v for k, v in task.items() if k not in drawn} if isinstance(task, dict) else task}
+    "What seeds of one recipe have in common, as a row; a world may draw its classes"
+    config = pd.json_normalize([plain(runs.config)]).astype(str)
+    return config.filter(regex=r"^(?!hashes|versions|(.*\.)?(seed|classes)$)")
 
 
 def runs_title(
@@ -359,10 +358,10 @@ def runs_title(
 
 def _differ(sets):
     "What was trained in each of two run sets, and what of its recipe the other does not share"
-    recipes = pd.json_normalize([_recipe(runs) for runs in sets]).fillna("none").astype(str)
+    recipes = pd.concat(map(_recipe, sets)).fillna("none")
     apart = recipes.columns[recipes.nunique() > 1][:4]
-    of = lambda row: [f"{key.split('.')[-1]} {row[key]:.24}" for key in apart]
-    return ["; ".join([runs_title([runs]), *of(row)]) for runs, row in zip(sets, recipes.to_dict("records"))]
+    words = [[f"{key.split('.')[-1]} {row[key]:.24}" for key in apart] for row in recipes.to_dict("records")]
+    return ["; ".join([runs_title([runs]), *row]) for runs, row in zip(sets, words)]
 
 
 def runs_buffer(
@@ -433,8 +432,8 @@ def scene_buffer(
     tensors = {name: np.stack([look[name] for look in looks]) for name in (looks[0] if looks else ())}
     if runs.zero_shot is not None:
         tensors |= {f"zero.{name}": x for name, x in _seen(data, runs.text(None)[None], targets).items()}
-    tensors |= {f"picture.{b}": _png(picture) for b, picture in enumerate(data.pictures)} | {"areas": data.areas}
-    if data.masks is not None: tensors["masks"] = np.packbits(data.masks.reshape(len(data), -1), axis=1)
+    tensors |= {f"picture.{b}": _png(picture) for b, picture in enumerate(data.pictures)}
+    tensors |= {"masks": np.packbits(data.masks.reshape(len(data), -1), axis=1), "areas": data.areas}
     images = [{"name": name.split(": ", 1)[-1], "label": int(label)} for name, label in zip(data.names, data.labels)]
     about |= {"targets": list(targets), "classes": data.classes, "images": images, "explainer": data.explainer,
               "size": data.pictures.shape[1:3], "masks": data.about_masks()}
@@ -527,8 +526,8 @@ def plot_view(
 def _draw_views(axes, data, b, views):
     "An image and its maps, captions below"
     maps = np.stack([resized(view.cam, data.pictures.shape[1:3]) for view in views])
-    name, mask, words = data.names[b].split(": ", 1)[-1], None, [view.verdict for view in views]
-    if data.masks is not None:
-        mask, name = torch.from_numpy(data.masks[b]), f"{name}\nobject: {data.areas[b]:.0%} of the image"
-        words = [f"{view.verdict}\n{view.on_object}" for view in views]
-    draw_row(axes, Image.fromarray(data.pictures[b]), mask, torch.from_numpy(maps), [name, *words])
+    words = [data.names[b].split(": ", 1)[-1], *(view.verdict for view in views)]
+    if data.areas[b]:
+        shares = [f"object: {data.areas[b]:.0%} of the image", *(view.on_object for view in views)]
+        words = list(map("\n".join, zip(words, shares)))
+    draw_row(axes, Image.fromarray(data.pictures[b]), torch.tensor(data.masks[b]), torch.tensor(maps), words)

@@ -259,10 +259,10 @@ def test_a_score_that_is_no_number_has_no_prediction(runs, data):
 
 
 def test_without_masks_there_are_no_shares(runs, data):
-    explorer = explore(runs, data=replace(data, masks=None))
+    explorer = explore(runs, data=replace(data, masks=np.zeros_like(data.masks), masks_from="none"))
     assert_sent(explorer)
     about, sent = scene(explorer)
-    assert "masks" not in sent and np.isnan(sent["areas"]).all() and np.isnan(sent["share.predicted"]).all()
+    assert not sent["masks"].any() and not sent["areas"].any() and np.isnan(sent["share.predicted"]).all()
     assert about["masks"] == "" and set(explorer.table()["masks"]) == {"none"}
 
 

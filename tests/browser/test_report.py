@@ -138,7 +138,7 @@ def test_names_in_a_report_are_text_whatever_they_say(browser, trained, tmp_path
 @pytest.mark.parametrize("kind", ["no masks", "one lambda", "one image", "no gradients", "a thousand classes", "nan"])
 def test_odd_runs_have_a_clear_picture(browser, trained, data, tmp_path, kind):
     runs, shown = trained[0], data
-    if kind == "no masks": shown = replace(data, masks=None)
+    if kind == "no masks": shown = replace(data, masks=np.zeros_like(data.masks), masks_from="none")
     if kind == "one image": shown = data[[1]]
     if kind == "one lambda": runs = train(runs.clip, runs.task, lambdas=[1], epochs=1, progress=False)
     if kind == "no gradients":
