@@ -318,15 +318,12 @@ function palette(heat, opacity) {
   return colours
 }
 
-/** What a canvas shows, pale and without colours */
+/** What a canvas shows, without colours and pale */
 function fade(pen, width, height) {
-  const image = pen.getImageData(0, 0, width, height)
-  const bytes = image.data
-  for (let at = 0; at < bytes.length; at += 4) {
-    const light = 0.299 * bytes[at] + 0.587 * bytes[at + 1] + 0.114 * bytes[at + 2]
-    bytes.fill(light * 0.7 + 76, at, at + 3)
+  for (const [operation, colour] of [["saturation", "#fff"], ["source-over", "#ffffff4c"]]) {
+    Object.assign(pen, { globalCompositeOperation: operation, fillStyle: colour })
+    pen.fillRect(0, 0, width, height)
   }
-  pen.putImageData(image, 0, 0)
 }
 
 const PIXELS = 224  // A map is painted with so many pixels along its longer side, and enlarged by the browser
@@ -369,7 +366,7 @@ class Card {
     this.width = Math.max(1, Math.round(picture.width * scale))
     this.height = Math.max(1, Math.round(picture.height * scale))
     for (const canvas of [this.base, this.heat]) Object.assign(canvas, { width: this.width, height: this.height })
-    const pen = this.base.getContext("2d", { willReadFrequently: true })
+    const pen = this.base.getContext("2d")
     pen.imageSmoothingEnabled = picture.width > PIXELS
     pen.drawImage(picture, 0, 0, this.width, this.height)
     if (pale) fade(pen, this.width, this.height)
@@ -487,6 +484,7 @@ class Chart {
    *   ticks; square, bare: without lines at the y ticks; shade: [low, high] along y
    *   lines: [{r, colour, points: [[x, y]], dots: [[x, y]], band: [[x, low, high]], dash, halo}]
    *   seek: function of [x, y]; read: function of (x, y) that returns words; onfit, redraw: after a change of size
+   *   under: a canvas that fills the axes, below all else
    */
   constructor(view, options) {
     Object.assign(this, options)
@@ -498,7 +496,8 @@ class Chart {
     ])
     this.svg = make("svg:svg", { role: "img", "aria-label": this.label ?? this.title ?? "", ...listeners })
     this.tip = make("output", { class: "pv-tip", hidden: true })
-    this.node = make("div", { class: "pv-chart" }, this.svg, this.tip)
+    this.node = make("div", { class: "pv-chart" }, this.under, this.svg, this.tip)
+    this.under?.classList.add("pv-under")
     view.watch(this.node, (width, height) => this.fit(width, height))
   }
 
@@ -552,6 +551,8 @@ class Chart {
     this.moving = make("svg:g")
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`)
     this.svg.replaceChildren(...this.axes(), ...this.groups, this.moving)
+    const names = ["left", "top", "width", "height"]
+    if (this.under) names.forEach((name, n) => { this.under.style[name] = `${this.inner[n]}px` })
     this.onfit?.(this)
     this.emphasise(this.shown)
     this.redraw?.()
@@ -1040,7 +1041,7 @@ class TokensPanel extends Panel {
     const { shape: [, S, M], data } = this.view.book[`${this.training.s}.tokens`]
     this.M = M
     this.cosine = (m, i) => data[(this.r * S + i) * M + m]
-    this.canvas = make("canvas", { class: "pv-under pv-cells" })
+    this.canvas = make("canvas", { class: "pv-cells" })
     this.chart = this.plot({
       ...this.stepAxis(),
       y: [0.5, M + 0.5],
@@ -1051,9 +1052,8 @@ class TokensPanel extends Panel {
       label: "Cosine of the two gradients within each context vector, over the steps",
       seek: ([x]) => this.seek(x),
       read: (x, y) => this.read(x, y),
-      onfit: chart => lay(this.canvas, chart),
+      under: this.canvas,
     })
-    this.chart.node.prepend(this.canvas)
     this.body.append(this.chart.node)
     this.method = make("span")
     const ramp = [make("span", {}, "\u22121"), make("span", { class: "pv-ramp" }), make("span", {}, "+1")]
@@ -1080,12 +1080,6 @@ class TokensPanel extends Panel {
     const colour = (x, m) => diverging(this.cosine(m, Math.floor(x * S / width)))
     paint(this.canvas, width, this.M, colour)
   }
-}
-
-/** A canvas below a chart, where its axes are */
-function lay(canvas, { inner: [left, top, width, height] }) {
-  const box = { left, top, width, height }
-  for (const [name, length] of Object.entries(box)) canvas.style[name] = `${length}px`
 }
 
 /** Give every pixel (x, y) of a canvas its colour */
@@ -1123,7 +1117,7 @@ class LandscapePanel extends Panel {
     const { x, y, paths: { shape: [, K], data } } = this.land
     const path = r => Array.from({ length: K }, (_, k) => data.slice(2 * (r * K + k), 2 * (r * K + k) + 2))
     this.paths = this.training.methods.map((_, r) => path(r))
-    this.canvas = make("canvas", { class: "pv-under" })
+    this.canvas = make("canvas")
     this.chart = this.plot({
       x: [x.data[0], x.data.at(-1)],
       y: [y.data[0], y.data.at(-1)],
@@ -1132,11 +1126,11 @@ class LandscapePanel extends Panel {
       square: true,
       lines: this.lines(r => ({ points: this.paths[r], halo: true })),
       label: "Contours on the plane of contexts, with the path of each method",
-      onfit: chart => this.under(chart),
+      under: this.canvas,
+      onfit: chart => this.mark(chart),
       seek: at => this.view.go(this.training.places[this.closest(...at)]),
       read: (a, b) => this.read(a, b),
     })
-    this.chart.node.prepend(this.canvas)
     this.body.append(this.chart.node)
     this.foot.hidden = false
     this.paint()
@@ -1155,8 +1149,8 @@ class LandscapePanel extends Panel {
     this.body.append(make("p", { class: "pv-offer" }, words, make("br"), ask))
   }
 
-  under(chart) {
-    lay(this.canvas, chart)
+  /** A frame, and a star where all paths begin */
+  mark(chart) {
     const [x, y, width, height] = chart.inner
     chart.svg.prepend(make("svg:rect", { x, y, width, height, class: "pv-frame" }))
     const [a, b] = this.paths[0][0]
@@ -1683,24 +1677,25 @@ class Controls {
   }
 
   /** A picker; a single entry can only be read */
-  pick(label, name, options, usual) {
+  pick(label, name, options, usual = this.view.state.get(name), words = `${label} `) {
     const { ask, state } = this.view
     const known = options.some(([value]) => value === usual) ? options : [...options, [usual, String(usual)]]
     const disabled = known.length < 2
     if (disabled && !ask) return null  // a page of its own has nothing to choose here
-    const change = event => state.set({ [name]: event.target.value })
+    const cast = typeof usual === "number" ? Number : String
+    const change = event => state.set({ [name]: cast(event.target.value) })
     const select = picker({ "aria-label": label, title: label, disabled, change }, known, usual)
-    return make("label", { class: "pv-choice" }, `${label} `, this.follow(name, select))
+    return make("label", { class: "pv-choice" }, words, this.follow(name, select))
   }
 
   choose() {
     const { view } = this
-    const seed = view.book.sets.length > 1 && !view.book.about.compare
+    const seeds = view.book.about.compare ? [] : view.book.sets.map(({ name }, s) => [s, name])
     const save = () => view.ask({ ask: "save" })
     this.pin = button("pin", "keep this image in view", () => this.keep())
     const all = [
       ...(view.scene ? this.pickers() : []),
-      seed ? this.seeds() : null,
+      seeds.length > 1 ? this.pick("seed", "set", seeds, view.training().s, "maps of ") : null,
       this.opacity(),
       this.pin,
       ...(view.able ? this.photos() : []),
@@ -1711,26 +1706,18 @@ class Controls {
 
   /** What the maps explain and where the images come from */
   pickers() {
-    const { able, state, scene: { about } } = this.view
+    const { able, scene: { about } } = this.view
     const classes = able ? about.classes.slice(0, 200) : []
     const targets = [...new Set([...about.targets, ...classes])].map(name => [name, TARGET_WORDS.get(name) ?? name])
     const splits = about.splits.filter(name => able || name === about.split).map(name => [name, name])
     const layers = about.layers.filter(([value]) => able || value === about.layer)
     const explainers = about.explainers.filter(name => able || name === about.explainer).map(name => [name, EXPLAINERS[name] ?? name])
     return [
-      this.pick("target", "target", targets, state.get("target")),
+      this.pick("target", "target", targets),
       this.pick("map", "explainer", explainers, about.explainer),
       this.pick("images", "split", splits, about.split),
       about.layer ? this.pick("layer", "target_layer", layers, about.layer) : null,
     ]
-  }
-
-  seeds() {
-    const { book, state } = this.view
-    const change = event => state.set({ set: +event.target.value })
-    const sets = book.sets.map(({ name }, s) => [s, name])
-    const select = picker({ "aria-label": "seed", change }, sets, state.get("set"))
-    return make("label", { class: "pv-choice" }, "maps of ", select)
   }
 
   opacity() {
@@ -1911,18 +1898,8 @@ class Rail {
 
 /** All choices, as they are where nobody says otherwise */
 const USUAL = {
-  lam: 0,
-  step: 0,
-  image: 0,
-  target: "predicted",
-  explainer: "GradCAM",
-  split: "",
-  target_layer: "default",
-  opacity: 0.85,
-  pins: [],
-  set: 0,
-  filter: "all",
-  speed: 15,
+  lam: 0, step: 0, image: 0, set: 0, split: "", target: "predicted", explainer: "GradCAM", target_layer: "default",
+  opacity: 0.85, pins: [], filter: "all", speed: 15,
 }
 const SHARED = Object.keys(USUAL)
 const BUFFERS = ["_runs", "scenes", "_land"]
