@@ -8,7 +8,7 @@ __all__ = ['load_clip', 'Split', 'grabcut_mask', 'with_masks', 'few_shot', 'proj
            'cam_maps', 'foreground', 'faithfulness', 'load_sweep', 'sweep', 'summarise', 'base_to_new', 'cross_dataset',
            'domain_generalisation', 'few_shot_protocol', 'paper_table', 'explore', 'save_report', 'plot_accuracy',
            'plot_angles', 'plot_cosine', 'plot_foreground', 'plot_gradient_plane', 'plot_lambda', 'plot_maps',
-           'plot_shots', 'plot_words']
+           'plot_shots', 'plot_words', 'for_print']
 
 # %% ../nbs/61_all.ipynb #a1200000
 from .clip import load_clip
@@ -50,6 +50,7 @@ _all_ = [
 # %% ../nbs/61_all.ipynb #a1200004
 from .explorer import explore
 from prograd_viz.plots import (
+    for_print,
     plot_accuracy,
     plot_angles,
     plot_cosine,
@@ -64,5 +65,5 @@ from .words import plot_words
 
 _all_ = [
     "explore", "save_report", "plot_accuracy", "plot_angles", "plot_cosine", "plot_foreground",
-    "plot_gradient_plane", "plot_lambda", "plot_maps", "plot_shots", "plot_words",
+    "plot_gradient_plane", "plot_lambda", "plot_maps", "plot_shots", "plot_words", "for_print",
 ]

@@ -6,7 +6,7 @@
 __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'SCORE_TITLES', 'colour', 'label', 'run_colour', 'figure',
            'plot_cosine', 'draw_cosine', 'plot_angles', 'plane_arrows', 'gradient_arrows', 'plot_gradient_plane',
            'plot_token_cosines', 'clearest_conflict', 'plot_maps', 'draw_row', 'draw_image', 'draw_map', 'draw_note',
-           'plot_accuracy', 'plot_foreground', 'plot_lambda', 'plot_shots', 'plot_faithfulness']
+           'plot_accuracy', 'plot_foreground', 'plot_lambda', 'plot_shots', 'plot_faithfulness', 'for_print']
 
 # %% ../nbs/50_plots.ipynb #6c6af4e9
 from collections.abc import Sequence
@@ -20,7 +20,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from prograd_viz.cam import (
@@ -34,7 +37,7 @@ from prograd_viz.cam import (
     shown_image,
     shown_masks,
 )
-from .checks import check_known, check_runs, check_table
+from .checks import check_in_range, check_known, check_runs, check_table
 from .clip import ASSETS
 from .data import Split
 from .maps import RANDOM, Explainer, Foreground, cam_maps
@@ -594,3 +597,43 @@ def _dots(ax, rows, places, method):
     name = "random text directions" if floor else method
     look = {"fmt": "|" if floor else "o", "ms": 5, "capsize": 2, "lw": 1.2}
     ax.errorbar(rows["mean"], places, xerr=half, color=c, label=name, **look)
+
+# %% ../nbs/50_plots.ipynb #f0b00002
+def for_print(
+    fig: Figure,  # From one of these functions
+    width: float = 3.3,  # Inches: a column of a two-column paper; 6.9 for both
+    height: float | None = None,  # Inches; None: in proportion, without empty margins
+    size: float = 8,  # Points of titles and labels; the other texts follow
+) -> Figure:  # The same; `savefig` keeps this size to the point
+    "A figure at the size at which it is printed"
+    width, size = check_in_range("width", width, 1, 40), check_in_range("size", size, 3, 40)
+    wide, high = fig.get_size_inches()
+    fig.set_size_inches(width, height or high * width / wide)
+    for text in fig.findobj(Text): text.set_fontsize(float(text.get_fontsize()) * size / 10)
+    for line in fig.findobj(Line2D):
+        line.set_linewidth(line.get_linewidth() * size / 12)
+        line.set_markersize(line.get_markersize() * size / 12)
+    for legend in fig.legends: _narrowed(fig, legend)
+    fig.draw_without_rendering()
+    used = fig.get_tightbbox()
+    low, high = (0, fig.get_figheight()) if height else (used.y0 - 0.02, used.y1 + 0.02)
+    return _cut_to(fig, Bbox.from_extents(0, low, width, high))
+
+
+def _cut_to(fig, box):
+    "The figure, which saves what lies in a box"
+    fig.savefig = partial(_save_in_style, fig, bbox_inches=box)
+    return fig
+
+
+def _narrowed(fig, legend):
+    "Write a legend that is wider than the figure anew, in fewer columns"
+    fig.draw_without_rendering()
+    handles, names = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
+    size, above = legend.get_texts()[0].get_fontsize(), legend.get_window_extent().y0 > fig.bbox.height / 2
+    for columns in range(len(names) - 1, 0, -1):
+        if legend.get_window_extent().width <= fig.bbox.width: return
+        legend.remove()
+        legend = fig.legend(handles, names, ncols=columns, fontsize=size, frameon=False,
+                            loc=f"outside {'upper left' if above else 'lower center'}")
+        fig.draw_without_rendering()

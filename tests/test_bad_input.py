@@ -77,6 +77,7 @@ from prograd_viz.landscape import context_losses, landscape, plot_landscape, plo
 from prograd_viz.maps import RISE, LeGrad, Occlusion, cam_maps, find_explainer, foreground, methods_at, run_maps
 from prograd_viz.masks import box_mask, folder_masks, grabcut_mask, with_masks
 from prograd_viz.plots import (
+    for_print,
     plane_arrows,
     plot_accuracy,
     plot_cosine,
@@ -846,6 +847,7 @@ BAD = [
     Case("Summary.table", lambda w: summarise(results()).table("acc_nw"),
          "unknown column 'acc_nw'; did you mean 'acc_new'?"),
     Case("Summary.table", lambda w: summarise(results()).table("acc_new", across="shot"), "unknown column 'shot'"),
+    Case("for_print", lambda w: for_print(plot_cosine(w.runs), width=0), "width must be between 1 and 40, got 0"),
     Case("plot_lambda", lambda w: plot_lambda(pd.DataFrame({"lam": [0, 1], "acc_same": [0, 1]}), ["acc_sane"]),
          "the table has no column 'acc_sane', only lam, acc_same"),
     Case("spread_steps", lambda w: spread_steps(w.runs, 0), "n must be at least 1, got 0"),
