@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .checks import check_in_range
-from .prompts import Prompts, has_fast_path, text_features
+from .prompts import Prompts, text_features
 
 # %% ../nbs/21_gradients.ipynb #383c686a
 def cross_entropy(
@@ -56,7 +56,7 @@ def prompt_gradients(
     encode: Callable = text_features,  # The text encoder to use
     memory_gb: float = math.inf,  # What the text encoder may keep for the backward pass, GB
 ) -> Gradients:
-    "G_d and G_g of every run: one forward pass, one batched backward pass"
+    "G_d and G_g of every run: one forward pass, a backward pass each"
     parts, context = prompts.parts(len(context), memory_gb), context.detach().requires_grad_()
     encoded = lambda rows, part: encode(part, _of(context, rows))
     with torch.set_grad_enabled(len(parts) == 1): text = torch.cat([encoded(*part) for part in parts], 1)
@@ -65,10 +65,8 @@ def prompt_gradients(
         logits = prompts.clip.logit_scale * images @ leaf.mT  # [R, B, C]
         losses = cross_entropy(logits, labels), kl_to_teacher(logits, teacher_logits, temperature)
         at_text = torch.stack([torch.autograd.grad(loss.sum(), leaf, retain_graph=True)[0] for loss in losses])
-        batched = encode is text_features and has_fast_path(prompts.clip)
-        back = lambda text, at: _backward(text, context, at, batched)
-        if len(parts) == 1: g_d, g_g = back(text, at_text)
-        else: g_d, g_g = sum(back(encoded(rows, part), at_text[:, :, rows]) for rows, part in parts)
+        if len(parts) == 1: g_d, g_g = _backward(text, context, at_text)
+        else: g_d, g_g = sum(_backward(encoded(rows, part), context, at_text[:, :, rows]) for rows, part in parts)
     return Gradients(losses[0].detach(), losses[1].detach(), g_d, g_g, leaf.detach())
 
 
@@ -77,9 +75,8 @@ def _of(context, rows):
     return context if context.ndim == 3 else context[:, rows]
 
 
-def _backward(text, context, at_text, batched):
+def _backward(text, context, at_text):
     "Both gradients at the text features propagated back to the context, [2, *context.shape]"
-    if batched: return torch.autograd.grad(text, context, at_text, is_grads_batched=True)[0]
     return torch.stack([torch.autograd.grad(text, context, t, retain_graph=True)[0] for t in at_text])
 
 # %% ../nbs/21_gradients.ipynb #7c486996

@@ -78,7 +78,7 @@ class Recipe:
     warmup_lr: float = 1e-5  # Learning rate of the first epoch
     temperature: float = 1.0  # T of the divergence
     eps_rel: float | None = None  # Agreement threshold
-    memory_gb: float = 1.0  # What the text encoder may keep for a backward pass
+    memory_gb: float = 2.0  # What the text encoder may keep for a backward pass
     views: Any = 8  # Cached views per image, or "fresh"
     seed: int = 1  # Of random start, views and batches
     evaluate_every: int | None = None  # Steps between evaluations
@@ -296,7 +296,7 @@ def train(
     warmup_lr: float = 1e-5,  # Learning rate of the first epoch
     temperature: float = 1.0,  # T of the divergence
     eps_rel: float | None = None,  # Agreement threshold, see `project`; 0 as published
-    memory_gb: float = 1.0,  # What the text encoder may keep for a backward pass; more classes than fit go in parts
+    memory_gb: float = 2.0,  # What the text encoder may keep for a backward pass; more classes than fit go in parts
     views: int | str = 8,  # Cached random crops and flips per image; 0: none, the images; "fresh": new at each step
     seed: int = 1,  # Of random start, views and batches
     evaluate_every: int | None = None,  # Steps between evaluations; None: about 50 in all

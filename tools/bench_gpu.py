@@ -29,7 +29,6 @@ from bench import MEMORY_GB, NAMES, QUICK, ROOT, Bench, Setting, peers_text, pee
 from prograd_viz.clip import load_clip
 from prograd_viz.data import Split, Task
 from prograd_viz.gradients import project, prompt_gradients
-from prograd_viz.prompts import text_features
 from prograd_viz.training import Replayed, train
 
 
@@ -242,13 +241,10 @@ def profile(found):
     amount = found.amount
     for model, classes, m in (("pocket", 12, 4), (amount.small, amount.few, 4), (amount.resnet, amount.some, 16)):
         s = Setting(model, classes, m, device=found.device)
-        apart = lambda prompts, context: text_features(prompts, context)  # another name: two backward passes
         eager, replayed = our_step(s, False), our_step(s)
-        two = partial(s.gradients, encode=apart)
-        plain, graph, once, twice = per_step(found, eager, replayed, s.gradients, two)
+        plain, graph = per_step(found, eager, replayed)
         what = f"{model}, {classes} classes, M={m}"
         found.bar(f"{what}: a CUDA graph of the gradients", plain / graph, "x", peers=plain, ours=graph)
-        found.bar(f"{what}: both gradients in one backward pass, no graph", twice / once, "x", peers=twice, ours=once)
         if found.device != "cuda": continue
         for name, way, took in (("kernel by kernel", eager, plain), ("replayed", replayed, graph)):
             busy, number, table = kernels(way, 2)
