@@ -17,7 +17,15 @@ ipywidgets.jslink((slider, "value"), (maps, "step"))
 ipywidgets.jslink((lam, "value"), (maps, "lam"))
 maps.observe(lambda change: setattr(told, "value", f"step is {change['new']}"), "step")
 ipywidgets.HBox([ipywidgets.VBox([slider, lam, told]), ipywidgets.VBox([maps])])""",
-         "show_cosine(runs)", "show_gradient_plane(runs)", "show_landscape(runs)"]
+         "show_cosine(runs)", "show_gradient_plane(runs)", "show_landscape(runs)", """import pathlib, time
+from prograd_viz.runs import Recorder
+record = Recorder(runs.classes, "mine", zero_shot=runs.zero_shot)
+record.log(1, loss_ce=1.0, text_features=runs.zero_shot)
+def train_on():
+    for step in (2, 3, 4):
+        while not pathlib.Path(f"step-{step}").exists(): time.sleep(0.05)
+        record.log(step, loss_ce=1 / step, text_features=runs.zero_shot)
+explore(record, images=2, clip=runs.clip, task=runs.task)"""]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +49,16 @@ def run_all(page):
     lab.command(page, "notebook:run-all-cells")
     page.locator(".pv-root").nth(len(CELLS) - 1).wait_for(timeout=120_000)
     page.locator(".pv-root").first.locator(".pv-thumbs button").nth(5).wait_for(timeout=60_000)
+
+
+def run_in_a_new_cell(page, code):
+    "Start a cell, and see that the kernel has begun it"
+    lab.command(page, "notebook:insert-cell-below")
+    lab.command(page, "notebook:enter-edit-mode")
+    page.wait_for_timeout(300)
+    page.keyboard.type(code)
+    page.keyboard.press("Control+Enter")
+    page.locator(".jp-InputPrompt", has_text="[*]").wait_for()
 
 
 @pytest.fixture
@@ -270,13 +288,21 @@ def test_save_writes_what_is_on_screen(root, server, runs):
         assert (server[0] / f"explorer-lambda1-step30-image2.{kind}").stat().st_size > 400
 
 
+def test_a_training_is_followed_while_it_runs(page, server):
+    "The kernel is in the loop all the while, and each step appears when it is logged"
+    live = page.locator(".pv-root").last
+    live.locator(".pv-thumbs button").nth(1).wait_for()
+    run_in_a_new_cell(page, "train_on()")
+    for step in (2, 3, 4):
+        page.wait_for_timeout(1100)  # a record tells its watchers at most once a second
+        (server[0] / f"step-{step}").touch()
+        live.locator(".pv-where", has_text=re.compile(f" of {step}$")).wait_for(timeout=30_000)
+    loss = live.evaluate("r => [...r.explorer.training().column('loss_ce', 0)]")
+    assert np.allclose(loss, [1, 1 / 2, 1 / 3, 1 / 4])
+
+
 def test_it_answers_while_the_kernel_is_busy_and_when_it_is_gone(page, root, runs, data):
-    lab.command(page, "notebook:insert-cell-below")
-    lab.command(page, "notebook:enter-edit-mode")
-    page.wait_for_timeout(300)
-    page.keyboard.type("while True: pass")
-    page.keyboard.press("Control+Enter")
-    page.locator(".jp-InputPrompt", has_text="[*]").wait_for()
+    run_in_a_new_cell(page, "while True: pass")
     put(root, lam=1.0, step=30, image=0, target="predicted")
     root.focus()
     root.press("Home")
