@@ -492,7 +492,8 @@ class Explorer(anywidget.AnyWidget):
         drawn, out, says = self.figure(), io.BytesIO(), "a recorded picture; run this notebook to move the sliders"
         drawn.suptitle(says, fontsize=8, color="#444444", style="italic")
         drawn.savefig(out, format="png")
-        return {"image/png": base64.b64encode(out.getvalue()), "text/plain": f"Explorer of {self.runs}: {says}"}
+        content = base64.b64encode(out.getvalue()).decode()
+        return {"image/png": content, "text/plain": f"Explorer of {self.runs}: {says}"}
 
 
 def _last(runs):
