@@ -200,7 +200,8 @@ def paper_table(
     if beside is not None: check_known("beside", beside, ["published"])
     halves, away = "base" in check_table(table, source), "target" in table
     values, over = ["base", "new"] if halves else ["accuracy"], "target" if away else "dataset"
-    several = [name for name in ("model", "pretrained", "init", "n_ctx") if name in table and table[name].nunique() > 1]
+    of_one = lambda name: table.groupby("method")[name].nunique().max() if {name, "method"} <= {*table} else 1
+    several = [name for name in ("model", "pretrained", "init", "n_ctx") if of_one(name) > 1]
     rows = ["source"] * away + ["shots", *several, "method"]
     check_table(table, source, [over, *rows, *values])
     _warn_of_collapse(table, [over, *rows], values[0])

@@ -97,14 +97,14 @@ def read_context(
 
 # %% ../nbs/43_published.ipynb #5b0e6c1a
 def load_published(
-    folders: str | Path | dict,  # Output folder of a training, or a file; lambda or method -> folder for more
+    folders: str | Path | dict,  # Output folder of a training, or a file; {lambda or method: folder} to name or compare
     clip: Clip,  # The model it was trained with
     task: Task,  # What to evaluate it on; its classes, in the order of the training
-    init: str | None = None,  # Start: "template", "random" or the words of CTX_INIT; None: as the kept words show
+    init: str | None = None,  # Start: "template", "random" or the words of CTX_INIT; None: as log and kept words say
     position: str | None = None,  # Of the class name; None: as the output folder says, else "end"
 ) -> Runs:  # One run per folder, a snapshot per epoch that all of them kept; steps count epochs, losses are NaN
     "Prompts of the published trainers as a run set that can be explored and evaluated"
-    folders = folders if isinstance(folders, dict) else {1.0: folders}
+    folders = folders if isinstance(folders, dict) else {_method(folders): folders}
     found = [_checkpoints(Path(folder).expanduser()) for folder in folders.values()]
     epochs, first = sorted(set.intersection(*map(set, found))), next(iter(folders.values()))
     if not epochs:
@@ -122,7 +122,8 @@ def load_published(
                          f"{clip.token_embedding.embedding_dim}; load the model of that training")
     position = _position(folders.values(), position)
     suffixes = {folder: tensors.get("token_suffix") for folder, (_, tensors) in zip(folders.values(), read[-1])}
-    position, prompts = _as_trained(clip, task, n_ctx, init, bool(own), position, suffixes)
+    starts = _starts(folders.values(), task, n_ctx, bool(own)) if init is None else [init]
+    position, prompts = _as_trained(clip, task, n_ctx, starts, bool(own), position, suffixes)
     if own and own[0] != len(task.classes):
         raise ValueError(f"{first} holds contexts of {own[0]} classes, the task has {len(task.classes)}; "
                          "give the task it was trained on")
@@ -139,6 +140,10 @@ def _checkpoints(path):
     numbered = [f for f in inner.glob("model.pth.tar-*") if f.name.rpartition("-")[2].isdecimal()]
     files |= {_epoch(f): f for f in numbered}
     if files: return files
+    below = sorted({file.parent.parent for file in path.glob("**/model*.pth.tar*")})
+    if below:
+        raise FileNotFoundError(f"{path} holds {len(below)} trainings, such as {below[0]}; name one, several in a "
+                                "dict, or take the table of all: published_results(folder, clip)")
     raise FileNotFoundError(f"no model.pth.tar-N in {inner}; give the OUTPUT_DIR of the published trainer, which holds "
                             "prompt_learner/, or a file")
 
@@ -161,13 +166,33 @@ def _position(folders, given):
     return given or "end"
 
 
-def _as_trained(clip, task, n_ctx, init, own, position, suffixes):
+def _method(folder):
+    "Whose training a folder holds: ProGrad's lambda, or the trainer's name"
+    _checkpoints(Path(folder).expanduser())  # an error where there are none
+    facts = trained_as(folder)
+    trainer = facts.get("trainer")
+    if trainer == "ProGrad": return facts.get("lam", 1.0)
+    if trainer == "CoOp": return 0.0
+    if trainer is not None: return trainer
+    warnings.warn(f"{folder} does not say which trainer wrote it; it is called ProGrad here: name it in a dict, such "
+                  "as load_published({0: folder}, ...) for CoOp", stacklevel=3)
+    return 1.0
+
+
+def _starts(folders, task, n_ctx, own):
+    "The starts that a training may have had, the likeliest first"
+    facts = trained_as(next(iter(folders)))
+    words = len(task.template.split("{}")[0].split())
+    if own or words > n_ctx: return ["random"]
+    usual = ["random", "template"] if facts.get("trainer") == "CoOp" else ["template", "random"]
+    return [facts["init"], *usual] if "init" in facts else usual
+
+
+def _as_trained(clip, task, n_ctx, starts, own, position, suffixes):
     "Position and prompts of CoOp's training; its code tears the name where a comma leaves frozen words before it"
     options = {"n_ctx": n_ctx, "template": task.template, "class_specific": own}
     prompts_at = lambda start, where: make_prompts(clip, task.classes, position=where, init=start, **options)
-    words = len(task.template.split("{}")[0].split())
-    starts = ["random"] if own or words > n_ctx else ["template", "random"]
-    tried = [prompts_at(start, "end") for start in (starts if init is None else [init])]
+    tried = [prompts_at(start, "end") for start in starts]
     fits = lambda prompts: all(_fits(prompts, suffix) for suffix in suffixes.values())
     init = next((prompts for prompts in tried if fits(prompts)), tried[0]).init
     for folder, suffix in suffixes.items(): _check_suffix(folder, prompts_at(init, "end"), suffix)
@@ -252,14 +277,14 @@ _NAMES = (  # What the names of output folders say
 _LOG = {  # What the configuration in a log.txt says
     "position": r"CLASS_TOKEN_POSITION: (end|middle|front)", "lam": r"^LOSS:(?:\n  .*)*?\n  LAMBDA: ([\d.e-]+)",
     "seed": r"^SEED: (\d+)", "shots": r"NUM_SHOTS: (\d+)", "trainer": r"^TRAINER:(?:\n  .*)*?\n  NAME: (\w+)",
-    "subset": r"SUBSAMPLE_CLASSES: (all|base|new)",
+    "subset": r"SUBSAMPLE_CLASSES: (all|base|new)", "init": r"^  COOP:\n(?:    .*\n)*?    CTX_INIT: ?(.*)$",
 }
 _WHOLE = ("shots", "seed", "n_ctx")
 
 
 def trained_as(
     folder: str | Path,  # Output folder of a published script, or a file in it
-) -> dict:  # What is known of dataset, trainer, config, shots, seed, n_ctx, class_specific, position, subset and lam
+) -> dict:  # What is known of dataset, trainer, config, shots, seed, n_ctx, class_specific, position, subset, lam, init
     "What the names of the folders and the log of a published training say about it; the log decides"
     folder = Path(folder).expanduser().absolute()
     if folder.is_file() or folder.name == "prompt_learner": folder = folder.parent
@@ -278,6 +303,9 @@ def trained_as(
     for name, pattern in _LOG.items():
         found = re.search(pattern, text, re.M)
         if found: facts[name] = found[1]
+    if "init" in facts:
+        start = facts["init"].strip().strip("'").replace("_", " ")
+        facts["init"] = {"True": "template", "False": "random", "": "random"}.get(start, start)
     if "class_specific" in facts: facts["class_specific"] = facts["class_specific"] == "True"
     if "lam" in facts: facts["lam"] = float(facts["lam"])
     return facts | {name: int(facts[name]) for name in _WHOLE if name in facts}
@@ -338,9 +366,7 @@ def _task_of(training, data, known):
 
 def _results_of(training, clip, task):
     "Rows of zero-shot CLIP and of one training"
-    usual = {"CoOp": 0.0, "ProGrad": 1.0}.get(training["trainer"])
-    strength = training["lam"] if training["trainer"] == "ProGrad" and training["lam"] == training["lam"] else usual
-    runs = load_published({training["trainer"] if strength is None else strength: training["folder"]}, clip, task)
+    runs = load_published(training["folder"], clip, task)
     last = runs.steps.iloc[-1]
     where = {"dataset": training["dataset"], "shots": int(training["shots"]), "seed": int(training["seed"])}
     facts = {"model": clip.name, "pretrained": clip.pretrained, "template": task.template, "init": runs.config["init"],

@@ -72,7 +72,8 @@ def kept_folder(tmp, kind, clip, task):
 def loaded(request, clip, task, tmp_path_factory):
     "The runs of every kind of folder, and their epochs"
     path, epochs = kept_folder(tmp_path_factory.mktemp("output"), request.param, clip, task)
-    return load_published(path, clip, task), epochs
+    with pytest.warns(UserWarning, match="does not say which trainer wrote it; it is called ProGrad here: name it"):
+        return load_published(path, clip, task), epochs
 
 
 def test_whatever_epochs_were_kept_everything_works_on_them(loaded, clip, task, tmp_path):
@@ -241,6 +242,9 @@ SEED: 2
 TRAINER:
   COOP:
     CLASS_TOKEN_POSITION: end
+    CSC: False
+    CTX_INIT: True
+    N_CTX: 4
   NAME: ProGrad
 """
 
@@ -330,3 +334,21 @@ def test_a_context_alone_is_read(clip, task, tmp_path):
     torch.save({"ctx": torch.zeros(4, clip.token_embedding.embedding_dim)}, path)
     assert read_context(path)[0].shape == (4, clip.token_embedding.embedding_dim)
     assert load_published(path, clip, task).steps["step"].tolist() == [1]
+
+
+@pytest.mark.parametrize("trainer, method", [("CoOp", "CoOp"), ("ProGrad", "ProGrad"), ("KgCoOp", "KgCoOp")])
+def test_the_folder_names_the_method(trainer, method, clip, task, tmp_path):
+    folder = tmp_path / f"output/pocket/{trainer}/rn50_8shots/nctx4_cscFalse_ctpend/seed1"
+    write(folder, learner_state(clip, task.classes, task.template), 50)
+    runs = load_published(folder, clip, task)
+    assert runs.methods == (method,)
+    assert runs.config["init"] == ("random" if trainer == "CoOp" else "template")
+    with pytest.raises(FileNotFoundError, match="holds 1 trainings, such as .*seed1; name one, .*published_results"):
+        load_published(tmp_path / "output", clip, task)
+
+
+@pytest.mark.parametrize("written, init", [("True", "template"), ("False", "random"), ("", "random"),
+                                           ("a_photo_of_a", "a photo of a")])
+def test_the_log_says_how_the_context_began(written, init, tmp_path):
+    (tmp_path / "log.txt").write_text(LOG.replace("CTX_INIT: True", f"CTX_INIT: {written}"))
+    assert trained_as(tmp_path)["init"] == init
