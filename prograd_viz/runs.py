@@ -527,6 +527,9 @@ class Recorder:
         if x.shape[:1] != (len(methods),):
             first = f"its first axis must be the {len(methods)} methods {', '.join(methods)}"
             raise ValueError(f"{name} has shape {tuple(x.shape)}; {first}")
+        if name == "text_features" and x.ndim == 4:
+            raise ValueError(f"text_features has shape {shape}: one for every image, an axis that no view here has; "
+                             "log those of one image feature, such as the mean")
         if name == "text_features" and (x.ndim != 3 or shape[0] != len(self.classes)):
             raise ValueError(f"text_features has shape {shape}, but there are {len(self.classes)} classes; "
                              f"pass a row for each: [{len(self.classes)}, width of the features]")

@@ -72,6 +72,7 @@ def train_published(
     template="a photo of a {}.",  # Of the data set
     start=None,  # A random start; None: the template
     epochs=6,  # OPTIM.MAX_EPOCH
+    seen=None,  # Function of every step before the update: its number, both losses, both gradients, context, features
     sign=-1, weight_decay=5e-4, warmup=1, momentum=0.9,
 ):  # contexts [S + 1, ...], and (L_ce, L_kl as a divergence, cosine) of every step, [S, 3]
     "Train one prompt"
@@ -85,7 +86,8 @@ def train_published(
         lr = 1e-5 if epoch <= warmup else 0.002 * (1 + math.cos(math.pi * (epoch - 1 - warmup) / epochs)) / 2
         for batch in batches(epoch):
             ctx = v.clone().requires_grad_()
-            logits = scale * features[batch] @ tower.encode(learner.prompts(ctx), learner.tokens).T
+            text = tower.encode(learner.prompts(ctx), learner.tokens)
+            logits = scale * features[batch] @ text.T
             xe_loss = F.cross_entropy(logits, labels[batch])
             kl_loss = -(believed[batch] * F.log_softmax(logits, -1)).sum(1).mean()
             kl_loss.backward(retain_graph=True)
@@ -94,12 +96,13 @@ def train_published(
             a_grad = ctx.grad
             b_unit = b_grad / torch.linalg.norm(b_grad)
             cos = torch.dot((a_grad / torch.linalg.norm(a_grad)).flatten(), b_unit.flatten())
+            entropy = -(believed[batch] * believed[batch].log()).sum(1).mean()
+            if seen: seen(len(path), xe_loss, kl_loss - entropy, a_grad, b_grad, ctx, text)
             g = a_grad + sign * lam * torch.dot(a_grad.flatten(), b_unit.flatten()) * b_unit if cos < 0 else a_grad
             g = g.add(v, alpha=weight_decay)
             buffer = g if buffer is None else momentum * buffer + g
             v = v.add(buffer, alpha=-lr)
             path.append(v)
-            entropy = -(believed[batch] * believed[batch].log()).sum(1).mean()
             record.append([xe_loss.item(), (kl_loss - entropy).item(), cos.item()])
     return torch.stack(path), torch.tensor(record)
 

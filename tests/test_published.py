@@ -12,6 +12,8 @@ import torch
 
 from prograd_viz.clip import load_clip
 from prograd_viz.data import Split, Task
+from prograd_viz.explorer import explore
+from prograd_viz.runs import Recorder
 from prograd_viz.training import epoch_batches, train
 from published import apart, train_published
 
@@ -115,6 +117,22 @@ def test_a_published_trainer_broken_in_one_place_fails_the_comparison(model, tas
     runs, published = sides(model[0], task, SCALES[0], "random", model[1])
     rows = {name: compared(runs, 1.0, *published(1.0, **broken)) for name, broken in BROKEN.items()}
     assert [name for name, row in rows.items() if agrees(row)] == ["nothing"]
+
+
+@pytest.mark.parametrize("model", ["ViT-B-32"], indirect=True)
+def test_the_published_trainer_with_a_recorder_leaves_what_it_computes(model, task):
+    "As the tutorial on one's own loop puts it into the repository's code"
+    runs, published = sides(model[0], task, SCALES[0], "random", model[1])
+    record = Recorder(task.classes, "ProGrad", zero_shot=runs.zero_shot)
+    path, known = published(1.0, seen=lambda step, ce, kl, g_d, g_g, context, text: record.log(
+        step, loss_ce=ce, loss_kl=kl, g_d=g_d, g_g=g_g, context=context, text_features=text))
+    record.end(context=path[-1], text_features=runs.text_features[-1, 0])
+    theirs = record.runs(model[0], task)
+    np.testing.assert_allclose(theirs.steps[["loss_ce", "loss_kl", "cos"]], known, atol=1e-6)
+    assert np.array_equal(theirs.contexts[:, 0], path) and len(theirs.steps) == 30
+    explorer = explore(theirs, "train", images=2)
+    explorer.step = 17
+    assert explorer.table()["cos"].iloc[-1] == theirs.steps["cos"].iloc[16]
 
 
 @pytest.mark.parametrize("model", ["ViT-B-32"], indirect=True)

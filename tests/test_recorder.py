@@ -248,3 +248,8 @@ def test_a_loop_that_keeps_underscores_in_names_meets_a_task_without(tmp_path):
     assert load_runs(out, task=spaced).classes == record.runs(task=spaced).classes == spaced.classes
     with pytest.raises(ValueError, match="the first difference being 'pug' and 'pugs'; give the task"):
         load_runs(out, task=task("american_bulldog", "pugs"))
+
+
+def test_text_features_of_every_image_are_refused_with_the_reason():
+    with pytest.raises(ValueError, match=r"has shape \(5, 2, 3\): one for every image, an axis that no view here has"):
+        Recorder(["cat", "dog"]).log(1, text_features=torch.ones(5, 2, 3))
