@@ -82,7 +82,7 @@ function short(x) {
 export const percent = x => Number.isFinite(x) ? `${fixed(100 * x, 0)}%` : "-"
 const signed = x => (x < 0 ? "\u2212" : "+") + fixed(Math.abs(x), 2)
 const cosine = x => Number.isFinite(x) ? signed(x) : "none"
-const brief = x => typeof x === "string" ? x : Math.abs(x) < 0.001 && x !== 0 ? x.toExponential(0) : `${+x.toPrecision(2)}`
+const brief = x => Math.abs(x) < 0.001 && x !== 0 ? x.toExponential(0) : `${+x.toPrecision(2)}`
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high)
 const finite = values => values.filter(Number.isFinite)
 const sum = values => values.reduce((a, b) => a + b, 0)
@@ -695,10 +695,12 @@ class Panel {
   /** What the pointer reads of the methods that are shown */
   values(of) { return this.shown().map(r => `${this.training.methods[r].name} ${of(r)}`).join(", ") }
 
-  stepAxis() {
+  /** A chart over the steps */
+  plotSteps(options) {
     const last = Math.max(1, this.training.last)
     const found = ticks(0, last).filter(x => Number.isInteger(x) && x < 0.9 * last)
-    return { x: [0, last], xTicks: [...found, last], xLabel: "step" }
+    const seek = ([x]) => this.seek(x)
+    return this.plot({ x: [0, last], xTicks: [...found, last], xLabel: "step", seek, ...options })
   }
 }
 
@@ -749,15 +751,13 @@ class CosinePanel extends Panel {
         band: low && training.steps.map((x, i) => [x, low[i], high[i]]),
       }
     })
-    this.chart = this.plot({
-      ...this.stepAxis(),
+    this.chart = this.plotSteps({
       y: [-1, 1],
       yTicks: [-1, -0.5, 0, 0.5, 1],
       format: y => y === 0 ? "0" : signed(y).replace(/0$/, ""),
       shade: [-1, 0],
       lines,
       label: "Cosine of the two gradients over the steps",
-      seek: ([x]) => this.seek(x),
       read: x => this.read(x),
     })
     this.body.append(this.chart.node)
@@ -895,7 +895,34 @@ function axis(name) {
   return name === "cos" ? "cosine" : `${plain(name)} (nats)`
 }
 
-class TradeoffPanel extends Panel {
+/** A path of each method: [x, y, step] wherever both are known */
+class PathPanel extends Panel {
+  plotPaths(options) {
+    const lines = this.lines(r => ({ points: this.paths[r], halo: true }))
+    return this.plot({ lines, seek: at => this.near(at, p => this.view.go(p[2])), ...options })
+  }
+
+  /** Use the point that is nearest on the paths that are shown, if there is one */
+  near([a, b], use) {
+    const { x, y } = this.chart
+    const gap = p => ((p[0] - a) / (x[1] - x[0])) ** 2 + ((p[1] - b) / (y[1] - y[0])) ** 2
+    const all = this.shown().flatMap(r => this.paths[r])
+    const nearest = all.reduce((best, p) => !best || gap(p) < gap(best) ? p : best, null)
+    return nearest && use(nearest)
+  }
+
+  /** Show the methods, and where each is after a step */
+  follow(step, word) {
+    this.methods([], word)
+    this.chart.emphasise(this.shown())
+    this.chart.cursor(null, this.marks(r => {
+      const found = this.paths[r].findLast(p => p[2] <= step) ?? this.paths[r][0] ?? [NaN, NaN]
+      return found.slice(0, 2)
+    }))
+  }
+}
+
+class TradeoffPanel extends PathPanel {
   constructor(group) {
     super(group, "Trade-off")
     const { training } = this
@@ -940,44 +967,23 @@ class TradeoffPanel extends Panel {
       return low <= high ? [low - room, high + room] : [0, 1]
     }
     const [xFormat, format] = [x, y].map(name => isAccuracy(name) ? percent : short)
-    const near = ([a, b], use) => {
-      const p = this.closest(a, b)
-      return p && use(p)
-    }
     if (this.chart) this.view.unwatch(this.chart.node)
-    this.chart = this.plot({
+    this.chart = this.plotPaths({
       x: range(0),
       y: range(1),
       xTicks: ticks(...range(0), 3),
       yTicks: ticks(...range(1)),
       xFormat,
       format,
-      lines: this.lines(r => ({ points: this.paths[r], halo: true })),
       label: used ? `${axis(y)} against ${axis(x)}, a path per method` : "not recorded",
-      seek: at => near(at, p => this.view.go(p[2])),
-      read: (...at) => near(at, p => `step ${p[2]}: ${xFormat(p[0])}, ${format(p[1])}`),
+      read: (...at) => this.near(at, p => `step ${p[2]}: ${xFormat(p[0])}, ${format(p[1])}`),
     })
     this.body.replaceChildren(this.chart.node)
     const words = [x, y].every(isAccuracy) ? "of accuracies" : ""
     this.note.textContent = used ? words : "not recorded"
   }
 
-  closest(a, b) {
-    const { x, y } = this.chart
-    const gap = p => ((p[0] - a) / (x[1] - x[0])) ** 2 + ((p[1] - b) / (y[1] - y[0])) ** 2
-    const all = this.shown().flatMap(r => this.paths[r])
-    return all.reduce((best, p) => !best || gap(p) < gap(best) ? p : best, null)
-  }
-
-  draw() {
-    const { step } = this
-    this.methods()
-    this.chart.emphasise(this.shown())
-    this.chart.cursor(null, this.marks(r => {
-      const found = this.paths[r].findLast(p => p[2] <= step) ?? this.paths[r][0] ?? [NaN, NaN]
-      return found.slice(0, 2)
-    }))
-  }
+  draw() { this.follow(this.step) }
 }
 
 class AccuracyPanel extends Panel {
@@ -1004,17 +1010,14 @@ class AccuracyPanel extends Panel {
     const [low, high] = extent(lines.flatMap(({ points, band = [] }) => [...points, ...band].flatMap(p => p.slice(1))))
     const room = 0.08 * (high - low || 0.1)
     const y = low <= high ? [Math.max(0, low - room), Math.min(1, high + room)] : [0, 1]
-    return this.plot({
-      x: [0, last],
+    return this.plotSteps({
       xTicks: [0, last],
-      xLabel: "step",
       y,
       yTicks: ticks(...y, 5),
       format: percent,
       title: split,
       lines,
       label: `Accuracy on ${split} over the steps`,
-      seek: ([x]) => this.seek(x),
       read: x => this.read(split, x),
     })
   }
@@ -1042,15 +1045,13 @@ class TokensPanel extends Panel {
     this.M = M
     this.cosine = (m, i) => data[(this.r * S + i) * M + m]
     this.canvas = make("canvas", { class: "pv-cells" })
-    this.chart = this.plot({
-      ...this.stepAxis(),
+    this.chart = this.plotSteps({
       y: [0.5, M + 0.5],
       yTicks: ticks(1, Math.max(2, M), 4).filter(m => Number.isInteger(m) && m <= M),
       format: y => `${M + 1 - y}`,
       bare: true,
       lines: [],
       label: "Cosine of the two gradients within each context vector, over the steps",
-      seek: ([x]) => this.seek(x),
       read: (x, y) => this.read(x, y),
       under: this.canvas,
     })
@@ -1102,7 +1103,7 @@ function diverging(c) {
 
 const SURFACES = { loss_kl: "divergence", loss_ce: "cross-entropy", accuracy: "accuracy" }
 
-class LandscapePanel extends Panel {
+class LandscapePanel extends PathPanel {
   constructor(group) {
     const change = event => {
       this.view.chosen.surface = event.target.value
@@ -1115,20 +1116,19 @@ class LandscapePanel extends Panel {
     this.land = this.view.book.land
     if (!this.land || this.land.about.set !== this.training.s) return this.offer()
     const { x, y, paths: { shape: [, K], data } } = this.land
-    const path = r => Array.from({ length: K }, (_, k) => data.slice(2 * (r * K + k), 2 * (r * K + k) + 2))
-    this.paths = this.training.methods.map((_, r) => path(r))
+    const { places } = this.training
+    const point = (r, k) => [...data.slice(2 * (r * K + k), 2 * (r * K + k) + 2), places[k]]
+    this.paths = this.training.methods.map((_, r) => Array.from({ length: K }, (_, k) => point(r, k)))
     this.canvas = make("canvas")
-    this.chart = this.plot({
+    this.chart = this.plotPaths({
       x: [x.data[0], x.data.at(-1)],
       y: [y.data[0], y.data.at(-1)],
       xTicks: [],
       yTicks: [],
       square: true,
-      lines: this.lines(r => ({ points: this.paths[r], halo: true })),
       label: "Contours on the plane of contexts, with the path of each method",
       under: this.canvas,
       onfit: chart => this.mark(chart),
-      seek: at => this.view.go(this.training.places[this.closest(...at)]),
       read: (a, b) => this.read(a, b),
     })
     this.body.append(this.chart.node)
@@ -1155,14 +1155,6 @@ class LandscapePanel extends Panel {
     chart.svg.prepend(make("svg:rect", { x, y, width, height, class: "pv-frame" }))
     const [a, b] = this.paths[0][0]
     chart.moving.before(make("svg:polygon", { points: star(chart.px(a), chart.py(b)), class: "pv-start" }))
-  }
-
-  /** Position of the snapshot that is nearest to a point, among the paths that are shown */
-  closest(a, b) {
-    const gap = ([x, y]) => (x - a) ** 2 + (y - b) ** 2
-    const gaps = this.shown().map(r => this.paths[r].map(gap))
-    const least = extent(gaps.flat())[0]
-    return Math.max(0, ...gaps.map(along => along.indexOf(least)))
   }
 
   read(a, b) {
@@ -1202,13 +1194,12 @@ class LandscapePanel extends Panel {
 
   draw() {
     if (!this.chart) return
-    const k = this.training.place(this.step)
+    const { training } = this
     const share = r => this.land.inside.data[r]
-    this.methods([], r => share(r) < 0.995 ? ` (${percent(share(r))})` : "")
     const words = "the share of a displacement that lies in the plane of this picture, where not all does"
     this.legend.title = `in brackets: ${words}`
-    this.chart.emphasise(this.shown())
-    this.chart.cursor(null, this.marks(r => this.paths[r][Math.min(k, this.paths[r].length - 1)] ?? [NaN, NaN]))
+    const bracket = r => share(r) < 0.995 ? ` (${percent(share(r))})` : ""
+    this.follow(training.places[training.place(this.step)], bracket)
   }
 }
 
@@ -1617,7 +1608,8 @@ class Controls {
     this.choices = make("div", { class: "pv-choices" })
     if (wanted.includes("maps")) this.choose()
     const label = text => make("label", {}, text)
-    const bar = [label(strength === "lambda" ? "\u03bb" : strength), this.lambdas(), this.trainer(), label("step"), this.steps(), this.jumps()]
+    const symbol = strength === "lambda" ? "\u03bb" : strength
+    const bar = [label(symbol), this.lambdas(), this.trainer(), label("step"), this.steps(), this.jumps()]
     const title = make("div", { class: "pv-title" }, make("strong", {}, book.about.title), this.subtitle, this.choices)
     this.node = make("header", { class: "pv-head" }, title, make("div", { class: "pv-sliders" }, ...bar), view.work)
   }
@@ -1639,9 +1631,10 @@ class Controls {
     const last = methods.length - 1
     const input = () => view.state.set({ lam: methods[Math.min(this.lam.value, last)].key })
     this.lam = this.slider("lam", view.book.about.strength, methods.length, input)
+    const words = key => typeof key === "string" ? key : String(+key.toPrecision(6))
     const every = last >= 7 ? Math.ceil((last + 1) / 7) : 1
     const marks = methods.map((method, r) => {
-      const mark = make("span", {}, r % every && r < last ? "" : brief(method.key))
+      const mark = make("span", {}, r % every && r < last ? "" : words(method.key))
       mark.style.left = `${last ? 100 * r / last : 0}%`
       return mark
     })
@@ -1711,7 +1704,8 @@ class Controls {
     const targets = [...new Set([...about.targets, ...classes])].map(name => [name, TARGET_WORDS.get(name) ?? name])
     const splits = about.splits.filter(name => able || name === about.split).map(name => [name, name])
     const layers = about.layers.filter(([value]) => able || value === about.layer)
-    const explainers = about.explainers.filter(name => able || name === about.explainer).map(name => [name, EXPLAINERS[name] ?? name])
+    const known = able ? about.explainers : [about.explainer]
+    const explainers = known.map(name => [name, EXPLAINERS[name] ?? name])
     return [
       this.pick("target", "target", targets),
       this.pick("map", "explainer", explainers, about.explainer),
