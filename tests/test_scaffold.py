@@ -210,6 +210,10 @@ def test_the_front_page_has_four_ways_to_install():
 
 # -- versions, targets, front page --------------------------------------------
 
+def test_the_front_page_is_short_enough_to_be_read_to_its_end():
+    words = [w for w in (root/"README.md").read_text(encoding="utf-8").split() if re.search(r"\w", w)]
+    assert 500 < len(words) <= 1200
+
 def test_the_version_is_the_same_everywhere():
     version = cfg()["version"]
     init = (lib/"__init__.py").read_text(encoding="utf-8")

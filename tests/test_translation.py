@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 PAIRS = {"nbs/index.ipynb": "nbs/zh/index.ipynb",
+         "nbs/tutorials/evidence.ipynb": "nbs/zh/evidence.ipynb",
          "nbs/tutorials/paper_walkthrough.ipynb": "nbs/zh/paper_walkthrough.ipynb"}
 TWINS = PAIRS | {"README.md": "README.zh.md"}
 ALIKE = {b: a for a, b in TWINS.items()}  # a link to a Chinese page stands for the English one
@@ -77,7 +78,7 @@ def test_the_front_pages_have_the_same_tables_and_pictures():
     pages = [(ROOT / f).read_text(encoding="utf-8") for f in readme.PAGES]
     rows = [[NUMBER.findall(re.sub(r"\]\([^)]*\)|\[[^]]*\]", "", line)) for line in p.split("\n")
              if line.startswith("|")] for p in pages]
-    assert rows[0] == rows[1] and sum(map(len, rows[0])) > 200
+    assert rows[0] == rows[1] and sum(map(len, rows[0])) > 60
     pictures = [re.findall(r"!\[[^\]]+\]\(([^)]+)\)", p) for p in pages]
     assert pictures[0] == pictures[1] and len(pictures[0]) >= 4
 
@@ -94,7 +95,7 @@ def test_the_chinese_edition_is_chinese():
         assert len(re.findall(r"[\u4e00-\u9fff]", prose)) > 0.5 * len(re.findall(r"[A-Za-z]", prose)), name
 
 
-@pytest.mark.parametrize("old, new", [("## ", "### "), ("19", "20"), ("maps.png", "lambda.png"),
+@pytest.mark.parametrize("old, new", [("## ", "### "), ("12", "13"), ("accuracy.png", "lambda.png"),
                                       ("`open_clip`", "`clip`"), ("$G_d$", "$G_g$")])
 def test_a_change_of_a_text_in_one_edition_is_noticed(old, new):
     a, b = "nbs/index.ipynb", PAIRS["nbs/index.ipynb"]

@@ -55,10 +55,10 @@ def figure_folders(): return sorted(f.name for f in (root/"figures").iterdir() i
 def sections()->dict: # Caption -> pages
     "The sidebar"
     there = lambda *names: [re.sub(r"\.(md|ipynb)$", "", n) for n in names if (root/n).exists()]
-    measured = [f"figures/{f}/index" for f in figure_folders()]
+    measured = ["nbs/tutorials/evidence", *(f"figures/{f}/index" for f in figure_folders())]
     pages = {t: f"nbs/tutorials/{t}" for t in tutorials()}
     stories = [page for t, page in pages.items() if t in TUTORIALS]
-    how_to = [page for t, page in pages.items() if t not in TUTORIALS]
+    how_to = [page for t, page in pages.items() if t not in TUTORIALS and page not in measured]
     return {
         "Tutorials": stories,
         "How to": how_to + there(*PLACES),
