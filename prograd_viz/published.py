@@ -104,7 +104,8 @@ def load_published(
     position: str | None = None,  # Of the class name; None: as the output folder says, else "end"
 ) -> Runs:  # One run per folder, a snapshot per epoch that all of them kept; steps count epochs, losses are NaN
     "Prompts of the published trainers as a run set that can be explored and evaluated"
-    folders = folders if isinstance(folders, dict) else {_method(folders): folders}
+    alone = None if isinstance(folders, dict) else folders
+    if alone is not None: folders = {_method(alone): alone}
     found = [_checkpoints(Path(folder).expanduser()) for folder in folders.values()]
     epochs, first = sorted(set.intersection(*map(set, found))), next(iter(folders.values()))
     if not epochs:
@@ -127,6 +128,9 @@ def load_published(
     if own and own[0] != len(task.classes):
         raise ValueError(f"{first} holds contexts of {own[0]} classes, the task has {len(task.classes)}; "
                          "give the task it was trained on")
+    if alone is not None and "trainer" not in trained_as(alone):
+        warnings.warn(f"{alone} does not say which trainer wrote it; it is called ProGrad here: name it in a dict, "
+                      "such as load_published({0: folder}, ...) for CoOp", stacklevel=2)
     return _as_runs(clip, task, prompts, contexts, [*folders], epochs, position)
 
 
@@ -173,10 +177,7 @@ def _method(folder):
     trainer = facts.get("trainer")
     if trainer == "ProGrad": return facts.get("lam", 1.0)
     if trainer == "CoOp": return 0.0
-    if trainer is not None: return trainer
-    warnings.warn(f"{folder} does not say which trainer wrote it; it is called ProGrad here: name it in a dict, such "
-                  "as load_published({0: folder}, ...) for CoOp", stacklevel=3)
-    return 1.0
+    return 1.0 if trainer is None else trainer
 
 
 def _starts(folders, task, n_ctx, own):

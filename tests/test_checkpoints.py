@@ -76,10 +76,18 @@ def loaded(request, clip, task, tmp_path_factory):
         return load_published(path, clip, task), epochs
 
 
-def test_whatever_epochs_were_kept_everything_works_on_them(loaded, clip, task, tmp_path):
+def test_whatever_epochs_were_kept_they_are_snapshots(loaded, clip, task):
     runs, epochs = loaded
     assert list(runs.snapshot_steps) == epochs == runs.steps["epoch"].tolist()
     assert runs.steps[["loss_ce", "loss_kl", "cos", "norm_gd", "batch_hash"]].isna().all(axis=None)
+    table = accuracy_on(runs, "same").set_index("method")["accuracy"]
+    assert table["zero-shot CLIP"] == pytest.approx(runs.zero_shot_accuracy["same"])
+    assert table["ProGrad"] == pytest.approx(runs.final()["acc_same"][runs.keys[0]])
+
+
+@pytest.mark.parametrize("loaded", ["last alone", "tens", "the best file", "class-specific"], indirect=True)
+def test_everything_works_on_them(loaded, clip, task, tmp_path):
+    runs, epochs = loaded
     runs.save(tmp_path / "saved")
     again = load_runs(tmp_path / "saved", clip, task)
     assert np.array_equal(again.contexts[:], runs.contexts)
@@ -92,9 +100,6 @@ def test_whatever_epochs_were_kept_everything_works_on_them(loaded, clip, task, 
     assert "ProGrad" in save_report(again, tmp_path / "report.html", data=data).read_text(encoding="utf-8")
     assert foreground(runs, images=2, random_directions=1).rows["share"].notna().any()
     assert len(per_class(predictions(runs))) == 2 * len(task.classes)
-    table = accuracy_on(runs, "same").set_index("method")["accuracy"]
-    assert table["zero-shot CLIP"] == pytest.approx(runs.zero_shot_accuracy["same"])
-    assert table["ProGrad"] == pytest.approx(runs.final()["acc_same"][runs.keys[0]])
     for fig in (plot_cosine(runs), plot_accuracy(runs), plot_maps(runs, images=2)): assert fig.axes
     word = task.classes[0] if runs.config["class_specific"] else None
     assert plot_words(runs, name=word, steps=1).axes

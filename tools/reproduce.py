@@ -96,7 +96,8 @@ def looked_at(opt, clip, out):
     try: land = landscape(runs)
     except ValueError as e: land, shares = None, f"{shares} There is no landscape: {e}."  # no step was in conflict
     else: plot_landscape(land).savefig(out / "landscape.pdf")
-    save_report(runs, out / "report.html", land=land, title=f"{opt.data}, {strongest} shots, seed {opt.seeds[0]}")
+    title = f"{opt.data}, {strongest} shots, seed {opt.seeds[0]}"
+    save_report(runs, out / "report.html", images=min(8, opt.images), land=land, title=title)
     return shares
 
 
