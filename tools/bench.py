@@ -37,7 +37,7 @@ from prograd_viz.cam import PACKAGE, cam_operator, find_layer, package_maps
 from prograd_viz.clip import ASSETS, load_clip
 from prograd_viz.gradients import project, prompt_gradients
 from prograd_viz.landscape import landscape
-from prograd_viz.maps import EXPLAINERS, explainer_table
+from prograd_viz.maps import EXPLAINERS, RISE, explainer_table
 from prograd_viz.prompts import make_prompts, plain_text_features, text_features
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import Recipe, Training, train
@@ -64,9 +64,11 @@ class Size:
     rounds: int = 3
     maps: tuple = (5, 50, 10)  # lambdas, steps, classes
     logged: int = 10_000  # steps of a record
+    grids: tuple = (41, 31)  # contexts along a side of a landscape: of the pocket model's, of RN50's
+    masks: int = 1000  # of RISE
 
 
-QUICK = Size("pocket", "pocket", 12, 8, (4, 8, 12), (1, 2, 4), (1, 2), 5, 1, (2, 3, 4), 200)
+QUICK = Size("pocket", "pocket", 12, 8, (4, 8, 12), (1, 2, 4), (1, 2), 5, 1, (2, 3, 4), 200, (6, 5), 20)
 
 
 class Setting:
@@ -366,7 +368,7 @@ def explainers(bench):
         works = explainer_table(clip).set_index("explainer")["works"]
         for name in [name for name in OPERATORS if works[name]]:
             began = time.perf_counter()
-            prepared = EXPLAINERS[name].prepare(clip, image)
+            prepared = (RISE(size.masks) if name == "RISE" else EXPLAINERS[name]).prepare(clip, image)
             start = time.perf_counter() - began
             [more] = beside(size.rounds, partial(prepared.maps, directions))
             what = f"{n} maps of one image, {model}, {name}"
@@ -505,8 +507,8 @@ def whole_run(bench):
 def landscapes(bench):
     "Contexts around the paths of two runs, and all that is computed at each"
     size = bench.size
-    for model, side, classes, m, limit in (("pocket", 41, size.few_classes, 4, 5),
-                                           (size.resnet, 31, size.few_classes, 16, 300)):
+    for model, side, classes, m, limit in (("pocket", size.grids[0], size.few_classes, 4, 5),
+                                           (size.resnet, size.grids[1], size.few_classes, 16, 300)):
         clip = load_clip(model, None if model == "pocket" else "random", device=bench.device)
         task = few_shot("pocket", 1, 1, classes=classes, test_per_class=1)
         runs = train(clip, task, epochs=3, n_ctx=m, progress=False)
