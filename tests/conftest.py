@@ -1,9 +1,12 @@
 "What the tests share: no network, repeatable examples, and small models."
+import csv
 import json
 import os
 import signal
 import tempfile
+from collections import defaultdict
 from functools import cache
+from pathlib import Path
 
 # Before anything imports huggingface_hub: an empty cache, and no way out of this machine.
 # One thread, for the subprocesses too: the tests are many small operations, between which threads would wait for each
@@ -19,6 +22,8 @@ from hypothesis import HealthCheck, settings
 
 import prograd_viz.torchvision_ops  # noqa: F401  before torchvision, in whatever order a test imports
 
+TIMES = Path(__file__).resolve().parent.parent / "figures" / "times" / "times.csv"
+
 # derandomize: the same examples in every run, so that a red test is red for everybody
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None, max_examples=60,
                           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -30,14 +35,19 @@ def pytest_report_header():
     return f"library: {os.path.dirname(prograd_viz.__file__)}"
 
 
-# A worker takes a file at a time (`make test`). A long one that began last would run alone, so these begin first.
-LONG = ("test_explorer", "test_sweep", "test_docs", "test_survival", "test_cli", "test_training", "test_pocket",
-        "test_voila", "test_architectures", "test_bench", "test_odd_runs", "test_report", "test_reference",
-        "test_published", "test_names", "test_models", "test_rules", "test_scaffold", "test_bad_input")
+def seconds_of_files():
+    "What each file took when `make times` ran last"
+    if not TIMES.is_file(): return {}
+    seconds = defaultdict(float)
+    with TIMES.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file): seconds[row["name"].partition("::")[0]] += float(row["seconds"])
+    return seconds
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    "A worker takes a file at a time (`make test`); a long one that began last would run alone, so these begin first"
+    seconds = seconds_of_files()
+    items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], 0))
 
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}

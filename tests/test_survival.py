@@ -90,13 +90,13 @@ def test_a_full_disk_loses_nothing_before_the_last_checkpoint(): rows_of("full_d
 def test_a_second_writer_is_refused_with_the_process_and_host_of_the_first(): rows_of("writers", 1)
 
 
-def test_hostile_files_are_refused_within_bounded_memory(): rows_of("hostile", 60, epochs=SHORT)
+def test_hostile_files_are_refused_within_bounded_memory(): rows_of("hostile", 40, epochs=SHORT)
 
 
-def test_anything_in_run_json_is_refused_by_name(): rows_of("fuzz", 100, epochs=SHORT)
+def test_anything_in_run_json_is_refused_by_name(): rows_of("fuzz", 60, epochs=SHORT)
 
 
-def test_an_interrupted_cell_leaves_runs_that_can_be_used(): rows_of("interrupts", 5)
+def test_an_interrupted_cell_leaves_runs_that_can_be_used(): rows_of("interrupts", 2)
 
 
 def test_opening_a_large_run_set_costs_little(): rows_of("large", 1, gigabytes=0.3, timed=False)
