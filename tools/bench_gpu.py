@@ -4,7 +4,11 @@
     python tools/bench_gpu.py --device cpu --quick    # the same code at a small size; its times mean nothing
     python tools/bench_gpu.py --only steps profile    # these parts alone
 
-Weights are random, so nothing is downloaded. A part that fails says so in its row, and the others go on.
+Weights are random, so nothing is downloaded. A part that fails says so in its row, and the others go on. A machine
+that reaches no package index needs, beside torch, torchvision, timm, huggingface_hub, pandas, matplotlib, scipy,
+scikit-learn, OpenCV, safetensors, tqdm, fsspec and regex, the wheels of open_clip_torch, ftfy, wcwidth, grad-cam,
+ttach and fontawesomefree (of the last only webfonts/fa-solid-900.ttf and metadata/icons.json are read), and for the
+tests pytest and hypothesis.
 """
 import argparse
 import sys
