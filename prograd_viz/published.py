@@ -105,7 +105,7 @@ def load_published(
 ) -> Runs:  # One run per folder, a snapshot per epoch that all of them kept; steps count epochs, losses are NaN
     "Prompts of the published trainers as a run set that can be explored and evaluated"
     alone = None if isinstance(folders, dict) else folders
-    if alone is not None: folders = {_method(alone): alone}
+    folders = folders if isinstance(folders, dict) else {_method(folders): folders}
     found = [_checkpoints(Path(folder).expanduser()) for folder in folders.values()]
     epochs, first = sorted(set.intersection(*map(set, found))), next(iter(folders.values()))
     if not epochs:
