@@ -110,7 +110,7 @@ def load_published(
     epochs, first = sorted(set.intersection(*map(set, found))), next(iter(folders.values()))
     if not epochs:
         raise ValueError(f"no epoch was kept in all of {', '.join(map(str, folders.values()))}, which have "
-                         f"{[sorted(files) for files in found]}; load folders without a common epoch one by one")
+                         f"{[sorted(files) for files in found]}; load them one by one and see both: explore([a, b])")
     read = [[read_context(files[epoch]) for files in found] for epoch in epochs]
     shapes = {tuple(context.shape) for row in read for context, _ in row}
     if len(shapes) > 1:

@@ -357,3 +357,14 @@ def test_the_folder_names_the_method(trainer, method, clip, task, tmp_path):
 def test_the_log_says_how_the_context_began(written, init, tmp_path):
     (tmp_path / "log.txt").write_text(LOG.replace("CTX_INIT: True", f"CTX_INIT: {written}"))
     assert trained_as(tmp_path)["init"] == init
+
+
+def test_trainings_without_a_common_epoch_are_seen_side_by_side(clip, task, tmp_path):
+    "CoOp's last epoch is 200 and ProGrad's 100, say"
+    folders = [write(tmp_path / f"output/pocket/{trainer}/rn50_8shots/nctx4_cscFalse_ctpend/seed1",
+                     learner_state(clip, task.classes, task.template, seed=epoch), epoch)
+               for trainer, epoch in (("CoOp", 200), ("ProGrad", 100))]
+    with pytest.raises(ValueError, match=r"no epoch was kept in all of .*; load them one by one and see both"):
+        load_published(dict(enumerate(folders)), clip, task)
+    both = explore([load_published(folder, clip, task) for folder in folders], images=1)
+    assert both.compare and [runs.methods for runs in both.sets] == [("CoOp",), ("ProGrad",)]
