@@ -215,9 +215,8 @@ class Explorer(anywidget.AnyWidget):
         known = runs.task.splits.items() if self.able else ()
         usual = 8 if photos else images
         self._sources = {name: (name, usual) for name, one in known if one.classes == runs.classes}
-        first = split or (runs.task.usual_split if self.able else "the given images")
-        if own: first = OWN
-        if photos: first = PHOTOS
+        first = PHOTOS if photos else OWN if own else split
+        if first is None: first = runs.task.usual_split if self.able else "the given images"
         self._sources.setdefault(first, (split, images))
         return first
 
@@ -240,10 +239,9 @@ class Explorer(anywidget.AnyWidget):
 
     def here(self) -> tuple:  # Key of the run, step of the snapshot
         "Where the sliders are: the nearest lambda and the nearest snapshot"
-        runs, lam = self.runs, self.lam
-        numbers = [key for key in runs.keys if not isinstance(key, str)]
-        if isinstance(lam, Number) and numbers: lam = min(numbers, key=lambda key: abs(key - lam))
-        elif lam not in runs.keys: lam = runs.sorted_keys()[-1]
+        runs, lam, keys = self.runs, self.lam, self.runs.sorted_keys()
+        apart = {key: abs(key - lam) for key in keys if str not in (type(key), type(lam))}
+        if lam not in keys: lam = min(apart, key=apart.__getitem__, default=keys[-1])
         return lam, int(min(runs.snapshot_steps, key=lambda step: abs(step - self.step), default=self.step))
 
     def _record(self, sets): return runs_buffer(sets, self.compare, able=self.able)

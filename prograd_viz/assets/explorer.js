@@ -162,7 +162,7 @@ class Training {
   /** @param {RunSet} about */
   constructor(book, s, about) {
     Object.assign(this, about, { book, s })
-    this.steps = book.steps(s)
+    this.steps = Array.from(this.column("step", 0))
     this.places = Array.from(book[`${s}.snapshots`].data)
     this.hasText = this.places.length > 0
     if (!this.hasText) this.places = [0, ...this.steps]
@@ -261,12 +261,6 @@ class Book {
     this.sets = this.about.sets.map((about, s) => new Training(this, s, about))
     this.scenes = scenes.map(unpack)
     this.land = land?.byteLength ? unpack(land) : null
-  }
-
-  steps(s) {
-    const { shape: [, R, S], data } = this[`${s}.record`]
-    const c = this.about.sets[s].columns.indexOf("step")
-    return Array.from(data.subarray(c * R * S, c * R * S + S))
   }
 }
 
@@ -402,26 +396,24 @@ class Card {
     const chance = Number.isFinite(look.chance) ? ` ${percent(look.chance)} ` : " "
     const verdict = { true: "\u2713 right", false: "\u2717 wrong" }[right] ?? ""
     const mark = make("span", { class: right ? "pv-right" : "pv-wrong" }, verdict)
-    this.says.replaceChildren(make("b", {}, predicted), chance, mark)
-    this.says.title = `${predicted}${chance}${verdict}; the map explains ${explained}`
-    this.measure(share, area)
     const why = top > 0 ? "no mask" : "empty map"
     const none = Number.isFinite(top) ? why : "no map"
     const known = Number.isFinite(share)
-    this.share.textContent = known ? `${percent(share)} on the object, ${fixed(share / area, 1)} per area` : none
+    this.words(predicted, known ? `${percent(share)} on the object, ${fixed(share / area, 1)} per area` : none)
+    this.says.append(chance, mark)
+    this.says.title = `${predicted}${chance}${verdict}; the map explains ${explained}`
+    if (area > 0) this.measure(share || 0, area)
   }
 
   /** A bar as long as the share, with a mark where the object's area is */
   measure(share, area) {
     const [fill, mark] = this.bar.children
-    fill.style.width = `${100 * (share || 0)}%`
-    fill.style.background = this.colour
-    mark.style.left = `${100 * (area || 0)}%`
-    mark.style.visibility = area > 0 ? "visible" : "hidden"
-    this.bar.style.visibility = area > 0 ? "visible" : "hidden"
+    Object.assign(fill.style, { width: `${100 * share}%`, background: this.colour })
+    mark.style.left = `${100 * area}%`
+    this.bar.style.visibility = "visible"
   }
 
-  /** Words in place of numbers */
+  /** Words, and no bar */
   words(first, second) {
     this.says.replaceChildren(make("b", {}, first))
     this.says.title = first
@@ -1443,9 +1435,6 @@ export class View {
     this.drawn = performance.now()
   }
 
-  /** A test set in words */
-  title(split) { return this.book.about.titles[split] ?? split }
-
   /** To the place nearest to a step */
   go(step) {
     const { places } = this.training()
@@ -1823,7 +1812,7 @@ class Controls {
     const map = shown === wanted ? `map of ${words}` : `asking for the map of ${wanted} \u2026`
     const where = layers.find(([value]) => value === layer)?.[1] ?? layer
     const how = (EXPLAINERS[explainer] ?? explainer) + (layer ? ` at ${where}` : "")
-    return [this.view.title(split), map, how, masks].filter(Boolean).join(" \u00b7 ")
+    return [this.view.book.about.titles[split] ?? split, map, how, masks].filter(Boolean).join(" \u00b7 ")
   }
 }
 
