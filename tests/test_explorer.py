@@ -76,6 +76,14 @@ def scene(explorer): return unpack(explorer.scenes[0])
 def work(explorer): return explorer._work["text"], explorer._work["wrong"]
 
 
+def until(condition, seconds=300):
+    "Wait for what another thread or process does, however slow the machine"
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "it never came"
+        time.sleep(0.05)
+
+
 def press(explorer, **message):
     "What a button in the browser sends"
     buffers = message.pop("buffers", [])
@@ -687,14 +695,13 @@ def test_the_folder_of_another_process_is_followed_until_it_has_ended(clip, task
     code = SLOW.format(out=str(out))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     try:
-        end = time.time() + 120
-        while not (out / "run.json").exists() and process.poll() is None and time.time() < end: time.sleep(0.1)
+        until(lambda: (out / "run.json").exists() or process.poll() is not None)
         begun = load_runs(out, clip, task)
         assert begun.interrupted and len(begun.steps)
         explorer, counts = explore(begun, images=1, follow=out), []
         explorer.observe(lambda change: counts.append(len(unpack(change["new"])[1]["0.snapshots"])), "_runs")
-        while explorer.runs.interrupted and time.time() < end: time.sleep(0.1)
-    finally: said = process.communicate(timeout=60)[1]
+        until(lambda: not explorer.runs.interrupted or process.poll())
+    finally: said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said.decode()[-2000:]
     ended = load_runs(out, clip, task)
     assert not explorer.runs.interrupted and explorer.runs.snapshot_steps.tolist() == ended.snapshot_steps.tolist()
@@ -713,10 +720,10 @@ def test_a_folder_that_can_no_longer_be_read_is_said(runs, data, tmp_path, monke
     def gone(*args): raise OSError("the server is gone")
 
     runs.save(tmp_path / "run")
-    explorer, end = explore(replace(runs, interrupted=True), data=data), time.time() + 20
+    explorer = explore(replace(runs, interrupted=True), data=data)
     monkeypatch.setattr("prograd_viz.explorer.load_runs", gone)
     explorer._follow(tmp_path / "run", wait=0.05)
-    while not explorer._work and time.time() < end: time.sleep(0.05)
+    until(lambda: explorer._work)
     assert "the server is gone" in explorer._work.get("text", "") and work(explorer)[1] and len(explorer.table())
     explorer.close()
 

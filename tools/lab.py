@@ -58,7 +58,7 @@ def serving(
 
 def answers(address):
     "Whether a server answers, if only with an error"
-    try: urllib.request.urlopen(address, timeout=1).close()
+    try: urllib.request.urlopen(address, timeout=10).close()
     except urllib.error.HTTPError: return True
     except OSError: return False
     return True
@@ -106,7 +106,7 @@ def watched(
 ):
     "A page that keeps what goes wrong in it: errors of scripts and of the console, in `page.wrong`"
     page = browser.new_page(viewport={"width": width, "height": height}, **options)
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.wrong = []
     page.on("pageerror", lambda e: page.wrong.append(str(e)))
     page.on("console", lambda m: page.wrong.append(f"{m.text} {m.location.get('url', '')}")
@@ -122,7 +122,7 @@ def open_notebook(
 ):
     "Open a notebook and wait for its kernel"
     page.goto(f"{address}/lab/tree/{name}?token={token}")
-    page.get_by_text("| Idle").wait_for(timeout=60_000)
+    page.get_by_text("| Idle").wait_for(timeout=180_000)
     news = page.get_by_role("button", name="No", exact=True)
     if news.count(): news.click()
     page.locator(".jp-Notebook .jp-Cell").first.click()

@@ -26,7 +26,7 @@ def server(tmp_path_factory):
 def test_the_app_asks_for_its_token(server):
     "Without it the page is refused, before a kernel starts"
     for bad in ("", "?token=wrong"):
-        try: answer = urllib.request.urlopen(f"{server[0]}/{bad}", timeout=20)
+        try: answer = urllib.request.urlopen(f"{server[0]}/{bad}", timeout=120)
         except urllib.error.HTTPError as e: assert e.code in (401, 403)
         else: assert "/login" in answer.url, answer.url
 
@@ -40,10 +40,10 @@ def test_make_app_serves_this_machine_alone_with_a_token_of_its_own():
 def test_the_app_shows_what_the_library_computes(server, browser):
     page = lab.watched(browser)
     page.goto(f"{server[0]}/?token={server[1]}", wait_until="commit")
-    page.locator(".pv-thumbs button").nth(7).wait_for(timeout=90_000)
+    page.locator(".pv-thumbs button").nth(7).wait_for(timeout=300_000)
     runs, data = load_runs(APP), ExplorerData.load(APP / "explorer.safetensors")
     root = page.locator(".pv-root")
-    assert_shows(root, runs, data, seconds=30, lam=1.0)
+    assert_shows(root, runs, data, seconds=120, lam=1.0)
     root.focus()
     for key in ("ArrowLeft", "Home", "ArrowDown", "End", "ArrowUp"):
         root.press(key)
