@@ -135,6 +135,12 @@ class Runs:
         spaced = lambda names: [name.replace("_", " ") for name in names]  # CoOp's code keeps underscores
         if self.task is not None and spaced(self.classes) == spaced(self.task.classes):
             self.classes = tuple(self.task.classes)
+        if self.zero_shot is None and self.clip is not None and self.task is not None: self.zero_shot = self._teacher
+
+    def _teacher(self):
+        "Zero-shot CLIP's text features where the record has none: its model and its task give them"
+        from prograd_viz.prompts import teacher_features  # here and not above: a run set opens without torch
+        return _array(teacher_features(self.clip, list(self.classes), self.config.get("teacher", self.task.template)))
 
     def __getattribute__(self, name):
         "Values on disk are functions until they are first used"

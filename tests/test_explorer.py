@@ -302,9 +302,11 @@ def test_gradients_that_were_not_recorded_are_nan(clip, task):
     assert np.isnan(sent["0.arrows"][:, :, :2]).all() and explorer.table()["cos"].isna().all()
 
 
-def test_without_zero_shot_clip_the_methods_stand_alone(clip, task):
-    runs = replace(recorded(task, clip, ["mine"]), zero_shot=None)
-    explorer = explore(runs, images=1).wait()
+def test_without_zero_shot_clip_and_its_model_the_methods_stand_alone(clip, task):
+    "With model and task in memory its text features follow from them"
+    whole = recorded(task, clip, ["mine"])
+    runs = replace(whole, zero_shot=None, clip=None, task=None)
+    explorer = explore(runs, data=explorer_data(whole, images=1)).wait()
     assert_sent(explorer)
     assert explorer.table()["method"].tolist() == ["mine"] and not [k for k in scene(explorer)[1] if "zero" in k]
 

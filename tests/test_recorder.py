@@ -253,3 +253,17 @@ def test_a_loop_that_keeps_underscores_in_names_meets_a_task_without(tmp_path):
 def test_text_features_of_every_image_are_refused_with_the_reason():
     with pytest.raises(ValueError, match=r"has shape \(5, 2, 3\): one for every image, an axis that no view here has"):
         Recorder(["cat", "dog"]).log(1, text_features=torch.ones(5, 2, 3))
+
+
+def test_zero_shot_clip_follows_from_model_and_task_where_the_loop_did_not_pass_it(exact, task, tmp_path):
+    "What prediction and maps need beside the method's own text features"
+    given = teacher_features(exact, task.classes)
+    record = Recorder(task.classes, "mine", out=tmp_path / "run")
+    record.log(1, text_features=given.roll(1, 0))
+    record.close()
+    runs = load_runs(tmp_path / "run", exact, task)
+    assert np.array_equal(runs.text(None), given)
+    assert plot_maps(runs, images=2).axes
+    assert "zero-shot CLIP" in explore(runs, images=1).table()["method"].tolist()
+    with pytest.raises(ValueError, match="hold no text features of zero-shot CLIP"):
+        load_runs(tmp_path / "run").text(None)
