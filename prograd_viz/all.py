@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['load_clip', 'Split', 'grabcut_mask', 'with_masks', 'few_shot', 'project', 'prompt_gradients', 'RULES', 'Recorder',
-           'load_runs', 'train', 'train_more', 'export_prompt', 'load_published', 'accuracy_on', 'predictions',
-           'cam_maps', 'foreground', 'faithfulness', 'load_sweep', 'sweep', 'summarise', 'base_to_new', 'cross_dataset',
-           'domain_generalisation', 'few_shot_protocol', 'paper_table', 'explore', 'save_report', 'plot_accuracy',
-           'plot_angles', 'plot_cosine', 'plot_foreground', 'plot_gradient_plane', 'plot_lambda', 'plot_maps',
-           'plot_shots', 'plot_words', 'for_print']
+           'load_runs', 'train', 'train_more', 'export_prompt', 'load_published', 'published_results', 'accuracy_on',
+           'predictions', 'cam_maps', 'foreground', 'faithfulness', 'load_sweep', 'sweep', 'summarise', 'base_to_new',
+           'cross_dataset', 'domain_generalisation', 'few_shot_protocol', 'paper_table', 'explore', 'save_report',
+           'plot_accuracy', 'plot_angles', 'plot_cosine', 'plot_foreground', 'plot_gradient_plane', 'plot_lambda',
+           'plot_maps', 'plot_shots', 'plot_words', 'for_print']
 
 # %% ../nbs/61_all.ipynb #a1200000
 from .clip import load_clip
@@ -20,14 +20,14 @@ _all_ = ["load_clip", "Split", "grabcut_mask", "with_masks", "few_shot"]
 
 # %% ../nbs/61_all.ipynb #a1200001
 from .gradients import project, prompt_gradients
-from .published import export_prompt, load_published
+from .published import export_prompt, load_published, published_results
 from .rules import RULES
 from .runs import Recorder, load_runs
 from .training import train, train_more
 
 _all_ = [
     "project", "prompt_gradients", "RULES", "Recorder", "load_runs", "train", "train_more", "export_prompt",
-    "load_published",
+    "load_published", "published_results",
 ]
 
 # %% ../nbs/61_all.ipynb #a1200002

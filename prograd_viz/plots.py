@@ -9,6 +9,7 @@ __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'SCORE_TITLES', 'colo
            'plot_accuracy', 'plot_foreground', 'plot_lambda', 'plot_shots', 'plot_faithfulness', 'for_print']
 
 # %% ../nbs/50_plots.ipynb #6c6af4e9
+import warnings
 from collections.abc import Sequence
 from functools import partial, wraps
 from itertools import cycle
@@ -602,10 +603,10 @@ def _dots(ax, rows, places, method):
 def for_print(
     fig: Figure,  # From one of these functions
     width: float = 3.3,  # Inches: a column of a two-column paper; 6.9 for both
-    height: float | None = None,  # Inches; None: in proportion, without empty margins
+    height: float | None = None,  # Inches; None: in proportion, and higher where curves would be flat
     size: float = 8,  # Points of titles and labels; the other texts follow
 ) -> Figure:  # The same; `savefig` keeps this size to the point
-    "A figure at the size at which it is printed"
+    "A figure at the size at which it is printed; ValueError where its panels do not fit side by side"
     width, size = check_in_range("width", width, 1, 40), check_in_range("size", size, 3, 40)
     wide, high = fig.get_size_inches()
     fig.set_size_inches(width, height or high * width / wide)
@@ -614,10 +615,35 @@ def for_print(
         line.set_linewidth(line.get_linewidth() * size / 12)
         line.set_markersize(line.get_markersize() * size / 12)
     for legend in fig.legends: _narrowed(fig, legend)
-    fig.draw_without_rendering()
+    if not height: _heighten(fig)
+    _check_room(fig, width)
     used = fig.get_tightbbox()
     low, high = (0, fig.get_figheight()) if height else (used.y0 - 0.02, used.y1 + 0.02)
     return _cut_to(fig, Bbox.from_extents(0, low, width, high))
+
+
+def _heighten(fig, least=1.0):
+    "Make a figure high enough that no curve has less than an inch"
+    fig.draw_without_rendering()
+    curves = [ax for ax in fig.axes if ax.lines and not ax.images]
+    missing = least - min((ax.get_window_extent().height / fig.dpi for ax in curves), default=least)
+    rows = len({round(ax.get_position().y0, 2) for ax in curves})
+    if missing > 0: fig.set_figheight(fig.get_figheight() + rows * missing)
+
+
+def _check_room(fig, width):
+    "Draw the figure; raise if its panels are squeezed to nothing, or their texts lie over each other"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fig.draw_without_rendering()
+    squeezed = any("constrained_layout not applied" in str(w.message) for w in said)
+    shown = [ax for ax in fig.axes if ax.get_visible()]
+    pairs = [(a, b) for n, a in enumerate(shown) for b in shown[:n]
+             if not Bbox.intersection(a.get_window_extent(), b.get_window_extent())]
+    over = [Bbox.intersection(a.get_tightbbox(), b.get_tightbbox()) for a, b in pairs]
+    if not squeezed and all(box is None or min(box.width, box.height) < 0.03 * fig.dpi for box in over): return
+    raise ValueError(f"the {len(shown)} panels of this figure do not fit into {width:g} inches: give it the page, "
+                     "width=6.9, fewer panels, or a smaller size= of its text")
 
 
 def _cut_to(fig, box):

@@ -227,10 +227,11 @@ def _check_suffix(folder, prompts, suffix):
                          "load the model of that training")
     here = [clip.tokenizer.decode(_words(prompts.tokens[c, start:])) for c in differ[:3]]
     quoted = lambda texts: ", ".join(f"'{text.strip()}'" for text in texts)
+    number = "" if len(suffix) == len(ours) else f" {len(suffix)} classes (this task has {len(ours)}) and"
     raise ValueError(
-        f"{folder} was trained with other words behind its context: {quoted(theirs)} where this task has "
-        f"{quoted(here)} ({len(suffix)} classes there, {len(ours)} here). Give the task of that training: its classes "
-        f"in their order, its template, init= (here {prompts.init!r}); new classes are tested afterwards, with "
+        f"{folder} was trained with{number} other words behind its context: {quoted(theirs)} where this task has "
+        f"{quoted(here)}. Give the task of that training: its classes in their order, as few_shot(classes=[...]) takes "
+        f"them, its template, init= (here {prompts.init!r}); new classes are tested afterwards, with "
         "accuracy_on(runs, split)")
 
 

@@ -848,6 +848,8 @@ BAD = [
          "unknown column 'acc_nw'; did you mean 'acc_new'?"),
     Case("Summary.table", lambda w: summarise(results()).table("acc_new", across="shot"), "unknown column 'shot'"),
     Case("for_print", lambda w: for_print(plot_cosine(w.runs), width=0), "width must be between 1 and 40, got 0"),
+    Case("for_print", lambda w: for_print(plot_accuracy(w.runs)),
+         "the 3 panels of this figure do not fit into 3.3 inches: give it the page, width=6.9"),
     Case("plot_lambda", lambda w: plot_lambda(pd.DataFrame({"lam": [0, 1], "acc_same": [0, 1]}), ["acc_sane"]),
          "the table has no column 'acc_sane', only lam, acc_same"),
     Case("spread_steps", lambda w: spread_steps(w.runs, 0), "n must be at least 1, got 0"),
