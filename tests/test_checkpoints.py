@@ -166,10 +166,10 @@ def named_task(*names, template="a photo of a {}."):
 
 
 SUFFIXES = {  # classes and template of the training, those of the task, what is quoted
-    "2 of 2": (("cat", "dog"), "a photo of a {}.", ("car", "bus"), r"'cat ?\.', 'dog ?\.' where .* \(2 .* there, 2"),
-    "3 of 2": (("cat", "dog", "car"), "a photo of a {}.", ("car", "bus"), r"'cat ?\.', 'dog ?\.' where .* \(3 .*, 2"),
+    "2 of 2": (("cat", "dog"), "a photo of a {}.", ("car", "bus"), r"'cat ?\.', 'dog ?\.' where .* 'car ?\.', "),
+    "3 of 2": (("cat", "dog", "car"), "a photo of a {}.", ("car", "bus"), r"'cat ?\.', 'dog ?\.' where .* 'car"),
     "5 of 4": (("cat", "dog", "car", "bus", "fish"), "a photo of a {}.", ("cat", "dog", "car", "tree"),
-               r"'cat ?\.', 'dog ?\.', 'car ?\.' where this task has 'cat ?\.', .* \(5 classes there, 4 here\)"),
+               r"'cat ?\.', 'dog ?\.', 'car ?\.' where this task has 'cat ?\.', "),
     "another order": (("cat", "dog"), "a photo of a {}.", ("dog", "cat"), r"'cat ?\.', 'dog ?\.' where .* 'dog ?\.'"),
 }
 
@@ -178,7 +178,8 @@ SUFFIXES = {  # classes and template of the training, those of the task, what is
 def test_words_of_other_classes_or_of_another_template_are_quoted(kind, clip, tmp_path):
     classes, template, others, quoted = SUFFIXES[kind]
     folder = write(tmp_path, learner_state(clip, classes, template, n_ctx=8), 50)
-    with pytest.raises(ValueError, match=f"with other words behind its context: {quoted}") as e:
+    number = "" if len(classes) == len(others) else rf"{len(classes)} classes \(this task has {len(others)}\) and "
+    with pytest.raises(ValueError, match=f"trained with {number}other words behind its context: {quoted}") as e:
         load_published(folder, clip, named_task(*others))
     assert "accuracy_on(runs, split)" in str(e.value) and "init=" in str(e.value)
 
