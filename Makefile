@@ -102,7 +102,7 @@ soak: env ## kill, damage, fill, interrupt and fuzz real trainings (half an hour
 bench: env ## time the published trainers' way and ours side by side, then the explorer in a browser, then sweeps (20 minutes); writes figures/bench/
 	@$(RUN) $(BIN)/python tools/bench.py $(ARGS)
 	@sh tools/browser.sh
-	@$(RUN) $(BIN)/python tools/bench_explorer.py
+	@$(RUN) OMP_NUM_THREADS=1 $(BIN)/python tools/bench_explorer.py
 	@$(RUN) $(BIN)/python tools/bench_sweep.py
 
 bench-gpu: env ## on a GPU: its tests, then the published trainers' way and ours side by side (six minutes); writes figures/bench/gpu*

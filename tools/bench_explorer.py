@@ -85,7 +85,7 @@ def in_jupyterlab(
 ) -> list:  # Rows
     "Open the explorer in JupyterLab; move while the kernel is idle, busy and gone"
     with tempfile.TemporaryDirectory() as folder, jupyterlab(Path(folder)) as (address, token), chromium() as browser:
-        size = "print(sum(map(len, explorer._scenes)) + len(explorer._runs))"
+        size = "print(sum(map(len, explorer.scenes)) + len(explorer._runs))"
         cells = [setup + '\nprint("ready")', OPEN, size, "while True: pass"]
         notebook(Path(folder) / "e.ipynb", cells)
         page = watched(browser)
