@@ -31,13 +31,17 @@ def chosen(column):
 def screened(): return str(len(rows("headline/screened")))
 
 
-# -- a GPU --------------------------------------------------------------------------------------------
+# -- benchmarks ----------------------------------------------------------------------------------------
 
-def on_gpu(*words):
-    "The value of the row of the GPU's table that has all these words"
-    found = [r for r in rows("bench/gpu").itertuples() if set(words) <= set(re.findall(r"\w+", r.what))]
+def measured(table, words):
+    "The value of the row of a benchmark's table that has all these words"
+    found = [r for r in rows(f"bench/{table}").itertuples() if set(words) <= set(re.findall(r"\w+", r.what))]
     if len(found) == 1: return f"{found[0].value:.3g}"
-    raise ValueError(f"figures/bench/gpu.csv has {len(found)} rows with the words {' '.join(words)}")
+    raise ValueError(f"figures/bench/{table}.csv has {len(found)} rows with the words {' '.join(words)}")
+
+
+def on_gpu(*words): return measured("gpu", words)
+def on_cpu(*words): return measured("cpu_bars", words)
 
 
 # -- the evidence ----------------------------------------------------------------------------------
@@ -111,7 +115,7 @@ def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
 NUMBERS = (chosen, screened, ahead, behind, settings, seeds, trainings, wins, gain, correlation, undecided, verdicts,
-           key_to_frame, first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu)
+           key_to_frame, first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 
