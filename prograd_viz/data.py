@@ -182,8 +182,11 @@ class Split:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             def load(part):
                 if draw is None: return torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))
-                images = list(pool.map(self.image, part))
-                return torch.stack(list(pool.map(transform, images, [draw(image) for image in images])))
+                found: list = []
+                for i in range(0, len(part), 16):  # photos are large before they are cut
+                    images = list(pool.map(self.image, part[i:i + 16]))
+                    found += pool.map(transform, images, [draw(image) for image in images])
+                return torch.stack(found)
 
             bar = tqdm(parts, desc="images", unit="batch", delay=5, leave=False, disable=not _BARS.get())
             return torch.cat([clip.encode_image(load(part)) for part in bar])
