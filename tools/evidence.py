@@ -141,16 +141,51 @@ def _gap(row):
     return f"{bold}{row['mean']:+.3f} ± {(row['high'] - row['low']) / 2:.3f}{bold}"
 
 
+def corrected(p):
+    "The p values of many tests after Benjamini and Hochberg's correction; NaN stays"
+    found, known = p.copy(), p.notna()
+    found[known] = stats.false_discovery_control(p[known])
+    return found
+
+
+def with_p(differences):
+    "Differences with the p of a paired t test, alone and corrected for all settings and columns of the two methods"
+    degrees, half = differences["seeds"] - 1, (differences["high"] - differences["low"]) / 2
+    t = differences["mean"].abs() / half * stats.t.ppf(0.975, degrees)
+    table = differences.assign(p=2 * stats.t.sf(t, degrees))
+    table["corrected"] = table.groupby(["method", "against"])["p"].transform(corrected)
+    return table.assign(stands=table["corrected"] < 0.05)
+
+
 def tally_md(differences, measures, method=PAIR[1], against=PAIR[0]):
-    "In how many settings one is clearly ahead of the other, so that the interval leaves out 0"
+    "In how many settings one is clearly ahead of the other: the interval leaves out 0, alone and corrected"
     gaps = differences[(differences["method"] == method) & (differences["against"] == against)]
-    pair = f"{method} - {against}"
-    lines = [f"| {pair} | higher | lower | undecided | mean over settings |", "|---|---|---|---|---|"]
+    lines = [f"| {method} - {against} | higher | lower | undecided | corrected: higher | lower | undecided "
+             "| mean over settings |", "|---" * 8 + "|"]
     for m, name in measures.items():
         rows = gaps[gaps["column"] == m]
-        up, down = (rows["decided"] & (rows["mean"] > 0)).sum(), (rows["decided"] & (rows["mean"] < 0)).sum()
-        if len(rows): lines.append(f"| {name} | {up} | {down} | {len(rows) - up - down} | {rows['mean'].mean():+.3f} |")
+        counts = [count for sure in ("decided", "stands") for count in _counts(rows[sure], rows["mean"])]
+        if len(rows): lines.append(f"| {name} | {' | '.join(map(str, counts))} | {rows['mean'].mean():+.3f} |")
     return lines
+
+
+def _counts(sure, mean):
+    "Of how many rows a mean is surely above 0, surely below, and neither"
+    up, down = (sure & (mean > 0)).sum(), (sure & (mean < 0)).sum()
+    return up, down, len(mean) - up - down
+
+
+def collapsed_md(table):
+    "The trainings with less than half of the accuracy on same that another seed reached with the same setting"
+    best = table.groupby([*SETTING, "method"])["acc_same"].transform("max")
+    low = table[table["acc_same"] < 0.5 * best]
+    if low.empty: return "No training collapsed, to less than half of the accuracy on same that another seed reached."
+    lines = [f"{len(low)} trainings collapsed, to less than half of the accuracy on same that another seed reached; "
+             "they stay in the means:", "", "| context | rho | shots | method | seed | same | best |", "|---" * 7 + "|"]
+    for row, top in zip(low.to_dict("records"), best[low.index]):
+        known = [row["context"], *(f"{row[c]:g}" for c in SETTING[1:]), row["method"], str(row["seed"])]
+        lines.append(f"| {' | '.join(known)} | {row['acc_same']:.2f} | {top:.2f} |")
+    return "\n".join(lines)
 
 
 def shares_md(table):
@@ -250,9 +285,13 @@ where its interval leaves out 0.
 
 {accuracy}
 
-In how many settings the interval of a difference leaves out 0 (not corrected for their number):
+In how many settings the interval of a difference leaves out 0; then how many stand when the p values of a paired t \
+test are corrected for the number of comparisons, after Benjamini and Hochberg, over all settings and columns of the \
+two methods:
 
 {tallies}
+
+{collapsed}
 
 ## Where the maps lie
 
@@ -290,6 +329,7 @@ def report(table, summary, differences, found, planned):
         contexts=" and ".join(table["context"].unique()), apart=_apart(), interval=summary.interval,
         torch=torch.__version__.split("+")[0], accuracy=block(accuracy_md(table, summary)),
         tallies="\n\n".join(block(tally_md(differences, MEASURES, *pair)) for pair in pairs),
+        collapsed=collapsed_md(table.dropna(subset="lam")),
         shares=block(shares_md(table)), share_tally=block(tally_md(differences, SHARES)),
         tuned=found["trainings"].max(), correlations=block(correlations_md(found)))
 
@@ -302,7 +342,7 @@ def write(result, out, planned):
     out.mkdir(parents=True, exist_ok=True)
     table = prepared(result.results())
     summary, found = settings(table), correlations(table, PAIRS)
-    differences = pd.concat([summary.differences, settings(table, ZERO_SHOT).differences])
+    differences = with_p(pd.concat([summary.differences, settings(table, ZERO_SHOT).differences], ignore_index=True))
     table.drop(columns=[c for c in CONSTANT if c in table]).round(5).to_csv(out / "trainings.csv", index=False)
     differences.round(5).to_csv(out / "differences.csv", index=False)
     found.round(4).to_csv(out / "correlations.csv", index=False)

@@ -56,6 +56,8 @@ def gaps(column, *against):
 
 def ahead(column, *against): return str(len(gaps(column, *against).query("decided and mean > 0")))
 def behind(column, *against): return str(len(gaps(column, *against).query("decided and mean < 0")))
+def ahead_corrected(column, *against): return str(len(gaps(column, *against).query("stands and mean > 0")))
+def behind_corrected(column, *against): return str(len(gaps(column, *against).query("stands and mean < 0")))
 def settings(column="acc_shifted"): return str(len(gaps(column)))
 def seeds(): return str(rows("evidence/trainings")["seed"].nunique())
 def trainings(): return f"{rows('evidence/trainings')['lam'].notna().sum():,}"
@@ -114,8 +116,9 @@ def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
-NUMBERS = (chosen, screened, ahead, behind, settings, seeds, trainings, wins, gain, correlation, undecided, verdicts,
-           key_to_frame, first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
+NUMBERS = (chosen, screened, ahead, behind, ahead_corrected, behind_corrected, settings, seeds, trainings, wins, gain,
+           correlation, undecided, verdicts, key_to_frame, first_picture, landscape_seconds,
+           preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 
