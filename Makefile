@@ -16,13 +16,13 @@ FIND = for need in 'import ensurepip, venv' ''; do \
 PYTHON ?= $(shell $(FIND))
 
 .DEFAULT_GOAL = help
-.PHONY: help env demo check test times lab app docs figures evidence maps-table pocket mutants bench bench-gpu models published reproduce matrix notebooks export readme build pins clean soak
+.PHONY: help env demo check test times lab app docs figures evidence rivals maps-table pocket mutants bench bench-gpu models published reproduce matrix notebooks export readme build pins clean soak
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=python3.12 picks an interpreter for env.'
-	@echo '  ARGS="--seeds 5" goes to what demo, lab, app, docs, figures, evidence, maps-table, pocket, mutants, soak, bench, bench-gpu, models, published or matrix start, and to pytest for test.'
+	@echo '  ARGS="--seeds 5" goes to what demo, lab, app, docs, figures, evidence, rivals, maps-table, pocket, mutants, soak, bench, bench-gpu, models, published or matrix start, and to pytest for test.'
 	@echo '  NB=nbs/21_gradients.ipynb runs that notebook alone.'
 
 env: $(VENV)/.ready ## set up .venv with every pinned package (once; a second call does nothing)
@@ -86,6 +86,9 @@ pocket: env ## train the pocket model again, from nothing (resumable; half an ho
 
 evidence: env ## 3,000 trainings behind what README claims (two and a half hours on 2 cores; resumable; ARGS=--quick: half an hour); writes figures/evidence/
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/evidence.py $(ARGS)
+
+rivals: env ## ProGrad against CoOp stopped early, KgCoOp, distillation, PCGrad and ConFIG (15 minutes on 2 cores; resumable); writes figures/rivals/
+	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/rivals.py $(ARGS)
 
 maps-table: env ## where the maps lie by every explainer, and which one tells the truth (up to 40 minutes; resumable); writes figures/maps/
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/maps_table.py $(ARGS)

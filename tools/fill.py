@@ -93,6 +93,13 @@ def undecided(first):
     raise ValueError(f"the correlation of {first} within a setting is {found}, not undecided: rewrite its sentence")
 
 
+def against(rival, when, column):
+    "ProGrad at its end minus a rival, and half the interval; hyphens in the names stand for spaces"
+    found = rows("rivals/differences").set_index(["prograd", "method", "when", "column"]).sort_index()
+    row = found.loc[("at the end", rival.replace("-", " "), when.replace("-", " "), column)]
+    return f"{row['mean']:+.3f} ± {row['half']:.3f}"
+
+
 def verdicts(which):
     "How many verdicts two computations compare (`all`), and how many of them differ (`changed`)"
     text = (root/"figures/evidence/compared.md").read_text(encoding="utf-8")
@@ -117,7 +124,7 @@ def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
 NUMBERS = (chosen, screened, ahead, behind, ahead_corrected, behind_corrected, settings, seeds, trainings, wins, gain,
-           correlation, undecided, verdicts, key_to_frame, first_picture, landscape_seconds,
+           correlation, undecided, against, verdicts, key_to_frame, first_picture, landscape_seconds,
            preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
