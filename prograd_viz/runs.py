@@ -53,8 +53,8 @@ STEP_COLUMNS = {  # Column of `Runs.steps` -> what it holds
     "loss_kl": "T^2 KL(zero-shot || prompt) on the batch, nats",
     "cos": "cosine of G_d and G_g; NaN in agreement",
     "angle_deg": "the same angle in degrees",
-    "conflict": "cos < 0",
-    "agree": "G_g is rounding noise: no angle",
+    "conflict": "cos < 0; missing where the gradients were not logged",
+    "agree": "G_g is rounding noise: no angle; missing likewise",
     "norm_gd": "|G_d|",
     "norm_gg": "|G_g|",
     "norm_g": "length of the direction that the method followed",
@@ -261,9 +261,8 @@ class Runs:
 
     def conflicts(self) -> pd.DataFrame:
         "Share of steps at which the gradients conflict, a row per run, by its key; NaN where they were not recorded"
-        known = self.steps["cos"].notna() | self.steps["agree"]
-        runs = self.steps.assign(known=known).groupby("run")
-        rates = runs["conflict"].mean().where(runs["known"].any())
+        runs = self.steps.groupby("run")
+        rates = runs["conflict"].mean().astype(float)
         table = pd.DataFrame({"method": self.methods, "lam": self.lambdas}).assign(seed=runs["seed"].first())
         return table.assign(conflict=rates).set_index(pd.Index(self.keys, name="key"))
 
@@ -723,7 +722,9 @@ def _angles(values, eps_rel):
     if not both: return lengths
     g_d, g_g = values["g_d"], values["g_g"]
     found = project(g_d, g_g, None, eps_rel)
-    angles = {name: getattr(found, name) for name in ("cos", "conflict", "agree", "norm_gd", "norm_gg")}
+    angles = {name: getattr(found, name) for name in ("cos", "norm_gd", "norm_gg")}
+    known = (found.norm_gd + found.norm_gg).isfinite()  # a method beside others may have logged none
+    for name in ("conflict", "agree"): angles[name] = torch.where(known, getattr(found, name).float(), torch.nan)
     if g_d.ndim > 2:
         d, g = (x if x.ndim == 3 else x.transpose(1, 2).flatten(2) for x in (g_d, g_g))
         within = torch.cosine_similarity(d, g, dim=-1, eps=0)
@@ -740,7 +741,7 @@ def _displacement(last, values):
     for k in {"g_d", "g_g"} & last.keys():
         found[f"cos_step_{k.replace('_', '')}"] = torch.cosine_similarity(moved, last[k].flatten(1), dim=1, eps=0)
     if "agree" in last:
-        found["cos_step_gg"] = torch.where(last["agree"], torch.nan, found["cos_step_gg"])
+        found["cos_step_gg"] = torch.where(last["agree"] == 1, torch.nan, found["cos_step_gg"])
     return found
 
 
@@ -765,7 +766,14 @@ def steps_table(
     table = table.assign(run=np.repeat(range(len(runs)), len(record))).join(runs, on="run")
     table = table.reindex(columns=dict.fromkeys([*STEP_COLUMNS, *table]))
     whole = [name for name in ("step", "epoch", "batch_hash") if np.isfinite(table[name]).all()]
-    return table.astype(dict.fromkeys(whole, int)).assign(conflict=table["conflict"] > 0, agree=table["agree"] > 0)
+    flags = {name: _flags(table[name]) for name in ("conflict", "agree")}
+    return table.astype(dict.fromkeys(whole, int)).assign(**flags)
+
+
+def _flags(numbers):
+    "Numbers as booleans; NaN becomes pandas' missing one"
+    known = numbers.notna()
+    return numbers > 0 if known.all() else (numbers > 0).astype("boolean").where(known)
 
 # %% ../nbs/24_runs.ipynb #6d0e6513
 def save_runs(

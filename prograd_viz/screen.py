@@ -402,7 +402,7 @@ def _recorded(runs):
     "What is said of one run set, and its tensors; methods are in the order of the slider"
     keys, columns = runs.sorted_keys(), [*RECORDED, *runs.steps.filter(regex="^acc_")]
     order = [runs.run(key) for key in keys]
-    table = runs.steps[columns].to_numpy(float).reshape(len(runs), -1, len(columns))
+    table = runs.steps[columns].to_numpy(float, na_value=np.nan).reshape(len(runs), -1, len(columns))
     tensors = {"record": table[order].transpose(2, 0, 1), "snapshots": np.asarray(runs.snapshot_steps, float),
                "arrows": np.asarray([plane_arrows(runs, key) for key in keys], np.float32),
                "tokens": np.asarray(runs.token_cos, np.float32).swapaxes(0, 1)[order]}

@@ -18,7 +18,7 @@ from prograd_viz.plots import (
 )
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.report import save_report
-from prograd_viz.runs import Recorder, load_runs
+from prograd_viz.runs import Recorder, load_runs, save_runs
 from prograd_viz.screen import explorer_data, runs_buffer
 from prograd_viz.training import epoch_batches, learning_rate, train
 from prograd_viz.words import plot_words
@@ -109,11 +109,24 @@ def bare_method(exact, task):
     return record.runs(exact, task)
 
 
+def test_where_gradients_were_not_logged_it_is_not_known_whether_they_conflict():
+    g, record = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(0)), Recorder(["a", "b"], ["mine", "bare"])
+    for step in (1, 2):
+        record.log(step, method="mine", g_d=g, g_g=-g)
+        record.log(step, method="bare", loss_ce=1.0)
+    runs = record.runs()
+    assert runs.record("mine")["conflict"].tolist() == [True, True] and runs.record("bare")["conflict"].isna().all()
+    assert runs.record("mine")["agree"].tolist() == [False, False] and runs.record("bare")["agree"].isna().all()
+    rates = runs.conflicts()["conflict"]
+    assert rates["mine"] == 1 and np.isnan(rates["bare"])
+
+
 def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_method, tmp_path):
     runs = bare_method
     assert runs.keys == ("mine",) and runs.name("mine", "math") == "mine" and list(runs.snapshot_steps) == [0, 1, 2, 3]
-    assert runs.steps["cos"].isna().all() and runs.conflicts()["conflict"].isna().all()
+    assert runs.steps[["cos", "conflict", "agree"]].isna().all(axis=None) and runs.conflicts()["conflict"].isna().all()
     assert "conflicts not recorded" in repr(runs)
+    assert load_runs(save_runs(runs, tmp_path / "runs")).steps["conflict"].isna().all()
     legend = plot_cosine(runs).legends[0].get_texts()[0].get_text()
     assert plot_maps(runs, images=2).axes and "no gradients recorded" in legend
     shares = foreground(runs, images=2, random_directions=1)

@@ -215,10 +215,10 @@ class Training {
     return this.steps.filter((_, i) => conflict[i] === 1)
   }
 
-  /** The share of steps in conflict, if gradients were recorded */
+  /** The share of the steps with recorded gradients that are in conflict */
   rate(r) {
-    const known = this.column("cos", r).some(Number.isFinite) || this.column("agree", r).some(a => a === 1)
-    return known ? this.conflicts(r).length / this.steps.length : NaN
+    const known = this.column("conflict", r).filter(Number.isFinite).length
+    return known ? this.conflicts(r).length / known : NaN
   }
 
   /** The last value of a column that was measured at or before a step */
