@@ -29,6 +29,7 @@ from prograd_viz.store import (
     DTYPES,
     MAX_NAME,
     RUN,
+    TENSORS,
     Folder,
     Lazy,
     Writer,
@@ -578,7 +579,7 @@ class Recorder:
         entries = self._log if all else self._log[:-1]
         with undisturbed():
             self._writer.contents = replace(self._writer.contents, about=self._about(), planned=self.steps)
-            self._writer.add(*self._table(entries), {"zero_shot": self.zero_shot}, state, finished)
+            self._writer.add(*self._table(entries), state, finished)
             self._note_saved()
             self._log = self._log[len(entries):]
 
@@ -593,7 +594,7 @@ class Recorder:
                       "zero_shot_accuracy": self.zero_shot_accuracy, "config": self.config})
 
     def _table(self, entries):
-        "Steps, snapshot steps, rows and states, as `store.Writer.add` takes them"
+        "Steps, snapshot steps and tensors, as `store.Writer.add` takes them"
         rows = [e for e in entries if e.row]
         kept = [e for e in self._log if e.kept and e.before > self._saved_snapshot and e.values.keys() & _STATES]
         tokens = (*self._shapes.get("a gradient", ())[-2:-1], 0)[:1]
@@ -602,8 +603,9 @@ class Recorder:
         record = {c: of(c, rows) for c in self.columns}
         record["angle_deg"] = np.degrees(np.arccos(np.clip(record["cos"], -1, 1)))
         return ([e.step for e in rows], [e.before for e in kept],
-                {"record": np.stack([*record.values()], -1), "token_cos": of("token_cos", rows)},
-                {"contexts": of("context", kept), "text_features": of("text_features", kept)})
+                {"record": np.stack([*record.values()], -1), "token_cos": of("token_cos", rows),
+                 "contexts": of("context", kept), "text_features": of("text_features", kept),
+                 "zero_shot": self.zero_shot})
 
     # -- the end
 
@@ -666,11 +668,10 @@ class Recorder:
     ) -> Runs:
         "What was recorded"
         if self.out is not None: return load_runs(self.out, clip, task, check=False)
-        _, at, rows, states = self._table(self._log)
-        table, contexts, text = steps_table(rows["record"], self._about()), states["contexts"], states["text_features"]
-        return Runs(table, np.array(at, int), contexts, text, rows["token_cos"], self.zero_shot,
-                    self.zero_shot_accuracy, self.methods, self.classes, self.config,
-                    self.interrupted, clip, task, self.lambdas)
+        _, at, tensors = self._table(self._log)
+        return Runs(steps_table(tensors.pop("record"), self._about()), np.array(at, int), **tensors,
+                    zero_shot_accuracy=self.zero_shot_accuracy, methods=self.methods, classes=self.classes,
+                    config=self.config, interrupted=self.interrupted, clip=clip, task=task, lambdas=self.lambdas)
 
 
 def _columns(accuracies): return {f"acc_{split}": x for split, x in (accuracies or {}).items()}
@@ -795,9 +796,8 @@ def save_runs(
     steps = record[:, 0, table.columns.get_loc("step")].astype(int)
     with Writer(folder.local) as writer:
         writer.begin(plain(about), runs.config.get("steps"), replaces)
-        rows = {"record": record, "token_cos": np.asarray(runs.token_cos)}
-        states = {"contexts": runs.contexts, "text_features": runs.text_features}
-        writer.add(steps, runs.snapshot_steps, rows, states, {"zero_shot": runs.zero_shot}, finished=True)
+        tensors = {"record": record, **{name: getattr(runs, name) for name in TENSORS if name != "record"}}
+        writer.add(steps, runs.snapshot_steps, tensors, finished=True)
     return path
 
 

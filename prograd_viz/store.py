@@ -18,11 +18,10 @@ import os
 import re
 import signal
 import socket
-import struct
 import threading
-import time
 import weakref
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from itertools import takewhile
@@ -127,16 +126,12 @@ class Lock:
     def _take(self):
         try: self.lock.acquire(timeout=0)
         except Timeout:
-            problem = f"it is being written by {self.owner()}; wait until that has ended"
+            try: owner = self.note.read_text()[:200]
+            except (OSError, ValueError): owner = "another process"
+            problem = f"it is being written by {owner}; wait until that has ended"
             raise BlockingIOError(errno.EAGAIN, problem) from None
-        if self.note.exists(): log.info("%s: %s wrote here and has ended, taking over", self.folder, self.owner())
-        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        self.note.write_text(json.dumps(note))
-
-    def owner(self) -> str:
-        "The process that writes here, according to its note"
-        try: return "process {pid} on {host}, since {since}".format(**json.loads(self.note.read_text()))
-        except (OSError, ValueError, KeyError, TypeError): return "another process"
+        now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        self.note.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
 
     def release(self):
         "Let others write"
@@ -157,8 +152,6 @@ class Folder:
         path: str | Path,  # A local path, or an address such as memory://name
     ) -> "Folder":
         "The folder at a path or an address"
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"a folder's path is expected, got a {type(path).__name__}")
         if "://" not in str(path): return cls(os.path.expanduser(path))
         try: fs, inside = fsspec.core.url_to_fs(str(path))
         except (ValueError, ImportError) as e:
@@ -200,7 +193,10 @@ class Folder:
         name: str,  # A file that exists
     ) -> str:
         "Another text when the file has changed"
-        return self.fs.ukey(f"{self.path}/{name}")
+        try: return self.fs.ukey(f"{self.path}/{name}")
+        except FileNotFoundError:
+            gone = "was removed or replaced after it was opened; open the run set again"
+            raise ValueError(f"{name} in {self.path!r} {gone}") from None
 
     def held(
         self,
@@ -262,12 +258,12 @@ class Part:
     ) -> tuple:  # The part, and the content of its file
         "Describe some tensors"
         content = save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()})
-        first = 8 + struct.unpack("<Q", content[:8])[0]
+        first = 8 + int.from_bytes(content[:8], "little")
         places = {}
         for key, said in json.loads(content[8:first]).items():
             start, end = (first + at for at in said["data_offsets"])
             places[key] = [said["dtype"], said["shape"], start, sha256(content[start:end])]
-        ends = [*map(int, steps[:1]), *map(int, steps[-1:])]
+        ends = [int(step) for step in (*steps[:1], *steps[-1:])]
         return cls(name, ends, [*map(int, snapshots)], [first, sha256(content[:first])], places), content
 
     def span(
@@ -287,24 +283,23 @@ class Part:
     @property
     def resumable(self) -> bool: return any(name.startswith("state.") for name in self.tensors)
 
-    def wrong(
+    def check(
         self,
         sizes: dict,  # Axes of `TENSORS` -> sizes; the first part adds those that nobody knew
-    ) -> str | None:
-        "The first contradiction in this description, or None"
+    ):
+        "Raise an error for the first contradiction in this description"
         (at, _), (rows, _, width) = self.header, self.tensors["record"][1]
         sizes |= {"S": rows, "W": width, "K": len(self.snapshots)}
-        if len(self.steps) != 2 * bool(rows): return "its steps do not fit its record"
-        if not TENSORS.keys() - {"zero_shot"} <= self.tensors.keys(): return "it lacks tensors"
+        if len(self.steps) != 2 * bool(rows): raise ValueError(f"the steps of {self.name} do not fit its record")
         for name, (dtype, shape, start, _) in self.tensors.items():
-            if type(shape) is not list or not all(map(_whole, [*shape, start])): return f"{name!r:.60} has no shape"
             axes = next((x for x in TENSORS.get(name, "").split() if len(x) == len(shape)), "")
-            known = axes and sizes.setdefault(name, dtype) == dtype or name.startswith("state.")
-            if not known or any(sizes.setdefault(x, n) != n for x, n in zip(axes, shape)):
-                return f"{name!r:.60} of type {dtype!r:.20} and shape {shape!r:.60} does not fit the others"
-            if start != at: return f"{name!r:.60} is not at its place"
+            known = name.startswith("state.") or axes and sizes.setdefault(name, dtype) == dtype
+            whole = type(shape) is list and all(map(_whole, [*shape, start]))
+            same = all(sizes.setdefault(axis, n) == n for axis, n in zip(axes, shape))
+            if not (known and whole and same and start == at):
+                what = f"{name!r:.60} of type {dtype!r:.20} and shape {shape!r:.60} at byte {start!r:.20}"
+                raise ValueError(f"{what} of {self.name} does not fit what is before it")
             at = self.span(name)[1]
-        return None
 
 
 class PartFile:
@@ -314,31 +309,23 @@ class PartFile:
         folder: Folder,  # Where it is
         part: Part,  # From `run.json`
     ):
-        size = folder.size(part.name)
-        self.folder, self.part = folder, part
+        size, self.folder, self.part = folder.size(part.name), folder, part
         self.checked: dict = {}  # Name of a tensor -> version of the file that had the right bytes
         if size is None: raise self._wrong("missing")
         if size != part.bytes: raise self._wrong(f"damaged: it has {size:,} bytes, expected {part.bytes:,}")
-        held = folder.held(part.name, size)
-        self.read, self.by_name = held or partial(folder.read, part.name), held is None
+        self.held = folder.held(part.name, size)
+        self.read = self.held or partial(folder.read, part.name)
 
     def _wrong(self, problem):
         fix = f"to see what can be saved, run in a terminal: prograd_verify {self.folder.path}"
         return ValueError(f"{self.part.name} in {self.folder.path!r} is {problem}; {fix}")
 
-    def _version(self):
-        try: return self.folder.version(self.part.name)
-        except FileNotFoundError:
-            gone = "was removed or replaced after it was opened; open the run set again"
-            raise ValueError(f"{self.part.name} in {self.folder.path!r} {gone}") from None
-
     def _check(self, name, start, end, digest):
-        "Compare some bytes with their hash, a megabyte at a time; again, where the file is not held and has changed"
-        version = self._version() if self.by_name else "held"
+        "Compare some bytes with their hash; again, where the file is not held and has changed"
+        version = self.folder.version(self.part.name) if self.held is None else "held"
         if self.checked.get(name) == version: return
-        found = hashlib.sha256()
-        for at in range(start, end, 2**20): found.update(self.read(at, min(2**20, end - at)))
-        if found.hexdigest() != digest: raise self._wrong(f"damaged: its {name} do not match their hash")
+        if sha256(self.read(start, end - start)) != digest:
+            raise self._wrong(f"damaged: its {name} do not match their hash")
         self.checked[name] = version
 
     def check(self):
@@ -377,10 +364,7 @@ class Lazy(np.lib.mixins.NDArrayOperatorsMixin):
         dtype: np.dtype,  # Of the numbers
         read,  # Function of a row's number that returns the row
     ):
-        self.shape, self.dtype, self.read = tuple(shape), np.dtype(dtype), read
-
-    @property
-    def ndim(self) -> int: return len(self.shape)
+        self.shape, self.ndim, self.dtype, self.read = tuple(shape), len(shape), np.dtype(dtype), read
 
     def __len__(self): return self.shape[0]
 
@@ -423,20 +407,18 @@ MAX_NAME = 200  # Characters of a method's name
 def _number(x): return x is None or type(x) in (int, float) and abs(x) < 1e300
 
 
-def _seed(x): return type(x) is int and abs(x) < 2**64
-
-
 FORM = {  # Of `run.json`: types, or predicates of values
     "about": {
         "classes": [str],
         "columns": [str],
         "config": dict,
-        "runs": [{"method": lambda x: 0 < len(x) <= MAX_NAME, "lam": _number, "seed": _seed}],
+        "runs": [{"method": lambda x: 0 < len(x) <= MAX_NAME, "lam": _number,
+                  "seed": lambda x: type(x) is int and abs(x) < 2**64}],
         "zero_shot_accuracy": lambda x: all(map(_number, x.values()))},
     "planned": lambda x: x is None or _whole(x),
     "finished": bool,
     "parts": [{"name": PART.fullmatch, "steps": [_whole], "snapshots": [_whole], "header": lambda x: _whole(x[0]),
-               "tensors": dict}]}
+               "tensors": lambda x: TENSORS.keys() - {"zero_shot"} <= x.keys()}]}
 
 
 def _fits(x, form):
@@ -476,8 +458,8 @@ class Contents:
         "Check and parse"
         text = content[83:-2]
         if content != _SEAL % (sha256(text).encode(), text):
-            raise ValueError(f"{what} is damaged: it does not match its own hash; nothing here can be read without "
-                             "it, so restore it from a copy")
+            raise ValueError(f"{what} is damaged: it does not match its own hash; nothing can be saved without it, "
+                             "so restore it from a copy")
         try:
             body = json.loads(text)
             if body["format"] != FORMAT:
@@ -486,27 +468,24 @@ class Contents:
             bad = next((key for key, form in FORM.items() if not _fits(body[key], form)), None)
             if bad: raise ValueError(f"{bad!r} has another form")
             found = cls(body["about"], body["planned"], body["finished"], [Part(**part) for part in body["parts"]])
-            problem = found.wrong()
-            if problem: raise ValueError(problem)
+            found.check()
             return found
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as e:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as e:
             raise ValueError(f"{what} does not describe a run set: {type(e).__name__}, {str(e)[:300]}") from None
 
-    def wrong(self) -> str | None:
-        "The first contradiction, or None"
+    def check(self):
+        "Raise an error for the first contradiction"
         about, sizes = self.about, {"R": len(self.about["runs"]), "C": len(self.about["classes"])}
-        names, methods = [part.name for part in self.parts], [run["method"] for run in about["runs"]]
-        if not self.parts: return "it lists no parts"
-        for twice in (names, methods, about["columns"], self.snapshots):
-            if len(set(twice)) < len(twice): return "it lists something twice"
+        if not self.parts: raise ValueError("it lists no parts")
         for part in self.parts:
-            problem = part.wrong(sizes)
-            if problem: return f"{part.name!r:.60}: {problem}"
-            if sizes["W"] > len(about["columns"]): return f"the record in {part.name} has unknown columns"
-        steps = [step for part in self.parts for step in part.steps]
-        if any(x != sorted(x) for x in (steps, self.snapshots)): return "its parts are not in order"
-        if sizes["E"] not in (0, sizes.get("F", sizes["E"])): return "its zero_shot do not fit its text_features"
-        return None
+            part.check(sizes)
+            if sizes["W"] > len(about["columns"]): raise ValueError(f"the record in {part.name} has unknown columns")
+        names, methods = [part.name for part in self.parts], [run["method"] for run in about["runs"]]
+        for listed in (names, methods, about["columns"], self.snapshots):
+            if len(set(listed)) < len(listed): raise ValueError("it lists something twice")
+        for steps in ([step for part in self.parts for step in part.steps], self.snapshots):
+            if steps != sorted(steps): raise ValueError("its parts are not in order")
+        if sizes["E"] not in (0, sizes.get("F", sizes["E"])): raise ValueError("zero_shot does not fit text_features")
 
 
 _SEAL = b'{"sha256":"%s","run":%s}\n'
@@ -526,13 +505,11 @@ def open_parts(
     folder: Folder,  # Of a run set
 ) -> tuple:  # `Contents` and a list of `PartFile`
     "Read `run.json` and open its parts; again, where another process has replaced the run set in between"
-    before = None
-    while True:
-        contents = read_contents(folder)
-        try: return contents, [PartFile(folder, part) for part in contents.parts]
-        except (ValueError, OSError):
-            if contents == before: raise
-            before = contents
+    contents = read_contents(folder)
+    try: return contents, [PartFile(folder, part) for part in contents.parts]
+    except (ValueError, OSError):
+        if read_contents(folder) == contents: raise
+        return open_parts(folder)
 
 
 def _nothing_in(folder):
@@ -543,8 +520,6 @@ def _nothing_in(folder):
     if inside:
         some = ", ".join(inside[:8]) + ", ..." * (len(inside) > 8)
         return f"no run set in {where} itself; these folders inside hold one: {some}"
-    old = "that this version reads: an early version of prograd_viz wrote it; train again"
-    if folder.size("manifest.json") is not None: return f"no run set in {where} {old}"
     if folder.is_local and folder.local.is_file(): return f"{where} is a file; give the folder of a run set"
     return f"no run set in {where}; train(..., out={where}) or runs.save({where}) writes one"
 
@@ -557,9 +532,8 @@ class Writer(Lock):
     ):
         super().__init__(Path(folder))
         self.contents: Any = None
-        self.replaces, self.valid = False, 0  # `valid` parts fit together
-        with _named(folder): taken = self.folder.is_file()
-        if taken: raise NotADirectoryError(errno.ENOTDIR, f"{str(folder)!r} is a file; name a folder")
+        self.replaces = False
+        if os.path.isfile(folder): raise NotADirectoryError(errno.ENOTDIR, f"{str(folder)!r} is a file; name a folder")
         with _named(folder): self.folder.mkdir(parents=True, exist_ok=True)
         self.ours = (self.folder / ".lock").exists()
 
@@ -570,21 +544,19 @@ class Writer(Lock):
         replaces: bool = False,  # What is there stays valid until the new run set is finished
     ):
         "Begin a run set in a folder that has none, or one that will replace what is there"
-        self.replaces = replaces
-        if not replaces: self.refuse_taken()
-        self.contents = Contents(about, planned, False, [])
-
-    def _parts(self): return sorted(p.name for p in self.folder.iterdir() if PART.fullmatch(p.name))
-
-    def refuse_taken(self):
-        "Raise where the folder holds a run set or foreign files"
         where, taken = repr(str(self.folder)), self._parts()
-        if (self.folder / RUN).exists():
+        if not replaces and (self.folder / RUN).exists():
             problem = f"{where} holds a run set; continue it with resume=True, or name another folder"
             raise FileExistsError(errno.EEXIST, problem)
-        if not taken or self.ours: return  # a writer that was killed before its first run.json leaves a lock and a part
-        (self.folder / ".lock").unlink(missing_ok=True)
-        raise FileExistsError(errno.EEXIST, f"{taken[0]} in {where} belongs to no run set; name an empty folder")
+        if not replaces and taken and not self.ours:  # one that was killed before its first run.json leaves a lock too
+            (self.folder / ".lock").unlink(missing_ok=True)
+            problem = f"{taken[0].name} in {where} belongs to no run set; name an empty folder"
+            raise FileExistsError(errno.EEXIST, problem)
+        self.contents, self.replaces = Contents(about, planned, False, []), replaces
+
+    def _parts(self):
+        "The files of parts, and of those that were not written to their end"
+        return sorted(file for file in self.folder.iterdir() if PART.fullmatch(file.name.removesuffix(".tmp")))
 
     def resume(
         self,
@@ -593,13 +565,12 @@ class Writer(Lock):
         "Continue after the last whole part that holds a state; later parts are written again"
         folder = Folder(str(self.folder))
         contents = read_contents(folder)
-        states = needs_state or any(part.resumable for part in contents.parts)
         whole = list(takewhile(lambda part: not _problem(folder, part), contents.parts))
         if len(whole) < len(contents.parts):
             log.warning("%s: %s is damaged; continuing before it", self.folder, contents.parts[len(whole)].name)
-        while whole and states and not whole[-1].resumable: whole.pop()
-        if states and not whole and contents.last:
-            log.warning("%s has no state to continue from; starting again at the first step", self.folder)
+        if needs_state or any(part.resumable for part in contents.parts):
+            while whole and not whole[-1].resumable: whole.pop()
+            if not whole: log.warning("%s has no state to continue from; starting again at the first step", self.folder)
         self.contents = replace(contents, parts=whole, finished=False)
         if not whole: return None
         last = PartFile(folder, whole[-1])
@@ -609,55 +580,50 @@ class Writer(Lock):
         self,
         steps: list,  # Of the rows of the record, [S]
         snapshots: list,  # Steps of the snapshots, [k]
-        rows: dict,  # "record" and "token_cos", [S, R, ...]
-        states: dict,  # "contexts" and "text_features", [k, R, ...]; arrays or `Lazy`
-        once: dict,  # What only the first part holds: "zero_shot", or None in its place
+        tensors: dict,  # Name of `TENSORS` -> array or `Lazy` of all these steps or snapshots; None: there is none
         resume: dict | None = None,  # Tensors that a training continues from
         finished: bool = False,  # Whether this is the end
     ):
         "Write and publish complete steps; a step is stored with the first snapshot at or after it"
-        parts, resume = list(self.contents.parts), {f"state.{k}": v for k, v in (resume or {}).items()}
+        parts, resume = list(self.contents.parts), {f"state.{k}": x for k, x in (resume or {}).items()}
         with _named(self.folder, self.contents.last):
-            more = len(steps) or len(snapshots) or not parts
-            for some, taken in self._groups(steps, snapshots, states) if more else ():
-                tensors = {k: v[some] for k, v in rows.items()} | {k: v[taken] for k, v in states.items()}
-                tensors |= {} if parts else {k: v for k, v in once.items() if v is not None}
-                if some.stop == len(steps): tensors |= resume
-                part, content = Part.encode(self._free(), _checked(tensors), steps[some], snapshots[taken])
-                write_whole(self.folder / part.name, content)
+            taken = (int(PART.match(file.name)[1]) for file in self._parts())  # type: ignore[index]
+            groups = self._groups(steps, snapshots, tensors) if len(steps) or len(snapshots) or not parts else ()
+            for number, (some, kept) in enumerate(groups, max(taken, default=0) + 1):
+                cut = {"S": some, "K": kept} | ({} if parts else {"C": slice(None)})  # the first part has the rest
+                known = {k: x for k, x in tensors.items() if x is not None and TENSORS[k][0] in cut}
+                here = {k: np.asarray(x[cut[TENSORS[k][0]]]) for k, x in known.items()}
+                if some.stop == len(steps): here |= resume
+                name = f"part-{number:05d}.safetensors"
+                part, content = Part.encode(name, _checked(here), steps[some], snapshots[kept])
+                write_whole(self.folder / name, content)
                 parts.append(part)
             self.contents = replace(self.contents, parts=parts, finished=finished)
             self.publish()
 
-    def _groups(self, steps, snapshots, states):
+    def _groups(self, steps, snapshots, tensors):
         "Slices of steps and of snapshots that fit into one part"
-        size = sum(math.prod(v.shape[1:]) * v.dtype.itemsize for v in states.values())
-        each = max(1, PART_BYTES // max(1, size))
-        firsts = range(0, max(1, len(snapshots)), each)
-        at = [0, *(int(np.searchsorted(steps, snapshots[first - 1], "right")) for first in firsts[1:]), len(steps)]
-        return [(slice(*at[i:i + 2]), slice(first, first + each)) for i, first in enumerate(firsts)]
-
-    def _free(self):
-        "A name that no file has, as an existing part may be valid"
-        used = [int(PART.fullmatch(name)[1]) for name in self._parts()]
-        return f"part-{max(used, default=0) + 1:05d}.safetensors"
+        states = (tensors["contexts"], tensors["text_features"])
+        size = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in states)
+        each, begin = max(1, PART_BYTES // max(1, size)), 0
+        for first in range(0, max(1, len(snapshots)), each):
+            rest = snapshots[first + each - 1:]  # the last snapshot of this group, and those of later ones
+            end = np.searchsorted(steps, rest[0], "right") if len(rest) > 1 else len(steps)
+            yield slice(begin, end), slice(first, first + each)
+            begin = end
 
     def publish(self):
         "Replace `run.json`, and remove parts that it does not list"
         if self.replaces and not self.contents.finished: return
-        content, parts = self.contents.seal(), self.contents.parts
-        new = parts[max(1, min(self.valid, len(parts)) - 1):]  # the last one that is known to fit, and later ones
-        problem = replace(self.contents, parts=[*parts[:1], *new]).wrong()
+        content, listed = self.contents.seal(), {part.name for part in self.contents.parts}
         if len(content) > MAX_RUN:
-            many = f"{len(content):,} bytes for {len(parts):,} parts"
-            problem = f"{many} are more than {MAX_RUN:,}; write fewer and larger parts with checkpoint_every="
-        if problem:
-            fix = "what was saved before is intact"
-            raise ValueError(f"{RUN} in {str(self.folder)!r} could not be read again: {problem} ({fix})")
+            many = f"{len(content):,} bytes for {len(listed):,} parts are more than {MAX_RUN:,}"
+            fix = "write fewer and larger parts with checkpoint_every= (what was saved before is intact)"
+            raise ValueError(f"{RUN} in {str(self.folder)!r} cannot be written: {many}; {fix}")
+        Contents.unseal(content, f"what was to be saved in {str(self.folder)!r}")
         write_whole(self.folder / RUN, content)
-        self.valid, listed = len(parts), {part.name for part in parts}
-        for file in self.folder.iterdir():
-            if PART.fullmatch(file.name.removesuffix(".tmp")) and file.name not in listed: file.unlink()
+        for file in self._parts():
+            if file.name not in listed: file.unlink()
         log.info("%s: checkpoint after step %d", self.folder, self.contents.last)
 
 
@@ -713,16 +679,16 @@ def repair(
 ) -> list:  # `Finding`s from before
     "Keep all complete parts before the first damaged one"
     folder = Folder.of(path)
-    if not (folder.local / RUN).exists(): raise FileNotFoundError(_nothing_in(folder))  # a lock would make the folder
-    with Writer(folder.local) as writer:
-        found = verify(path)
-        damaged = next((i for i, finding in enumerate(found) if finding.problem), None)
-        if damaged is None: return found
-        if damaged < 2:
-            problem = "its first part is damaged" if damaged else found[0].problem
-            raise ValueError(f"nothing can be saved in {folder.path!r}: {problem}; train again, in another folder")
-        contents = read_contents(folder)
-        writer.contents = replace(contents, parts=contents.parts[:damaged - 1], finished=False)
-        with _named(folder.path): writer.publish()
+    here = folder.local
+    read_contents(folder)  # where there is none, a lock would make the folder
+    with Writer(here) as writer:
+        found, contents = verify(path), read_contents(folder)
+        whole = [*takewhile(lambda finding: not finding.problem, found[1:])]
+        if len(whole) == len(contents.parts): return found
+        if not whole:
+            problem = "its first part is damaged; train again, in another folder"
+            raise ValueError(f"nothing can be saved in {folder.path!r}: {problem}")
+        writer.contents = replace(contents, parts=contents.parts[:len(whole)], finished=False)
+        with _named(here): writer.publish()
     dropped = f"steps {writer.contents.last + 1} to {contents.last} were dropped"
     return [*found, Finding(RUN, dropped if contents.last > writer.contents.last else "one snapshot was dropped")]

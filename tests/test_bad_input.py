@@ -176,9 +176,9 @@ def written(w, call):
 
 def block(**changed):
     "One step for `Writer.add`"
-    rows = {"record": np.ones((1, 2, 3)), "token_cos": np.ones((1, 2, 4))}
-    states = {"contexts": np.ones((1, 2, 4, 3)), "text_features": np.ones((1, 2, 5, 7))} | changed
-    return {"steps": [1], "snapshots": [0], "rows": rows, "states": states, "once": {}}
+    tensors = {"record": np.ones((1, 2, 3)), "token_cos": np.ones((1, 2, 4)),
+               "contexts": np.ones((1, 2, 4, 3)), "text_features": np.ones((1, 2, 5, 7))} | changed
+    return {"steps": [1], "snapshots": [0], "tensors": tensors}
 
 
 def recorder(**options): return Recorder(["cat", "dog"], ["CoOp", "mine"], **options)
@@ -591,7 +591,7 @@ BAD = [
          "part-00001.safetensors in 'TMP/flipped' is damaged: its contexts do not match their hash"),
     Case("PartFile.tensor", lambda w: PartFile(Folder.of(w.tmp / "torn"), part(w)),
          "part-00001.safetensors in 'TMP/torn' is damaged: it has 77,439 bytes, expected 77,440"),
-    Case("Writer.refuse_taken", lambda w: Writer(w.tmp / "others").refuse_taken(),
+    Case("Writer.begin", lambda w: Writer(w.tmp / "others").begin({}),
          "[Errno 17] part-00001.safetensors in 'TMP/others' belongs to no run set", FileExistsError),
     Case("Writer.begin", lambda w: Writer(w.tmp / "stored").begin({}),
          "[Errno 17] 'TMP/stored' holds a run set; continue it with resume=True", FileExistsError),
@@ -1190,10 +1190,10 @@ def test_the_library_was_there_to_be_read():
 
 # These take tensors, tables or paths that the library made itself, or nothing that can be wrong
 INNER = """
-    Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.seal Contents.wrong DirectMaps.by_text DirectMaps.maps
+    Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.check Contents.seal DirectMaps.by_text DirectMaps.maps
     Evaluator.accuracies Evaluator.teacher_logits Explainer.check Explorer.close Explorer.figure Explorer.here
     Explorer.methods Explorer.save ExplorerData.about_masks ExplorerData.save ExplorerData.view Folder.version Job.part
-    Lock.owner Lock.release MapOperator.by_text MapOperator.maps Part.encode Part.span Part.wrong Recorder.close
+    Lock.release MapOperator.by_text MapOperator.maps Part.check Part.encode Part.span Recorder.close
     Recorder.runs Runs.check_contexts Runs.check_model Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule
     Runs.sorted_keys Runs.text ScoreCAM.check Split.fingerprint Split.fresh_features Split.image Split.tensor
     Sweep.results Task.fingerprint Trace.maps Training.accuracies Training.batches Training.config Training.descend

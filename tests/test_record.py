@@ -85,13 +85,12 @@ def test_a_replacement_counts_when_it_is_finished_and_not_before(folder):
     before = store.read_contents(place)
     part = before.parts[0]
     file = store.PartFile(place, part)
-    rows = {name: file.tensor(name) for name in ("record", "token_cos")}
-    states = {name: file.tensor(name) for name in ("contexts", "text_features")}
+    tensors = {name: file.tensor(name) for name in store.TENSORS if name != "zero_shot"}
     with store.Writer(folder) as writer:
         writer.begin(before.about, replaces=True)
-        writer.add([*range(1, part.rows + 1)], part.snapshots, rows, states, {"zero_shot": None})
+        writer.add([*range(1, part.rows + 1)], part.snapshots, tensors)
         assert store.read_contents(place).parts == before.parts
-        writer.add([], [], rows, states, {}, finished=True)
+        writer.add([], [], tensors, finished=True)
     assert store.read_contents(place).parts != before.parts
 
 
