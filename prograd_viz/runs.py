@@ -17,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -422,7 +423,7 @@ class Recorder:
 
     @property
     def last(self) -> dict:
-        "What was computed of the last step: column -> number, or tensor [R]; token_cos [R, M]"
+        "What was computed of the last step: column -> tensor [R]; token_cos [R, M]"
         return {k: x for k, x in self._log[-1].values.items() if k not in (*_GRADIENTS, *_STATES)}
 
     def log(
@@ -470,8 +471,7 @@ class Recorder:
         "Hand the numbers of a step to `writer`, and the accuracies before it, which belong to the step before"
         numbers = {k: x for k, x in entry.values.items() if k in self.columns and k not in ("step", "batch_hash")}
         for step, values in ((entry.step - 1, before), (entry.step, numbers)):
-            found = {k: np.broadcast_to(_array(x), len(self.methods)).tolist() for k, x in values.items()}
-            tags = {f"{m}/{k}": row[r] for k, row in found.items() for r, m in enumerate(self.methods)}
+            tags = {f"{m}/{k}": number for k, x in values.items() for m, number in zip(self.methods, x.tolist())}
             if hasattr(self.writer, "add_scalar"):
                 for tag, value in tags.items(): self.writer.add_scalar(tag, value, step)
             elif tags: self.writer.log(tags, step=step)
@@ -512,21 +512,19 @@ class Recorder:
             raise ValueError(f"step {step} of {self.methods[r]} is logged twice")
 
     def _given(self, r, values, first=False):
-        "Numbers and tensors of run `r` or of all, with their axis of runs; every number becomes a column"
+        "Tensors of run `r` or of all, with their axis of runs; every number becomes a column"
         import torch
         found = {}
         for name, x in values.items():
             if x is None: continue
-            number, wide = isinstance(x, (int, float)), name in (*_GRADIENTS, *_STATES)
-            plain = number or isinstance(x, (list, tuple))  # Python's numbers are doubles
-            x = float(x) if number and r is None else torch.as_tensor(x, dtype=torch.float64 if plain else None)
-            found[name] = self._tensor(name, x, r, wide, first or not self._log) if torch.is_tensor(x) else x
-            if not wide and name not in self.columns: self.columns.append(name)
+            plain = isinstance(x, (int, float, list, tuple))  # Python's numbers are doubles
+            x = torch.tensor(x, dtype=torch.float64) if plain else torch.as_tensor(x).detach().clone()
+            found[name] = self._shaped(name, x, r, first or not self._log)
         return found
 
-    def _tensor(self, name, x, r, wide, first):
+    def _shaped(self, name, x, r, first):
         "A tensor with its axis of runs; one whose shape changes is refused"
-        x, methods = x.detach().clone(), self.methods if r is None else [self.methods[r]]
+        wide, methods = name in (*_GRADIENTS, *_STATES), self.methods if r is None else [self.methods[r]]
         if wide and r is not None: x = x[None]
         if not wide and x.ndim == 0: x = x.expand(len(methods))
         shape, kind = tuple(x.shape[1:]), "a gradient" if name in _GRADIENTS else name
@@ -541,9 +539,11 @@ class Recorder:
                              f"pass a row for each: [{len(self.classes)}, width of the features]")
         if kind not in self._shapes and (first or not wide): self._shapes[kind] = shape if wide else ()
         known = self._shapes.get(kind, "none")
-        if shape == known: return x
-        fix = "shapes must not change (earlier steps are kept)"
-        raise ValueError(f"{name} has shape {shape}, {kind} had {known} before; {fix}")
+        if shape != known:
+            fix = "shapes must not change (earlier steps are kept)"
+            raise ValueError(f"{name} has shape {shape}, {kind} had {known} before; {fix}")
+        if not wide and name not in self.columns: self.columns.append(name)
+        return x
 
     def _append(self, entry, before):
         "Add what all methods have logged; `before` belongs to the row before"
@@ -588,10 +588,7 @@ class Recorder:
         self._saved, self._saved_step = sum(part.rows for part in contents.parts), contents.last
         self._saved_snapshot = max(contents.snapshots, default=-1)
 
-    def _about(self):
-        runs = [{"method": m, "lam": lam, "seed": self.seed} for m, lam in zip(self.methods, self.lambdas)]
-        return plain({"classes": self.classes, "runs": runs, "columns": self.columns,
-                      "zero_shot_accuracy": self.zero_shot_accuracy, "config": self.config})
+    def _about(self): return _about(self, self.columns, [self.seed] * len(self.methods))
 
     def _table(self, entries):
         "Steps, snapshot steps and tensors, as `store.Writer.add` takes them"
@@ -643,11 +640,9 @@ class Recorder:
 
     def _keep_finite(self):
         "Drop the steps of a training that has diverged, from the first that is not finite"
-        for n, entry in enumerate(self._log):
-            known = [entry.values[k] for k in ("loss_ce", *_STATES) if k in entry.values]
-            if all(np.isfinite(_array(x)).all() for x in known): continue
-            self._log = self._log[:n]
-            return
+        known = ("loss_ce", *_STATES)
+        finite = lambda entry: all(x.isfinite().all() for k, x in entry.values.items() if k in known)
+        self._log = list(takewhile(finite, self._log))
 
     def close(
         self,
@@ -672,6 +667,13 @@ class Recorder:
         return Runs(steps_table(tensors.pop("record"), self._about()), np.array(at, int), **tensors,
                     zero_shot_accuracy=self.zero_shot_accuracy, methods=self.methods, classes=self.classes,
                     config=self.config, interrupted=self.interrupted, clip=clip, task=task, lambdas=self.lambdas)
+
+
+def _about(known, columns, seeds):
+    "What `run.json` says of a `Recorder` or of `Runs`"
+    runs = [{"method": m, "lam": lam, "seed": seed} for m, lam, seed in zip(known.methods, known.lambdas, seeds)]
+    return plain({"classes": known.classes, "runs": runs, "columns": columns,
+                  "zero_shot_accuracy": known.zero_shot_accuracy, "config": known.config})
 
 
 def _columns(accuracies): return {f"acc_{split}": x for split, x in (accuracies or {}).items()}
@@ -701,14 +703,12 @@ def _array(x):
 
 
 def _stack(items, shape):
-    "Tensors of one shape, numbers or None (then NaN) -> [N, *shape]; one transfer from the device"
+    "Tensors of one shape, or None for NaN -> [N, *shape]; one transfer from the device"
     import torch
-    at = [i for i, x in enumerate(items) if torch.is_tensor(x)]
+    at = [i for i, x in enumerate(items) if x is not None]
     there = _array(torch.stack([items[i] for i in at])) if at else np.empty(0, np.float32)
     out = np.full((len(items), *shape), np.nan, there.dtype if len(shape) > 1 else float)
     if at: out[at] = there
-    for i, x in enumerate(items):
-        if isinstance(x, float): out[i] = x
     return out
 
 
@@ -789,13 +789,10 @@ def save_runs(
     if not folder.is_local: return _save_elsewhere(runs, folder, path)
     table = runs.steps.drop(columns=[*_OF_RUN])
     seeds = runs.steps.groupby("run")["seed"].first().reindex(range(len(runs)), fill_value=-1)
-    each = [{"method": m, "lam": lam, "seed": int(s)} for m, lam, s in zip(runs.methods, runs.lambdas, seeds)]
-    about = {"classes": runs.classes, "runs": each, "columns": [*table], "config": runs.config,
-             "zero_shot_accuracy": runs.zero_shot_accuracy}
     record = table.to_numpy(float).reshape(len(runs), -1, table.shape[1]).swapaxes(0, 1)
     steps = record[:, 0, table.columns.get_loc("step")].astype(int)
     with Writer(folder.local) as writer:
-        writer.begin(plain(about), runs.config.get("steps"), replaces)
+        writer.begin(_about(runs, [*table], seeds.tolist()), runs.config.get("steps"), replaces)
         tensors = {"record": record, **{name: getattr(runs, name) for name in TENSORS if name != "record"}}
         writer.add(steps, runs.snapshot_steps, tensors, finished=True)
     return path
