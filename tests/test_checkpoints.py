@@ -72,7 +72,7 @@ def kept_folder(tmp, kind, clip, task):
 def loaded(request, clip, task, tmp_path_factory):
     "The runs of every kind of folder, and their epochs"
     path, epochs = kept_folder(tmp_path_factory.mktemp("output"), request.param, clip, task)
-    with pytest.warns(UserWarning, match="does not say which trainer wrote it; it is called ProGrad here: name it"):
+    with pytest.warns(UserWarning, match="not say which trainer wrote it; it is called 'published prompt' here: name"):
         return load_published(path, clip, task), epochs
 
 
@@ -82,7 +82,8 @@ def test_whatever_epochs_were_kept_they_are_snapshots(loaded, clip, task):
     assert runs.steps[["loss_ce", "loss_kl", "cos", "norm_gd", "batch_hash"]].isna().all(axis=None)
     table = accuracy_on(runs, "same").set_index("method")["accuracy"]
     assert table["zero-shot CLIP"] == pytest.approx(runs.zero_shot_accuracy["same"])
-    assert table["ProGrad"] == pytest.approx(runs.final()["acc_same"][runs.keys[0]])
+    assert runs.methods == ("published prompt",)
+    assert table["published prompt"] == pytest.approx(runs.final()["acc_same"][runs.keys[0]])
 
 
 @pytest.mark.parametrize("loaded", ["last alone", "tens", "the best file", "class-specific"], indirect=True)
@@ -97,7 +98,7 @@ def test_everything_works_on_them(loaded, clip, task, tmp_path):
     for step in epochs:
         explorer.step = step
         assert explorer.table()["step"].unique().tolist() == [step]
-    assert "ProGrad" in save_report(again, tmp_path / "report.html", data=data).read_text(encoding="utf-8")
+    assert "published prompt" in save_report(again, tmp_path / "report.html", data=data).read_text(encoding="utf-8")
     assert foreground(runs, images=2, random_directions=1).rows["share"].notna().any()
     assert len(per_class(predictions(runs))) == 2 * len(task.classes)
     for fig in (plot_cosine(runs), plot_accuracy(runs), plot_maps(runs, images=2)): assert fig.axes
@@ -107,9 +108,9 @@ def test_everything_works_on_them(loaded, clip, task, tmp_path):
 
 def test_what_was_not_kept_is_absent_with_a_sentence(loaded):
     runs, epochs = loaded
-    for draw in (lambda: plot_gradient_plane(runs, 1.0, epochs[0]), lambda: plot_angles(runs),
-                 lambda: plot_token_cosines(runs, 1.0)):
-        with pytest.raises(ValueError, match="no gradients of ProGrad were recorded, so there are no angles"): draw()
+    for draw in (lambda: plot_gradient_plane(runs, "published prompt", epochs[0]), lambda: plot_angles(runs),
+                 lambda: plot_token_cosines(runs, "published prompt")):
+        with pytest.raises(ValueError, match="no gradients of published prompt were recorded, so there are no"): draw()
     if len(epochs) > 1: return
     with pytest.raises(ValueError, match=f"two steps at least, or two runs; these runs hold that of step {epochs[0]}"):
         landscape(runs, size=3, progress=False)

@@ -14,6 +14,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -367,5 +368,5 @@ def test_a_torn_name_is_read_as_coops_code_trained_it(brought, tmp_path, positio
         x = torch.stack(rows) + clip.model.positional_embedding
         x = clip.model.ln_final(clip.model.transformer(x, attn_mask=clip.model.attn_mask))
         x = x[torch.arange(3), tokens.argmax(-1)] @ clip.model.text_projection
-    torch.testing.assert_close(torch.from_numpy(runs.text(1.0)), torch.nn.functional.normalize(x, dim=-1))
+    torch.testing.assert_close(torch.from_numpy(runs.text("published prompt")), F.normalize(x, dim=-1))
     assert run_prompts(runs).tokens[0, 1 + half].item() == clip.tokenizer.encode("a")[0], "a frozen word in its place"
