@@ -17,6 +17,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager, nullcontext
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from typing import Any
 import anywidget
 import numpy as np
 import pandas as pd
+import torch
 import traitlets
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 from .cam import TARGETS, find_layer
 from .checks import check_in_range, check_known, check_runs, check_whole
@@ -60,8 +63,9 @@ class Work:
         self,
         say: Callable,  # Function of (text, wrong, done): words, whether they are bad news, progress or None
         settle: Callable = lambda: None,  # Called at the end, whatever came of it
+        alone: bool = False,  # Whether it computes on one core; for a small model, see `_one_core`
     ):
-        self.say, self.settle = say, settle
+        self.say, self.settle, self.alone = say, settle, alone
         self._thread: Any = None
         self.error: Exception | None = None
         self.what = ""  # is under way; empty: nothing is
@@ -86,7 +90,7 @@ class Work:
 
         def run():
             try:
-                result = work(tick)
+                with _one_core() if self.alone else nullcontext(): result = work(tick)
                 self.what = ""
                 left = done(result) or ""
                 self.say(left, bool(left), None)
@@ -110,6 +114,19 @@ class Work:
         "Until nothing is under way, for scripts; raises what went wrong"
         while self._thread is not None and self._thread.is_alive(): self._thread.join()
         if self.error: raise self.error
+
+
+@contextmanager
+def _one_core():
+    """A context whose thread computes on one core. A second thread has an OpenMP team of its own, and two teams wait
+    for each other at every short loop: Grad-CAM's operator of the pocket model took five times as long"""
+    torch.get_num_threads()  # torch sets the number at a thread's first use, which would undo the limit
+    with threadpool_limits(1, user_api="openmp"): yield  # of this thread alone
+
+
+def _is_small(clip):
+    "Whether a model gains nothing by a second core, as the pocket model; an RN50 does"
+    return clip is not None and sum(p.numel() for p in clip.model.visual.parameters()) < 1e7
 
 
 _STARTED: weakref.WeakSet = weakref.WeakSet()  # what may be under way when the process ends
@@ -195,7 +212,7 @@ class Explorer(anywidget.AnyWidget):
         self._data: list = []  # what is shown, for each run set
         self._at: tuple = ()  # the choice that it belongs to
         self._unread = ""  # what is to be said of files that are no images
-        self.work, self._stopped = Work(self._say, self._settle), threading.Event()
+        self.work, self._stopped = Work(self._say, self._settle, _is_small(self.sets[0].clip)), threading.Event()
         super().__init__(_panels=list(panels), _runs=self._record(self.sets), lam=self.runs.sorted_keys()[-1],
                          step=_last(self.runs), split=self._find_sources(split, images), explainer=str(explainer),
                          target=target, target_layer=target_layer or "default")

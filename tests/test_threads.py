@@ -1,6 +1,7 @@
 "Several threads use one model: the explorer prepares maps and trains beside whatever the notebook does."
 import ast
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Event, Thread
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 
 import prograd_viz
 from prograd_viz.data import Split, augmentation, drawing_from
+from prograd_viz.explorer import Work, explore
 from prograd_viz.faithful import map_scores
 from prograd_viz.maps import cam_maps
 from prograd_viz.training import train
@@ -149,3 +151,33 @@ def test_no_other_module_seeds_a_shared_generator():
                 key = path.stem, name.rpartition(".")[2]
                 found[key] = found.get(key, 0) + 1
     assert found == SHARED
+
+
+@pytest.fixture
+def two_cores():
+    "Torch on two cores, as it is on a user's machine; tests themselves run on one"
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("alone, cores", [(True, 1), (False, 2)])
+def test_a_small_model_is_computed_on_one_core_beside_the_kernel(two_cores, alone, cores):
+    said, found = [], []
+    work = Work(lambda *words: said.append(words), alone=alone)
+    work.start("counting", 1, lambda tick: torch.get_num_threads(), found.append)
+    work.wait()
+    assert found == [cores] and torch.get_num_threads() == 2 and said[-1] == ("", False, None)
+    new = []
+    thread = Thread(target=lambda: new.append(torch.get_num_threads()))
+    thread.start(), thread.join()
+    assert new == [2], "other threads are left as they were"
+
+
+@pytest.mark.parametrize("further, small", [(0, True), (10**7, False)])
+def test_the_pocket_model_is_small(clip, task, further, small):
+    model = deepcopy(clip.model)
+    model.visual.register_parameter("further", torch.nn.Parameter(torch.empty(further)))
+    runs = train(replace(clip, model=model), task, [1.0], epochs=1, views=0, progress=False)
+    assert explore(runs, panels=["cosine"]).work.alone == small
