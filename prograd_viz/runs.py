@@ -17,7 +17,6 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -334,20 +333,10 @@ class Cancel(Exception):
 _STATES, _GRADIENTS = ("context", "text_features"), ("g_d", "g_g", "g")
 
 
-@dataclass
-class _Entry:
-    "One step of all methods with the state that it started from, or the state after a step"
-    step: int
-    values: dict  # Name -> number, or tensor [R, ...]; gradients and context until the next entry has used them
-    row: bool = True  # False: the state after the step
-    kept: bool = False  # Whether the state is a snapshot
+def _numbers(row): return {k: x for k, x in row.items() if k not in (*_STATES, *_GRADIENTS)}
 
-    @property
-    def before(self) -> int: return self.step - self.row  # The step after which the state was
 
-    def slim(self):
-        dropped = _GRADIENTS if self.kept else (*_GRADIENTS, *_STATES)
-        self.values = {k: x for k, x in self.values.items() if k not in dropped}
+def _state(row): return {k: x for k, x in row.items() if k in _STATES}
 
 
 @dataclass(eq=False, repr=False)
@@ -382,7 +371,9 @@ class Recorder:
         for name in ("snapshot_every", "checkpoint_every"):
             if getattr(self, name) is not None: check_whole(name, getattr(self, name))
         self.columns = [c for c in STEP_COLUMNS if c not in _OF_RUN]
-        self._shapes, self._log, self._waiting, self._waiting_step, self._spacing = {}, [], {}, 0, 1
+        self._rows: dict = {}  # Step -> its values; of the last one also gradients and the state before it
+        self._states: dict = {}  # Step -> rows until then, and the state after it; of snapshots that are not on disk
+        self._shapes, self._waiting, self._waiting_step, self._spacing = {}, {}, 0, 1
         self._saved, self._saved_step, self._saved_snapshot = 0, 0, -1  # rows on disk, the last step and snapshot
         self.interrupted, self.started, self._told = False, time.time(), 0.0
         if self.out is not None: self.out = Folder.of(self.out).local
@@ -414,17 +405,17 @@ class Recorder:
     @property
     def done(self) -> int:
         "Rows of the record so far"
-        return self._saved + sum(entry.row for entry in self._log)
+        return self._saved + len(self._rows)
 
     @property
     def last_step(self) -> int:
         "The last step that was logged"
-        return self._log[-1].step if self._log else self._saved_step
+        return next(reversed(self._rows), self._saved_step)
 
     @property
     def last(self) -> dict:
         "What was computed of the last step: column -> tensor [R]; token_cos [R, M]"
-        return {k: x for k, x in self._log[-1].values.items() if k not in (*_GRADIENTS, *_STATES)}
+        return _numbers(self._rows[self.last_step])
 
     def log(
         self,
@@ -462,19 +453,19 @@ class Recorder:
             self._waiting[r] = values, before
             if len(self._waiting) < len(self.methods): return
             values, before = map(_beside, zip(*(self._waiting[r] for r in range(len(self.methods)))))
-        self._append(_Entry(int(step), _angles(values, self.eps_rel) | values), before)
-        if self.writer is not None: self._forward(before, self._log[-1])
+        self._append(int(step), _angles(values, self.eps_rel) | values, before)
+        if self.writer is not None: self._forward(step, before)
         if self._writer and self._due(): self._flush(state() if state else None)
         if self.watchers and time.time() - self._told > 1: self._tell()
 
-    def _forward(self, before, entry):
+    def _forward(self, step, before):
         "Hand the numbers of a step to `writer`, and the accuracies before it, which belong to the step before"
-        numbers = {k: x for k, x in entry.values.items() if k in self.columns and k not in ("step", "batch_hash")}
-        for step, values in ((entry.step - 1, before), (entry.step, numbers)):
+        numbers = {k: x for k, x in self.last.items() if k in self.columns and k not in ("step", "batch_hash")}
+        for at, values in ((step - 1, before), (step, numbers)):
             tags = {f"{m}/{k}": number for k, x in values.items() for m, number in zip(self.methods, x.tolist())}
             if hasattr(self.writer, "add_scalar"):
-                for tag, value in tags.items(): self.writer.add_scalar(tag, value, step)
-            elif tags: self.writer.log(tags, step=step)
+                for tag, value in tags.items(): self.writer.add_scalar(tag, value, at)
+            elif tags: self.writer.log(tags, step=at)
 
     def _tell(self):
         for see in self.watchers: see()
@@ -489,15 +480,13 @@ class Recorder:
         accuracies: dict | None = None,  # Likewise
     ):
         "Record the state after the last step"
-        r, last = 0 if self._alone else None, self._log[-1] if self._log else None
+        r = 0 if self._alone else None
         before = self._given(r, _columns(accuracies))
-        if last and step is not None and step < last.step:  # its own state is the one after the step before
-            last.step, last.row, last.kept = step, False, True
-            for entry in self._log[-2:-1]: entry.values |= before
-            return
-        first = not self._saved and not self._shapes.keys() & {*_STATES}  # no state was recorded before
-        values = self._given(r, {"context": context, "text_features": text_features}, first)
-        self._append(_Entry(self.last_step, values, row=False), before)
+        if self._rows and step is not None and step < self.last_step: state = _state(self._rows.popitem()[1])
+        else:
+            first = not self._saved and not self._shapes.keys() & {*_STATES}  # no state was recorded before
+            state = self._given(r, {"context": context, "text_features": text_features}, first)
+        self._reach(state, before, kept=True)
 
     def _check_order(self, step, r):
         "Steps grow, and every method has all of them"
@@ -519,7 +508,7 @@ class Recorder:
             if x is None: continue
             plain = isinstance(x, (int, float, list, tuple))  # Python's numbers are doubles
             x = torch.tensor(x, dtype=torch.float64) if plain else torch.as_tensor(x).detach().clone()
-            found[name] = self._shaped(name, x, r, first or not self._log)
+            found[name] = self._shaped(name, x, r, first or not (self._rows or self._states))
         return found
 
     def _shaped(self, name, x, r, first):
@@ -545,43 +534,44 @@ class Recorder:
         if not wide and name not in self.columns: self.columns.append(name)
         return x
 
-    def _append(self, entry, before):
-        "Add what all methods have logged; `before` belongs to the row before"
-        last = self._log[-1] if self._log else None
-        if last:
-            if last.row and entry.before == last.step: before |= _displacement(last.values, entry.values)
-            last.values |= before
-        entry.kept = not entry.row or self._wanted() and not (last and last.before == entry.before)
-        self._log.append(entry)  # the one change that makes the step count: Ctrl-C leaves whole steps
-        if last: last.slim()
+    def _append(self, step, values, before):
+        "Add a step that all methods have logged; the state before it and `before` complete the row before"
+        self._reach(_state(values), before, kept=self.done % self._every() == 0)
+        self._rows[step] = values  # the one change that makes the step count: Ctrl-C leaves whole steps
+
+    def _reach(self, state, before, kept):
+        "Complete the last row by the state after it, and keep this state if it is a snapshot"
+        at = self.last_step
+        if at in self._rows:
+            before |= _displacement(self._rows[at], state)
+            self._rows[at] = _numbers(self._rows[at]) | before
+        if state and kept and at > self._saved_snapshot: self._states[at] = self.done, state
 
     # -- snapshots and checkpoints
 
-    def _wanted(self):
-        "Whether the state after the rows so far is kept; by default all snapshots take at most 256 MB"
+    def _every(self):
+        "Rows between two snapshots; by default all snapshots take at most 256 MB"
         size = 4 * len(self.methods) * sum(math.prod(self._shapes[k]) for k in _STATES if k in self._shapes)
-        done = self._saved + len(self._log)
-        every = self.snapshot_every or 2 ** math.ceil(math.log2(max(1, (self.steps or done) * size / 256e6)))
+        every = self.snapshot_every or 2 ** math.ceil(math.log2(max(1, (self.steps or self.done) * size / 256e6)))
         if every > self._spacing:
-            for n, entry in enumerate(self._log[:-1], self._saved):
-                entry.kept = entry.kept and n % every == 0
-                entry.slim()
+            self._states = {at: (n, state) for at, (n, state) in self._states.items() if n % every == 0}
         self._spacing = every
-        return done % every == 0
+        return every
 
     def _due(self):
         "Whether it is time for a checkpoint"
-        n, every = self._saved + len(self._log) - 1, self.checkpoint_every or self.steps and max(1, self.steps // 50)
+        n, every = self.done - 1, self.checkpoint_every or self.steps and max(1, self.steps // 50)
         return n == 1 or (n > 0 and n % every == 0 if every else n - self._saved >= max(1, self._saved // 20))
 
     def _flush(self, state=None, all=False, finished=False):
         "Write complete rows as a part: all but the newest, whose displacement the next one knows"
-        entries = self._log if all else self._log[:-1]
+        steps = [*self._rows] if all else [*self._rows][:-1]
         with undisturbed():
             self._writer.contents = replace(self._writer.contents, about=self._about(), planned=self.steps)
-            self._writer.add(*self._table(entries), state, finished)
+            self._writer.add(*self._table(steps), state, finished)
             self._note_saved()
-            self._log = self._log[len(entries):]
+            self._states = {}
+            for step in steps: del self._rows[step]
 
     def _note_saved(self):
         contents = self._writer.contents
@@ -590,19 +580,18 @@ class Recorder:
 
     def _about(self): return _about(self, self.columns, [self.seed] * len(self.methods))
 
-    def _table(self, entries):
+    def _table(self, steps):
         "Steps, snapshot steps and tensors, as `store.Writer.add` takes them"
-        rows = [e for e in entries if e.row]
-        kept = [e for e in self._log if e.kept and e.before > self._saved_snapshot and e.values.keys() & _STATES]
+        rows, states = [self._rows[step] for step in steps], [state for _, state in self._states.values()]
         tokens = (*self._shapes.get("a gradient", ())[-2:-1], 0)[:1]
         shapes = {"context": (0, 0), "text_features": (len(self.classes), 0), "token_cos": tokens} | self._shapes
-        of = lambda name, some: _stack([e.values.get(name) for e in some], (len(self.methods), *shapes.get(name, ())))
+        of = lambda name, some: _stack([x.get(name) for x in some], (len(self.methods), *shapes.get(name, ())))
         record = {c: of(c, rows) for c in self.columns}
         record["angle_deg"] = np.degrees(np.arccos(np.clip(record["cos"], -1, 1)))
-        return ([e.step for e in rows], [e.before for e in kept],
-                {"record": np.stack([*record.values()], -1), "token_cos": of("token_cos", rows),
-                 "contexts": of("context", kept), "text_features": of("text_features", kept),
-                 "zero_shot": self.zero_shot})
+        return steps, [*self._states], {
+            "record": np.stack([*record.values()], -1), "token_cos": of("token_cos", rows),
+            "contexts": of("context", states), "text_features": of("text_features", states),
+            "zero_shot": self.zero_shot}
 
     # -- the end
 
@@ -640,9 +629,12 @@ class Recorder:
 
     def _keep_finite(self):
         "Drop the steps of a training that has diverged, from the first that is not finite"
-        known = ("loss_ce", *_STATES)
-        finite = lambda entry: all(x.isfinite().all() for k, x in entry.values.items() if k in known)
-        self._log = list(takewhile(finite, self._log))
+        finite = lambda values: all(x.isfinite().all() for k, x in values.items() if k in ("loss_ce", *_STATES))
+        lost = [step for step, row in self._rows.items() if not finite(row)]
+        lost += [at + 1 for at, (_, state) in self._states.items() if not finite(state)]
+        first = min(lost, default=math.inf)
+        self._rows = {step: row for step, row in self._rows.items() if step < first}
+        self._states = {at: x for at, x in self._states.items() if at + 1 < first}
 
     def close(
         self,
@@ -653,7 +645,7 @@ class Recorder:
         try:
             self.__enter__()
             finished = not self.interrupted
-            if self._log or finished and self._writer.contents.parts: self._flush(all=all, finished=finished)
+            if self._rows or self._states or finished and self._writer.contents.parts: self._flush(all=all, finished=finished)
         finally: self._writer.release()
 
     def runs(
@@ -663,7 +655,7 @@ class Recorder:
     ) -> Runs:
         "What was recorded"
         if self.out is not None: return load_runs(self.out, clip, task, check=False)
-        _, at, tensors = self._table(self._log)
+        _, at, tensors = self._table([*self._rows])
         return Runs(steps_table(tensors.pop("record"), self._about()), np.array(at, int), **tensors,
                     zero_shot_accuracy=self.zero_shot_accuracy, methods=self.methods, classes=self.classes,
                     config=self.config, interrupted=self.interrupted, clip=clip, task=task, lambdas=self.lambdas)
