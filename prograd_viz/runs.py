@@ -645,7 +645,8 @@ class Recorder:
         try:
             self.__enter__()
             finished = not self.interrupted
-            if self._rows or self._states or finished and self._writer.contents.parts: self._flush(all=all, finished=finished)
+            more = self._rows or self._states or finished and self._writer.contents.parts
+            if more: self._flush(all=all, finished=finished)
         finally: self._writer.release()
 
     def runs(

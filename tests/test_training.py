@@ -485,7 +485,8 @@ def test_ctrl_c_at_any_line_of_the_loop_returns_whole_steps(exact, task, full, m
     monkeypatch.setattr("prograd_viz.evaluate.teacher_features", lambda clip, classes, templates: known[classes])
     options = {**QUICK, "snapshot_every": 4, "evaluate_every": 3, "lr": 0.05}
     with pressed(at=None) as places: train(exact, task, [0, 1], **options)
-    lines = {name: len({p for p in places if p[0] == name}) for name in ("train", "descend", "log", "_append", "_reach")}
+    within = ("train", "descend", "log", "_append", "_reach")
+    lines = {name: len({p for p in places if p[0] == name}) for name in within}
     assert lines["train"] >= 8 and lines["descend"] == 3 and lines["log"] >= 10, lines
     assert lines["_append"] + lines["_reach"] >= 6, lines
     everywhere = {p: i for i, p in reversed(list(enumerate(places, 1)))}  # the first time each line runs
