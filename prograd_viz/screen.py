@@ -58,8 +58,8 @@ from prograd_viz.plots import (
     run_colour,
 )
 from .rules import RULES
-from .runs import Runs
-from .store import Lazy, plain
+from .runs import Lazy, Runs
+from .store import plain
 
 # %% ../nbs/52_screen.ipynb #7f21e9ef
 @dataclass

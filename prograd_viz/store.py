@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'MAX_HELD', 'MAX_KEPT', 'DTYPES', 'TENSORS', 'PART', 'PART_BYTES', 'FORMAT', 'RUN', 'MAX_RUN', 'MAX_NAME',
-           'FORM', 'write_whole', 'sha256', 'plain', 'undisturbed', 'Lock', 'Folder', 'Part', 'PartFile', 'NotFinite',
-           'Lazy', 'side_by_side', 'Contents', 'read_contents', 'open_parts', 'Writer', 'Finding', 'verify', 'repair']
+           'FORM', 'write_whole', 'sha256', 'plain', 'undisturbed', 'Lock', 'Folder', 'Part', 'PartFile', 'Contents',
+           'read_contents', 'open_parts', 'NotFinite', 'Writer', 'Finding', 'verify', 'repair']
 
 # %% ../nbs/23_store.ipynb #f898d08b
 import contextlib
@@ -351,52 +351,6 @@ class PartFile:
 
 def _finite(name, x): return name in ("record", "token_cos") or np.isfinite(x).all()
 
-# %% ../nbs/23_store.ipynb #832bb05c
-class NotFinite(FloatingPointError, ValueError):
-    "NaN or infinity in a context or text feature: the training has diverged"
-
-
-class Lazy(np.lib.mixins.NDArrayOperatorsMixin):
-    "An array whose rows are read and checked on demand"
-    def __init__(
-        self,
-        shape: tuple,  # Of the whole
-        dtype: np.dtype,  # Of the numbers
-        read,  # Function of a row's number that returns the row
-    ):
-        self.shape, self.ndim, self.dtype, self.read = tuple(shape), len(shape), np.dtype(dtype), read
-
-    def __len__(self): return self.shape[0]
-
-    def __getitem__(self, key):
-        first, rest = (key[0], key[1:]) if isinstance(key, tuple) and len(key) else (key, ())
-        if first is Ellipsis or first is None: return self[:][key]
-        rows = np.arange(len(self))[first]
-        out = np.empty((rows.size, *self.shape[1:]), self.dtype)
-        for place, i in enumerate(rows.flat): out[place] = self.read(int(i))
-        return out.reshape(*rows.shape, *self.shape[1:])[(slice(None),) * rows.ndim + rest]
-
-    def __array__(self, dtype=None, copy=None): return self[:].astype(dtype or self.dtype, copy=False)
-
-    def __reduce__(self): return np.asarray, (np.asarray(self),)  # it reaches another process as an array
-
-    def __getattr__(self, name):
-        "Other attributes of an array, by reading all of it"
-        if name.startswith("__"): raise AttributeError(name)
-        return getattr(self[:], name)
-
-    def __repr__(self): return f"Lazy({list(self.shape)}, {self.dtype}: on disk)"
-
-
-def side_by_side(
-    left,  # Array or Lazy, [K, R, ...]
-    right,  # Array or Lazy, [K, Q, ...]
-):  # [K, R + Q, ...]
-    "Two arrays side by side along their second axis; lazy if one of them is"
-    shape = (len(left), left.shape[1] + right.shape[1], *left.shape[2:])
-    both = Lazy(shape, left.dtype, lambda i: np.concatenate([left[i], right[i]]))
-    return both if Lazy in (type(left), type(right)) else both[:]
-
 # %% ../nbs/23_store.ipynb #47936c6d
 FORMAT = 3  # Version of the layout; an older library refuses a newer one
 RUN = "run.json"  # What is complete in a folder
@@ -524,6 +478,10 @@ def _nothing_in(folder):
     return f"no run set in {where}; train(..., out={where}) or runs.save({where}) writes one"
 
 # %% ../nbs/23_store.ipynb #cdc29d10
+class NotFinite(FloatingPointError, ValueError):
+    "NaN or infinity in a context or text feature: the training has diverged"
+
+
 class Writer(Lock):
     "Adds parts to a folder, so that at any instant one complete state is on disk"
     def __init__(

@@ -41,8 +41,8 @@ from hypothesis import seed as seeded
 
 import prograd_viz
 from prograd_viz.clip import load_clip
-from prograd_viz.runs import Runs, load_runs, run_name, save_runs
-from prograd_viz.store import RUN, TENSORS, Folder, Lazy, Part, read_contents, repair, sha256, verify
+from prograd_viz.runs import Lazy, Runs, load_runs, run_name, save_runs
+from prograd_viz.store import RUN, TENSORS, Folder, Part, read_contents, repair, sha256, verify
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
