@@ -77,18 +77,30 @@ def both_branches(runs):
 def agrees(row): return row["displacement"] <= 1e-4 and row["losses"] <= 1e-5 and row["same_branch"]
 
 
-@pytest.fixture(scope="module", params=SMALL)
-def model(request, tmp_path_factory):
+def small_model(name, folder):
     "A small random model in the layout of a published one, with its QuickGELU, and the seed of its batches"
-    config = open_clip.get_model_config(request.param)
-    config["vision_cfg"] |= SMALL[request.param]
+    config = open_clip.get_model_config(name)
+    config["vision_cfg"] |= SMALL[name]
     config["text_cfg"] |= {"width": 128, "heads": 2, "layers": 2}
-    path = tmp_path_factory.mktemp("configs") / f"small-{request.param}.json"
+    path = folder / f"small-{name}.json"
     path.write_text(json.dumps(config | {"quick_gelu": True}))
     open_clip.add_model_config(path)
     with torch.random.fork_rng():
-        torch.manual_seed(SEEDS[request.param][0])
-        return load_clip(path.stem, "random"), SEEDS[request.param][1]
+        torch.manual_seed(SEEDS[name][0])
+        return load_clip(path.stem, "random"), SEEDS[name][1]
+
+
+def recorded(runs, published, lam):
+    "The published trainer with the lines that the tutorial on one's own loop puts into it, and what it computes"
+    record = Recorder(runs.task.classes, runs.name(lam), zero_shot=runs.zero_shot)
+    path, known = published(lam, seen=lambda step, ce, kl, g_d, g_g, context, text: record.log(
+        step, loss_ce=ce, loss_kl=kl, g_d=g_d, g_g=g_g, context=context, text_features=text))
+    record.end(context=path[-1], text_features=runs.text_features[-1, runs.run(lam)])
+    return record.runs(runs.clip, runs.task), path, known
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def model(request, tmp_path_factory): return small_model(request.param, tmp_path_factory.mktemp("configs"))
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +133,8 @@ def test_a_published_trainer_broken_in_one_place_fails_the_comparison(model, tas
 
 @pytest.mark.parametrize("model", ["ViT-B-32"], indirect=True)
 def test_the_published_trainer_with_a_recorder_leaves_what_it_computes(model, task):
-    "As the tutorial on one's own loop puts it into the repository's code"
     runs, published = sides(model[0], task, SCALES[0], "random", model[1])
-    record = Recorder(task.classes, "ProGrad", zero_shot=runs.zero_shot)
-    path, known = published(1.0, seen=lambda step, ce, kl, g_d, g_g, context, text: record.log(
-        step, loss_ce=ce, loss_kl=kl, g_d=g_d, g_g=g_g, context=context, text_features=text))
-    record.end(context=path[-1], text_features=runs.text_features[-1, 0])
-    theirs = record.runs(model[0], task)
+    theirs, path, known = recorded(runs, published, 1.0)
     np.testing.assert_allclose(theirs.steps[["loss_ce", "loss_kl", "cos"]], known, atol=1e-6)
     assert np.array_equal(theirs.contexts[:, 0], path) and len(theirs.steps) == 30
     explorer = explore(theirs, "train", images=2)
