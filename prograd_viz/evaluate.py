@@ -119,8 +119,7 @@ def class_features(
     names: Any = check_runs(runs).classes if classes is None else tuple(classes)
     reworded = template is not None and (
         lam is None or runs.config.get("init") == "template" and template != runs.task.template)
-    recorded = lam is not None or runs.zero_shot is not None
-    if names == runs.classes and recorded and not reworded: return runs.text(lam, step)
+    if names == runs.classes and not reworded: return runs.text(lam, step)
     runs.check_model()
     if lam is None:
         words = template or runs.config.get("teacher", runs.task.template)

@@ -192,7 +192,7 @@ class Runs:
 
     def sorted_keys(self) -> list:
         "The keys by lambda, then methods without one"
-        return sorted(self.keys, key=lambda key: (isinstance(key, str), 0 if isinstance(key, str) else key))
+        return [self.keys[r] for r in np.argsort(self.lambdas, kind="stable")]
 
     def run(
         self,
@@ -256,7 +256,8 @@ class Runs:
         "Text features of a run at a step"
         if key is not None: return self.text_features[self.snapshot(step), self.run(key)]
         if self.zero_shot is not None: return self.zero_shot
-        raise ValueError("these runs hold no text features of zero-shot CLIP; pass them as Recorder(zero_shot=)")
+        raise ValueError("these runs hold no text features of zero-shot CLIP; pass them as Recorder(zero_shot=), or "
+                         "open the runs with model and task")
 
     def check_contexts(self):
         "Raise where no contexts were recorded"
@@ -292,10 +293,8 @@ class Runs:
 
     def conflicts(self) -> pd.DataFrame:
         "Share of steps at which the gradients conflict, a row per run, by its key; NaN where they were not recorded"
-        runs = self.steps.groupby("run")
-        rates = runs["conflict"].mean().astype(float)
-        table = pd.DataFrame({"method": self.methods, "lam": self.lambdas}).assign(seed=runs["seed"].first())
-        return table.assign(conflict=rates).set_index(pd.Index(self.keys, name="key"))
+        rates = self.steps.groupby("run")["conflict"].mean()
+        return self.final()[["method", "lam", "seed"]].assign(conflict=rates.to_numpy(float))
 
     def join(
         self,
@@ -485,10 +484,10 @@ class Recorder:
                    "seconds": time.time() - self.started}
         values, before = self._given(r, tensors | numbers | scalars), self._given(r, _columns(accuracies))
         if r is not None:
-            if self._waiting_step != step: self._waiting, self._waiting_step = {}, step
-            self._waiting[r] = values, before
+            self._waiting[r], self._waiting_step = (values, before), step
             if len(self._waiting) < len(self.methods): return
             values, before = map(_beside, zip(*(self._waiting[r] for r in range(len(self.methods)))))
+        self._waiting = {}
         self._append(int(step), _angles(values, self.eps_rel) | values, before)
         if self.writer is not None: self._forward(step, before)
         if self._writer and self._due(): self._flush(state() if state else None)
@@ -527,14 +526,13 @@ class Recorder:
     def _check_order(self, step, r):
         "Steps grow, and every method has all of them"
         check_whole("step", step)
-        if self._waiting_step > self.last_step and self._waiting_step != step:
+        if self._waiting and self._waiting_step != step:
             missing = ", ".join(m for i, m in enumerate(self.methods) if i not in self._waiting)
             raise ValueError(f"step {self._waiting_step} was not logged for {missing}; log every method once per step")
         if step <= self.last_step:
             fix = "steps must increase (earlier steps are kept)"
             raise ValueError(f"step {step} comes after step {self.last_step}; {fix}")
-        if step == self._waiting_step and r in self._waiting:
-            raise ValueError(f"step {step} of {self.methods[r]} is logged twice")
+        if r in self._waiting: raise ValueError(f"step {step} of {self.methods[r]} is logged twice")
 
     def _given(self, r, values, first=False):
         "Tensors of run `r` or of all, with their axis of runs; every number becomes a column"
