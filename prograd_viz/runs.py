@@ -169,9 +169,10 @@ class Runs:
         if self.zero_shot is None and self.clip is not None and self.task is not None: self.zero_shot = self._teacher
 
     def _teacher(self):
-        "Zero-shot CLIP's text features where the record has none: its model and its task give them"
+        "Zero-shot CLIP's text features, from its model and the templates of the record or of the task"
         from prograd_viz.prompts import teacher_features  # here and not above: a run set opens without torch
-        return _array(teacher_features(self.clip, list(self.classes), self.config.get("teacher", self.task.template)))
+        templates = self.config.get("teacher") or self.task.template
+        return _array(teacher_features(self.clip, list(self.classes), templates))
 
     def __getattribute__(self, name):
         "Values on disk are functions until they are first used"
@@ -883,12 +884,9 @@ def _check_belongs(runs):
         where = f", the first difference being {differ[0]!r} and {differ[1]!r}" if differ else ""
         raise ValueError(f"the runs are about {len(runs.classes)} classes from {runs.classes[0]!r}, the task about "
                          f"{len(task.classes)} from {task.classes[0]!r}{where}; give the task they were trained on")
-    if clip is None or "teacher" not in runs.config: return
-    from prograd_viz.prompts import teacher_features  # here and not above: a run set opens without torch
-    known = runs.zero_shot
-    if clip.token_embedding.weight.shape[1] == runs.contexts.shape[-1]:
-        text = _array(teacher_features(clip, list(runs.classes), runs.config["teacher"]))
-        if text.shape == known.shape and (text * known).sum(-1).min() >= 0.99: return
+    if clip is None or "teacher" not in runs.config or runs.zero_shot is None: return
+    text, known = runs._teacher(), runs.zero_shot
+    if text.shape == known.shape and (text * known).sum(-1).min() >= 0.99: return
     model = " ".join(map(str, runs.config.get("model", ["unknown"])))
     raise ValueError(f"{clip} is not the model of these runs, {model}: it gives other text features; load that one")
 

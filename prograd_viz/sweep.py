@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import math
 import os
 import re
 import socket
@@ -324,8 +325,8 @@ class Sweep:
         for c in where: check_known("column", c, self.cells)
         cells = self.cells
         for column, value in _checked(where).items():
-            near = 1e-9 * abs(value) if column == "lam" else None
-            cells = cells[[x == value if near is None else abs(x - value) <= near for x in cells[column]]]
+            same = [x == value or column == "lam" and math.isclose(x, value) for x in cells[column]]
+            cells = cells[same]
         jobs = [job for job in jobs_of(cells) if _read(self.out, job)["parts"]]
         task = lambda job: clip and _task(_canonical(job.part(_OF_DATA)))
         return [load_runs(self.out / "runs" / job.name, clip, task(job)) for job in jobs]

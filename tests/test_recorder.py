@@ -280,3 +280,13 @@ def test_zero_shot_clip_follows_from_model_and_task_where_the_loop_did_not_pass_
     assert "zero-shot CLIP" in explore(runs, images=1).table()["method"].tolist()
     with pytest.raises(ValueError, match="hold no text features of zero-shot CLIP"):
         load_runs(tmp_path / "run").text(None)
+
+
+def test_a_loop_that_names_its_teacher_and_keeps_no_contexts_opens_with_its_model(exact, tiny, task, tmp_path):
+    given = teacher_features(exact, task.classes, task.template)
+    for name, known in (("with", {"zero_shot": given}), ("without", {})):
+        record = Recorder(task.classes, "mine", out=tmp_path / name, config={"teacher": task.template}, **known)
+        record.log(1, text_features=given.roll(1, 0))
+        record.close()
+        assert load_runs(tmp_path / name, exact).clip is exact
+    with pytest.raises(ValueError, match="is not the model of these runs"): load_runs(tmp_path / "with", tiny())
