@@ -134,7 +134,7 @@ def draw_cosine(
     ax.axhspan(-1, 0, color="#000000", alpha=0.06, lw=0)
     for lam in chosen:
         run, c = runs.record(lam), run_colour(runs, lam)
-        says = "no gradients recorded" if np.isnan(rates[lam]) else f"{rates[lam]:.0%} of steps in conflict"
+        says = "no cosine recorded" if np.isnan(rates[lam]) else f"{rates[lam]:.0%} of steps in conflict"
         ax.plot(run["step"], run["cos"], ".", ms=2.5, alpha=0.35, color=c)
         smooth = run["cos"].rolling(window, center=True, min_periods=1).mean()
         ax.plot(run["step"], smooth, color=c, label=f"{runs.name(lam, 'math')}: {says}")
@@ -184,8 +184,8 @@ def _check_gradients(runs, keys):
     rates = runs.conflicts()["conflict"]
     absent = [runs.name(runs.keys[runs.run(key)]) for key in keys if np.isnan(rates.iloc[runs.run(key)])]
     if len(absent) < len(keys): return
-    raise ValueError(f"no gradients of {', '.join(absent)} were recorded, so there are no angles; a published "
-                     "checkpoint does not hold them, a loop of your own passes g_d= and g_g= to Recorder.log")
+    raise ValueError(f"no cosine of {', '.join(absent)} was recorded, so there are no angles; it takes both gradients, "
+                     "g_d= and g_g= of Recorder.log, and a published checkpoint holds none")
 
 
 def gradient_arrows(
@@ -199,6 +199,8 @@ def gradient_arrows(
     if not len(at):
         raise ValueError(f"no step {step}; there are steps {record['step'].min()} to {record['step'].max()}")
     _check_gradients(runs, [lam])
+    if record[["norm_gd", "norm_gg"]].iloc[at[0]].isna().any():
+        raise ValueError(f"both gradients of {runs.name(lam)} were recorded at other steps, and not at step {step}")
     g_g, g_d, g, real = plane_arrows(runs, lam)[at[0]]
     rule, lam = runs.rule(lam), runs.keys[runs.run(lam)]
     if rule in ("coop", "prograd"): name, c = f"$G$, $\\lambda={lam:g}$", PROGRAD

@@ -34,6 +34,7 @@ from prograd_viz.store import (
     Writer,
     open_parts,
     plain,
+    read_contents,
     repair,
     undisturbed,
     verify,
@@ -414,23 +415,33 @@ class Recorder:
         self.interrupted, self.started, self._told = False, time.time(), 0.0
         if self.out is not None: self.out = Folder.of(self.out).local
         self._writer = None if self.out is None else Writer(self.out)
+        if self._writer is not None:
+            with self._writer: self._check_folder()
         if self.writer is not None and not (hasattr(self.writer, "add_scalar") or hasattr(self.writer, "log")):
             raise ValueError(f"writer={self.writer!r:.80} has neither add_scalar(tag, value, step), as TensorBoard's, "
                              "nor log(values, step=step), as W&B's")
+
+    def _check_folder(self):
+        "Raise where the folder cannot take this record: now, not at the first step"
+        if self.resume and (self.out / RUN).exists(): self._check_same(read_contents(Folder.of(self.out)))
+        else: self._writer.check_free()
+
+    def _check_same(self, contents):
+        "Raise where a folder that is resumed holds other methods or classes"
+        there, here = _with_usual_names(contents.about), self._about()
+        if all(there[k] == here[k] for k in ("classes", "runs")): return
+        names = ", ".join(run["method"] for run in there["runs"])
+        raise ValueError(f"{str(self.out)!r} holds {names} on {len(there['classes'])} classes; "
+                         "record other methods or classes in another folder")
 
     def _open(self):
         "Take the folder, and what it holds"
         if self._writer is None or self._writer.lock.is_locked: return
         self._writer.__enter__()
-        here = self._about()
-        if not self.resume or not (self.out / RUN).exists(): return self._writer.begin(here, self.steps)
+        if not self.resume or not (self.out / RUN).exists(): return self._writer.begin(self._about(), self.steps)
         state = self._writer.resume(needs_state=self.restore is not None)
-        there = _with_usual_names(self._writer.contents.about)
-        if any(there[k] != here[k] for k in ("classes", "runs")):
-            names = ", ".join(run["method"] for run in there["runs"])
-            raise ValueError(f"{str(self.out)!r} holds {names} on {len(there['classes'])} classes; "
-                             "record other methods or classes in another folder")
-        self.columns = list(dict.fromkeys([*there["columns"], *self.columns]))
+        self._check_same(self._writer.contents)
+        self.columns = list(dict.fromkeys([*self._writer.contents.about["columns"], *self.columns]))
         for name, known in {"contexts": "context", "text_features": "text_features", "token_cos": "token_cos"}.items():
             for part in self._writer.contents.parts[:1]: self._shapes[known] = tuple(part.tensors[name][1][2:])
         self._note_saved()

@@ -502,15 +502,19 @@ class Writer(Lock):
         replaces: bool = False,  # What is there stays valid until the new run set is finished
     ):
         "Begin a run set in a folder that has none, or one that will replace what is there"
+        if not replaces: self.check_free()
+        self.contents, self.replaces = Contents(about, planned, False, []), replaces
+
+    def check_free(self):
+        "Raise where the folder holds a run set, or parts of none"
         where, taken = repr(str(self.folder)), self._parts()
-        if not replaces and (self.folder / RUN).exists():
+        if (self.folder / RUN).exists():
             problem = f"{where} holds a run set; continue it with resume=True, or name another folder"
             raise FileExistsError(errno.EEXIST, problem)
-        if not replaces and taken and not self.ours:  # one that was killed before its first run.json leaves a lock too
+        if taken and not self.ours:  # one that was killed before its first run.json leaves a lock too
             (self.folder / ".lock").unlink(missing_ok=True)
             problem = f"{taken[0].name} in {where} belongs to no run set; name an empty folder"
             raise FileExistsError(errno.EEXIST, problem)
-        self.contents, self.replaces = Contents(about, planned, False, []), replaces
 
     def _parts(self):
         "The files of parts, and of those that were not written to their end"

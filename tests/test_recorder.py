@@ -128,7 +128,7 @@ def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_meth
     assert "conflicts not recorded" in repr(runs)
     assert load_runs(save_runs(runs, tmp_path / "runs")).steps["conflict"].isna().all()
     legend = plot_cosine(runs).legends[0].get_texts()[0].get_text()
-    assert plot_maps(runs, images=2).axes and "no gradients recorded" in legend
+    assert plot_maps(runs, images=2).axes and "no cosine recorded" in legend
     shares = foreground(runs, images=2, random_directions=1)
     assert shares.summary()["method"].tolist() == ["zero-shot CLIP", "mine", "random directions"]
     data = explorer_data(runs, images=2)

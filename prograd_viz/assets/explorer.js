@@ -769,7 +769,10 @@ class CosinePanel extends Panel {
     const more = several ? [["var(--pv-line)", "95% interval over seeds"]] : []
     this.note.textContent = this.known ? "dots: steps; line: mean of 15; below 0: conflict" : "not recorded"
     this.legend.classList.toggle("pv-two", several)
-    this.methods(more, r => `: ${percent(training.rate(r))} of steps in conflict`)
+    this.methods(more, r => {
+      const rate = training.rate(r)
+      return Number.isFinite(rate) ? `: ${percent(rate)} of steps in conflict` : ": no cosine recorded"
+    })
     this.chart.emphasise(this.shown())
     const i = training.row(step)
     this.chart.cursor(step, i < 0 ? [] : this.marks(r => [step, training.column("cos", r)[i]]))
@@ -809,7 +812,8 @@ class PlanePanel extends Panel {
   words(of) {
     const angle = of("angle_deg")
     if (angle === undefined) return "before the first step"
-    if (!Number.isFinite(of("norm_gd"))) return "not recorded"
+    if (!["norm_gd", "norm_gg"].some(name => Number.isFinite(of(name)))) return "not recorded"
+    if (!Number.isFinite(of("agree"))) return "no angle: one gradient alone"
     if (of("agree") === 1) return "no angle: still the teacher's"
     return Number.isFinite(angle) ? `${fixed(angle, 0)}\u00b0 apart` : "no angle"
   }
@@ -1211,6 +1215,10 @@ const PANELS = {
   tokens: TokensPanel,
 }
 const ROWS = [["cosine", "plane", "landscape"], ["accuracy", "tradeoff", "tokens"]]
+const ABSENT = {  // Why a panel may be missing
+  accuracy: "accuracy, which was recorded on no test set",
+  tokens: "the cosine per context vector, which takes both gradients",
+}
 
 /** All that shows one training: its maps and its panels */
 class Group {
@@ -1221,7 +1229,10 @@ class Group {
     this.panels = []
     const title = make("h3", { hidden: !view.book.about.compare }, training().name)
     const rows = ROWS.map(names => this.row(names.filter(name => this.has(name))))
-    this.node = make("div", { class: "pv-group" }, title, this.rows, ...rows)
+    const absent = Object.keys(ABSENT).filter(name => view.wanted.includes(name) && !this.has(name))
+    const why = `Not shown: ${absent.map(name => ABSENT[name]).join("; ")}.`
+    const note = make("p", { class: "pv-absent", hidden: !absent.length }, why)
+    this.node = make("div", { class: "pv-group" }, title, this.rows, ...rows, note)
   }
 
   /** Whether a panel is wanted and has something to show */
@@ -1539,7 +1550,7 @@ export class View {
     if (i < 0) return "before the first step"
     const value = name => training.column(name, training.nearest(this.state.get("lam")))[i]
     const cos = value("cos")
-    const none = value("agree") === 1 ? "the prompt is still the teacher's" : "the gradients were not recorded"
+    const none = value("agree") === 1 ? "the prompt is still the teacher's" : "no cosine was recorded"
     if (!Number.isFinite(cos)) return none
     const verb = cos < 0 ? "conflict" : "agree"
     return `the gradients ${verb}, cosine ${signed(cos)} (${fixed(value("angle_deg"), 0)}\u00b0)`

@@ -68,6 +68,12 @@ def drawn(root):
     root.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
+def put(root, **state):
+    "Set the state as a click would"
+    root.evaluate(f"root => root.explorer.state.set({state!r})".replace("True", "true").replace("None", "null"))
+    drawn(root)
+
+
 def assert_shows(root, runs, data, seconds=30, **state):
     "The page arrives at what this process computes for its state"
     end = time.time() + seconds

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import BOXES, SCREENSHOTS, SETUP, assert_map, assert_shows, drawn, small_text
+from pages import BOXES, SCREENSHOTS, SETUP, assert_map, assert_shows, drawn, put, small_text
 from PIL import Image
 
 import lab
@@ -71,12 +71,6 @@ def data(trained): return explorer_data(trained[0], images=6)
 
 @pytest.fixture
 def runs(trained): return trained[0]
-
-
-def put(root, **state):
-    "Set the state as a click would"
-    root.evaluate(f"root => root.explorer.state.set({state!r})".replace("True", "true").replace("None", "null"))
-    drawn(root)
 
 
 def test_numbers_and_maps_are_the_librarys_at_thirty_states(root, runs, data):

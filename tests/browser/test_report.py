@@ -144,7 +144,7 @@ def test_odd_runs_have_a_clear_picture(browser, trained, data, tmp_path, kind):
     if kind == "one lambda": runs = train(runs.clip, runs.task, lambdas=[1], epochs=1, progress=False)
     if kind == "no gradients":
         nothing = dict.fromkeys(("cos", "angle_deg", "norm_gd", "norm_gg", "norm_g", "cos_step_gd"), np.nan)
-        runs = replace(runs, steps=runs.steps.assign(**nothing, conflict=False, agree=False))
+        runs = replace(runs, steps=runs.steps.assign(**nothing, conflict=np.nan, agree=np.nan))
     if kind == "a thousand classes":
         many = tuple(f"class {i}" for i in range(1000))
         wide = np.tile(runs.text_features[-2:], (1, 1, 167, 1))[:, :, :1000]
