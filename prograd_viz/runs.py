@@ -415,14 +415,13 @@ class Recorder:
         self.interrupted, self.started, self._told = False, time.time(), 0.0
         if self.out is not None: self.out = Folder.of(self.out).local
         self._writer = None if self.out is None else Writer(self.out)
-        if self._writer is not None:
-            with self._writer: self._check_folder()
+        if self._writer is not None and not self._writer.note.exists(): self._check_folder()
         if self.writer is not None and not (hasattr(self.writer, "add_scalar") or hasattr(self.writer, "log")):
             raise ValueError(f"writer={self.writer!r:.80} has neither add_scalar(tag, value, step), as TensorBoard's, "
                              "nor log(values, step=step), as W&B's")
 
     def _check_folder(self):
-        "Raise where the folder cannot take this record: now, not at the first step"
+        "Raise where a folder that nobody writes to cannot take this record: now, not at the first step"
         if self.resume and (self.out / RUN).exists(): self._check_same(read_contents(Folder.of(self.out)))
         else: self._writer.check_free()
 

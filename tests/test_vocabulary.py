@@ -1,10 +1,12 @@
 "Every signature and every table speaks the vocabulary that tools/vocabulary.py holds; exceptions have a reason there."
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
 import vocabulary  # noqa: E402
 
 FUNCTIONS = dict(vocabulary.functions())
@@ -22,8 +24,16 @@ def test_every_exception_is_one_and_has_its_reason():
     assert all(len(why.split()) > 5 for why in vocabulary.EXCEPTIONS.values())
 
 
-def test_tables_have_the_same_columns_for_the_same_things():
-    tables = vocabulary.tables()
+@pytest.fixture(scope="module")
+def tables(): return vocabulary.tables()
+
+
+def test_the_glossary_explains_every_column(tables):
+    explained = set(re.findall(r"`([a-z_]+)`", (ROOT / "nbs" / "glossary.ipynb").read_text(encoding="utf-8")))
+    assert {name: sorted({*columns} - explained) for name, columns in tables.items()} == {name: [] for name in tables}
+
+
+def test_tables_have_the_same_columns_for_the_same_things(tables):
     assert {name: vocabulary.misnamed(columns) for name, columns in tables.items()} == dict.fromkeys(tables, [])
     assert all("method" in columns for columns in tables.values())
 

@@ -1217,7 +1217,7 @@ const PANELS = {
 const ROWS = [["cosine", "plane", "landscape"], ["accuracy", "tradeoff", "tokens"]]
 const ABSENT = {  // Why a panel may be missing
   accuracy: "accuracy, which was recorded on no test set",
-  tokens: "the cosine per context vector, which takes both gradients",
+  tokens: "the cosine per context vector, which was recorded at no step",
 }
 
 /** All that shows one training: its maps and its panels */
@@ -1240,7 +1240,7 @@ class Group {
     const { book, able, wanted } = this.view
     const { s, tested } = this.training()
     const empty = {
-      tokens: book[`${s}.tokens`].shape[2] === 0,
+      tokens: !book[`${s}.tokens`].data.some(Number.isFinite),
       accuracy: tested.length === 0,
       landscape: !able && !book.land,
     }

@@ -158,7 +158,7 @@ def test_coops_one_gradient_has_its_loss_and_maps_and_no_angle(page, folder, com
     cosine = panel(root, "Cosine of G_d and G_g").inner_text()
     assert "not recorded" in cosine and "CoOp: no cosine recorded" in cosine and "%" not in cosine
     assert "no angle: one gradient alone" in panel(root, "Gradient plane").inner_text()
-    absent = "accuracy, which was recorded on no test set; the cosine per context vector, which takes both gradients"
+    absent = "accuracy, which was recorded on no test set; the cosine per context vector, which was recorded at no step"
     assert root.locator(".pv-absent").inner_text() == f"Not shown: {absent}."
     root.get_by_text("Step 17, CoOp: no cosine was recorded.").wait_for(state="attached")
 
