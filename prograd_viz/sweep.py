@@ -6,7 +6,6 @@
 __all__ = ['COLUMNS', 'USUAL', 'ENGINES', 'cells_of', 'listed', 'Job', 'jobs_of', 'Sweep', 'sweep', 'load_sweep']
 
 # %% ../nbs/40_sweep.ipynb #abe144f4
-import hashlib
 import inspect
 import itertools
 import json
@@ -34,7 +33,7 @@ from .data import without_bars
 from .datasets import DATASETS, dataset_task
 from .rules import RULES, check_strengths
 from .runs import load_runs, usual_name
-from .store import Lock, plain, write_whole
+from .store import Lock, plain, sha256, write_whole
 from .tasks import few_shot, folder_task, pocket_task, torchvision_task
 from .training import Recipe, train
 
@@ -112,7 +111,7 @@ class Job:
         "Name of its folder"
         o = self.options
         readable = f"{Path(str(o['data'])).name}-{o['model']}-shots{o['shots']}-seed{o['seed']}"
-        digest = hashlib.sha256(_canonical(o).encode()).hexdigest()[:10]
+        digest = sha256(_canonical(o).encode())[:10]
         return f"{re.sub(r'[^A-Za-z0-9.-]+', '_', readable)[:80]}-{digest}"
 
     def part(
@@ -211,8 +210,8 @@ def _joined(record):
 
 def _measured(record, job, name, version):
     "Whether a record holds the numbers of this name and version for every run of a job"
-    part = record["parts"].get(name, {"version": None, "rows": []})
-    return part["version"] == version and {*job.lambdas} <= {row["lam"] for row in part["rows"]}
+    part = record["parts"].get(name)
+    return part and part["version"] == version and {*job.lambdas} <= {row["lam"] for row in part["rows"]}
 
 
 def _read(out, job):
