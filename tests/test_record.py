@@ -80,6 +80,14 @@ def test_a_column_that_is_listed_twice_is_refused(folder):
     with pytest.raises(ValueError, match="lists something twice"): load_runs(folder)
 
 
+def test_a_gap_before_a_tensor_is_refused(folder):
+    "Every byte has a hash: what is between two tensors, or before the first, would have none"
+    contents = store.read_contents(store.Folder.of(folder))
+    contents.parts[0].header[0] -= 8
+    (folder / store.RUN).write_bytes(contents.seal())
+    with pytest.raises(ValueError, match="at byte .* does not fit what is before it"): load_runs(folder)
+
+
 def test_a_replacement_counts_when_it_is_finished_and_not_before(folder):
     place = store.Folder.of(folder)
     before = store.read_contents(place)
