@@ -26,6 +26,7 @@ from .runs import Runs
 from prograd_viz.screen import (
     land_buffer,
     plot_view,
+    recipe_titles,
     run_sets,
     runs_buffer,
     runs_title,
@@ -57,7 +58,8 @@ def save_report(
     chosen = {name: getattr(view, name) for name in ("lam", "step", "target", "explainer", "split", "target_layer")}
     buffers = {"runs": [runs_buffer(few, view.compare, title=title)], "scene": view.scenes,
                "land": [] if land is None else [land_buffer(land, few[0])]}
-    fields |= {"summary": "".join(map(_summary, few)), "still": _still(view), "values": _json(chosen),
+    titles = recipe_titles(few) if view.compare else [runs_title([one]) for one in few]
+    fields |= {"summary": "".join(map(_summary, few, titles)), "still": _still(view), "values": _json(chosen),
                **{key: " ".join(map(_text, several)) for key, several in buffers.items()}}
     return _write_page(Path(path).expanduser(), fields)
 
@@ -100,18 +102,20 @@ _TESTS = {
 def _about(view):
     "What the page shows, for somebody who has five minutes"
     runs, task, data = view.sets[0], view.sets[0].config.get("task") or {}, view.data
-    shots = " of each of ".join([*([str(task["shots"])] if "shots" in task else []), f"{len(runs.classes)} classes"])
-    many = "Two recipes are compared." if view.compare else f"{len(view.sets)} seeds are in this page."
+    many = f"{task['shots']} images of each of " if "shots" in task else ""
+    images = f"{many}{len(runs.classes)} classes"
+    sets = "Two recipes are compared." if view.compare else f"{len(view.sets)} seeds are in this page."
     known = {runs.rule(key) for key in runs.keys} <= {"coop", "prograd"}
-    methods = _METHODS.format(tuned=f"Here: {shots}.") if known else f"{', '.join(runs.methods)}; trained on {shots}."
+    methods = _METHODS.format(tuned=f"Here: {images}.") if known else f"{', '.join(runs.methods)}; trained on {images}."
     tests = "; ".join(f"{name}: {_TESTS.get(name, 'another test set')}" for name in runs.tested)
-    maps = (f"The maps ({data.explainer}) show which part of an image raises the score of the class under the picture; "
+    explainer = data.explainer.replace("Grad", "Grad-")
+    maps = (f"The maps ({explainer}) show which part of an image raises the score of the class under the picture; "
             f"bright is more. Below each map is its share on the object, and that share over the object's area: 1 is "
             f"no preference. The images are from: {SPLIT_TITLES.get(view.split, view.split)}. {data.about_masks()}")
-    return " ".join([methods, many * (len(view.sets) > 1), f"Test sets: {tests}." if tests else "", maps])
+    return " ".join([methods, sets * (len(view.sets) > 1), f"Test sets: {tests}." if tests else "", maps])
 
 
-def _summary(runs):
+def _summary(runs, title):
     "The last step of every run, as a table"
     keys, names = runs.sorted_keys(), {f"acc_{split}": split for split in runs.tested}
     final, rates = runs.final().loc[keys], runs.conflicts()["conflict"].map("{:.0%}".format, na_action="ignore")
@@ -122,7 +126,7 @@ def _summary(runs):
     with pd.option_context("display.max_colwidth", None):
         page = pd.DataFrame(table).to_html(index=False, na_rep="-", float_format="{:.2f}".format)
     rows = page[page.index("<thead>"):].replace(' style="text-align: right;"', "")  # the page allows no styles
-    return f"<table><caption>{html.escape(runs_title([runs]))}</caption>{rows}"
+    return f"<table><caption>{html.escape(title)}</caption>{rows}"
 
 
 def _still(view):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEAT', 'RECORDED', 'View', 'Views', 'ExplorerData', 'resized', 'preparation', 'are_photos', 'operators',
-           'reads_layer', 'explorer_data', 'layer_names', 'buffer', 'run_sets', 'runs_title', 'runs_buffer',
-           'scene_buffer', 'thinned', 'land_buffer', 'shown_methods', 'plot_view']
+           'reads_layer', 'explorer_data', 'layer_names', 'buffer', 'run_sets', 'runs_title', 'recipe_titles',
+           'runs_buffer', 'scene_buffer', 'thinned', 'land_buffer', 'shown_methods', 'plot_view']
 
 # %% ../nbs/52_screen.ipynb #285c04eb
 import io
@@ -356,7 +356,9 @@ def runs_title(
     return ", ".join(str(word) for word in words if word) or f"{len(sets[0])} methods"
 
 
-def _differ(sets):
+def recipe_titles(
+    sets: list,  # Two recipes
+) -> list:  # Words
     "What was trained in each of two run sets, and what of its recipe the other does not share"
     recipes = pd.concat(map(_recipe, sets)).fillna("none")
     apart = recipes.columns[recipes.nunique() > 1][:4]
@@ -373,7 +375,7 @@ def runs_buffer(
 ) -> bytes:
     "What was recorded of run sets, see assets/explorer.js"
     first, tensors, abouts = sets[0], {"heat": HEAT}, []
-    names = _differ(sets) if compare else [f"seed {_seed(runs)}" for runs in sets]
+    names = recipe_titles(sets) if compare else [f"seed {_seed(runs)}" for runs in sets]
     for s, (runs, name) in enumerate(zip(sets, names)):
         about, arrays = _recorded(runs)
         abouts.append(about | {"name": name})

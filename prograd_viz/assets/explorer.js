@@ -536,7 +536,7 @@ class Chart {
     const left = this.square ? 4 : 38
     const top = this.title ? 18 : 6
     const w = width - left - 8
-    const h = height - top - (this.xLabel ? 34 : 20)
+    const h = height - top - (this.xTicks.length ? 20 : 4) - (this.xLabel ? 14 : 0)
     const side = Math.min(w, h)
     this.inner = this.square ? [left + (w - side) / 2, top, side, side] : [left, top, w, h]
     this.groups = this.lines.map(line => this.line(line))
@@ -570,7 +570,8 @@ class Chart {
       const apart = x === last || this.px(last) - this.px(x) > 40
       if (apart) write(this.px(x), top + height + 14, (this.xFormat ?? short)(x), x === this.x[1] ? "end" : "middle")
     }
-    if (this.xLabel) write(left + width / 2, top + height + 29, this.xLabel, "middle")
+    const below = this.xTicks.length ? 29 : 15
+    if (this.xLabel) write(left + width / 2, top + height + below, this.xLabel, "middle")
     if (this.title) write(left, 12, this.title, "start", { class: "pv-strong" })
     return parts
   }
@@ -696,10 +697,11 @@ class Panel {
   }
 }
 
-/** G_d -> G with a lowered d */
+/** G_d -> G with a lowered d, and G in the same script */
 function formula(words) {
-  return words.split(/(G_[dg]|L_(?:ce|kl))/).map(part => {
-    return /^[GL]_/.test(part) ? make("i", {}, part[0], make("sub", {}, part.slice(2))) : part
+  return words.split(/(\bG\b|G_[dg]|L_(?:ce|kl))/).map(part => {
+    const symbol = part === "G" || /^[GL]_/.test(part)
+    return symbol ? make("i", {}, part[0], make("sub", {}, part.slice(2))) : part
   })
 }
 
@@ -794,7 +796,7 @@ class PlanePanel extends Panel {
   draw() {
     const { training, r } = this
     const i = training.row(this.step)
-    const colours = [this.zero.colour, this.view.book.about.coop, training.methods[r].colour, "currentColor"]
+    const colours = [this.zero.colour, this.view.book.about.coop, training.methods[r].colour, "var(--pv-ink)"]
     this.key(["G_g", "G_d", "G", "real step"].map((words, n) => [colours[n], words]))
     if (!this.size || this.size[1] < 60) return
     const of = name => training.column(name, r)[i]
@@ -1121,6 +1123,7 @@ class LandscapePanel extends PathPanel {
       y: [y.data[0], y.data.at(-1)],
       xTicks: [],
       yTicks: [],
+      xLabel: `\u2192 towards the end of ${this.land.about.ends[0]}`,
       square: true,
       label: "Contours on the plane of contexts, with the path of each method",
       under: this.canvas,
@@ -1184,7 +1187,6 @@ class LandscapePanel extends PathPanel {
     paint(this.canvas, side, side, colour)
     const [light, dark] = [low, top].map(accuracy ? percent : brief)
     this.foot.textContent = `\u2605 start; light ${light}, dark ${dark}${accuracy ? "" : " nats"}`
-    this.foot.title = `to the right: towards ${this.land.about.ends[0]}'s end`
     this.draw()
   }
 
@@ -1611,7 +1613,7 @@ class Controls {
     const symbol = strength === "lambda" ? "\u03bb" : strength
     const bar = [label(symbol), this.lambdas(), this.trainer(), label("step"), this.steps(), this.jumps()]
     const title = make("div", { class: "pv-title" }, make("strong", {}, book.about.title), this.subtitle, this.choices)
-    this.node = make("header", { class: "pv-head" }, title, make("div", { class: "pv-sliders" }, ...bar), view.work)
+    this.node = make("header", { class: "pv-head" }, title, make("div", { class: "pv-sliders" }, ...bar), view.ask && view.work)
   }
 
   /** A control that shows a choice, whoever makes it */
@@ -1945,10 +1947,18 @@ export function mount(el, buffers, chosen) {
     history.replaceState(null, "", `#${text.join("&")}`)
   }, 400)  // Safari refuses more than 100 in 30 seconds
   state.watchers.push(write)
-  view.adopt(buffers).then(() => {  // what the address names may not be there
+  const settle = () => {  // what the address names may not be there
     view.go(state.get("step"))
     if (view.scene) state.set({ target: view.target() })
+  }
+  addEventListener("hashchange", () => {
+    const found = fromAddress()
+    if (!Object.keys(found).length) return  // a link within the page
+    const usual = IN_ADDRESS.map(name => [name, values[name]])
+    state.set({ ...Object.fromEntries(usual), ...found })
+    settle()
   })
+  view.adopt(buffers).then(settle)
   return view
 }
 

@@ -57,6 +57,10 @@ def test_the_report_works_from_disk_with_no_network(browser, trained, data, path
 def test_an_address_opens_the_state_that_it_names(browser, trained, data, path):
     page, root = opened(browser, path, hash="#lam=0&step=7&image=3&target=contrast")
     assert_shows(root, trained[0], data, lam=0, step=7, image=3, target="contrast")
+    page.get_by_role("link", name="What does this page show?").click()
+    assert_shows(root, trained[0], data, lam=0, step=7, image=3, target="contrast")
+    page.evaluate("location.hash = 'lam=0.5&step=3'")  # a link that is opened in the same tab
+    assert_shows(root, trained[0], data, lam=0.5, step=3, image=0, target="predicted")
     assert page.wrong == []
     page, root = opened(browser, path, hash="#lam=&step=<script>&image=99&target=nothing&evil=1")
     assert root.locator(".pv-says").first.inner_text(), "an address that makes no sense shows the page all the same"
@@ -71,7 +75,9 @@ def test_a_report_is_readable_at_every_width(browser, path, scheme, width):
     if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / f"report-{scheme}-{width}.png", full_page=True)
     assert root.evaluate("r => r.dataset.theme") == scheme
     assert small_text(root) == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for node in (":root", ".words"):
+        assert page.locator(node).evaluate("node => node.scrollWidth - node.clientWidth") <= 0, "nothing is cut off"
+    assert "towards the end of CoOp" in root.locator(".pv-panel", has_text="Landscape").inner_text()
 
 
 def test_without_javascript_there_are_pictures_and_a_table(browser, path):
@@ -114,6 +120,8 @@ def test_two_recipes_stand_side_by_side(browser, trained, data, tmp_path):
     assert root.locator(".pv-maps").count() == 2
     names = [text.split("\n")[0] for text in root.locator(".pv-card figcaption").all_inner_texts()]
     assert names == 2 * ["image", "zero-shot CLIP", "CoOp", runs.name(1.0)]
+    titles = root.locator("h3").all_inner_texts()
+    assert len(set(titles)) == 2 and page.locator("caption").all_inner_texts() == titles
     if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "two.png", full_page=True)
     assert page.wrong == []
 
