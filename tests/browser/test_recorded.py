@@ -1,9 +1,6 @@
 """The published trainers with the lines of the tutorial on one's own loop, and their records opened in a browser: what
 is shown is what they computed, and what they did not record is absent with a reason."""
-import json
-
 import numpy as np
-import open_clip
 import pytest
 import torch
 from pages import assert_shows, number, put
@@ -18,9 +15,10 @@ from prograd_viz.screen import explorer_data
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import epoch_batches
 from published import PromptLearner, TextTower, train_published
+from test_published import small_model
 
 NAMES, STEPS, BATCH = ("tabby cat", "sunflower", "steam locomotive", "kite", "golden retriever"), 30, 4
-NAME = "small-published-ViT-B-32"
+NAME = "small-ViT-B-32"
 SETUP = f"""import prograd_viz.torchvision_ops, open_clip
 open_clip.add_model_config("{NAME}.json")
 from prograd_viz.all import *
@@ -38,14 +36,7 @@ def folder(tmp_path_factory):
         for n in range(6):
             coarse = (colour + rng.integers(0, 256, (8, 8, 3))) // 2
             Image.fromarray(coarse.astype(np.uint8).repeat(8, 0).repeat(8, 1)).save(place / f"{n}.png")
-    config = open_clip.get_model_config("ViT-B-32") | {"quick_gelu": True}
-    config["vision_cfg"] |= {"layers": 2, "width": 128, "image_size": 64}
-    config["text_cfg"] |= {"width": 128, "heads": 2, "layers": 2}
-    (folder / f"{NAME}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder / f"{NAME}.json")
-    with torch.random.fork_rng():
-        torch.manual_seed(6)
-        save_file(load_clip(NAME, "random").model.state_dict(), folder / "weights.safetensors")
+    save_file(small_model("ViT-B-32", folder)[0].model.state_dict(), folder / "weights.safetensors")
     return folder
 
 
