@@ -310,11 +310,18 @@ class Runs:
         if differ:
             raise ValueError(f"these run sets cannot be joined: their {' and '.join(differ)} differ; "
                              "train both on the same task, with the same seed and options")
-        arrays = {name: self._beside(other, name) for name in ("contexts", "text_features", "token_cos")}
+        arrays = {name: self._beside(other, name) for name in ("contexts", "text_features")}
+        vectors = max(runs.token_cos.shape[2] for runs in (self, other))
+        arrays["token_cos"] = np.concatenate([runs._token_cosines(vectors) for runs in (self, other)], axis=1)
         steps = pd.concat([self.steps, other.steps.assign(run=other.steps["run"] + len(self))], ignore_index=True)
         lambdas = self.lambdas + other.lambdas
         return replace(self, steps=steps, methods=self.methods + other.methods, lambdas=lambdas,
                        config=self.config | {"lambdas": list(lambdas)}, **arrays)
+
+    def _token_cosines(self, vectors):
+        "`token_cos` for a number of context vectors, NaN where no gradients were recorded"
+        known = self.token_cos
+        return known if known.shape[2] else np.full((*known.shape[:2], vectors), np.nan, known.dtype)
 
     def _beside(self, other, name):
         "Two arrays side by side along their second axis; lazy if one of them is"

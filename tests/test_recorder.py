@@ -121,6 +121,24 @@ def test_where_gradients_were_not_logged_it_is_not_known_whether_they_conflict()
     assert rates["mine"] == 1 and np.isnan(rates["bare"])
 
 
+@pytest.mark.parametrize("first", ["mine", "bare"])
+def test_a_record_without_gradients_joins_one_that_has_them(clip, task, tmp_path, first):
+    context, text, runs = make_prompts(clip, task.classes).start, teacher_features(clip, task.classes), {}
+    g = torch.randn(context.shape, generator=torch.Generator().manual_seed(0))
+    for method, gradients in (("mine", {"g_d": g, "g_g": -g}), ("bare", {})):
+        record = Recorder(task.classes, method)
+        for step in (1, 2): record.log(step, loss_ce=1.0, context=context, text_features=text, **gradients)
+        runs[method] = record.runs(clip, task)
+    both = runs[first].join(runs["bare" if first == "mine" else "mine"])
+    assert both.record("mine")["conflict"].all() and both.record("bare")["conflict"].isna().all()
+    assert np.allclose(both.token_cos[:, both.run("mine")], -1)
+    assert np.isnan(both.token_cos[:, both.run("bare")]).all()
+    assert explore(both, images=1).table()["method"].tolist() == ["zero-shot CLIP", first, both.methods[1]]
+    assert plot_cosine(both).axes and plot_angles(both).axes
+    again = load_runs(save_runs(both, tmp_path / "runs"))
+    assert again.record("bare")["conflict"].isna().all() and again.record("mine")["conflict"].all()
+
+
 def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_method, tmp_path):
     runs = bare_method
     assert runs.keys == ("mine",) and runs.name("mine", "math") == "mine" and list(runs.snapshot_steps) == [0, 1, 2, 3]
