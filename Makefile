@@ -55,13 +55,11 @@ check: env ## notebooks and modules agree, clean notebooks, direction of imports
 test: env ## all that guards the project: drift, clean notebooks, every notebook, then tests/
 	@sh tools/browser.sh
 	@$(MAKE) --no-print-directory check
-	@# nbs/zh holds the English notebooks' code, cell by cell: tests/test_translation.py
-	@# colab.ipynb is run by tests/test_environments.py
 	@# notebooks share the image features of the small tasks that many of them train on
 	@# a hundred processes import the library: its bytecode is kept, whatever the shell says
 	@cache=$$(mktemp -d); trap 'rm -rf "$$cache"' EXIT; \
 	$(RUN) PROGRAD_VIZ_CACHE="$$cache" PYTHONDONTWRITEBYTECODE= MPLBACKEND=Agg OMP_NUM_THREADS=1 \
-	  $(BIN)/nbdev_test --n_workers 2 --timing --do_print --skip_folder_re '^([_.]|zh$$)' --skip_file_re '^([_.]|colab)'
+	  $(BIN)/python tools/check_notebooks.py
 	@$(RUN) PYTHONDONTWRITEBYTECODE= MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 times: env ## make test once, with the seconds of every notebook and test; writes figures/times/

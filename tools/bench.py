@@ -7,6 +7,7 @@
     python tools/bench.py --only maps        # maps of one image by each operator, some minutes; writes cpu_maps.csv
     python tools/bench.py --only whole       # a whole run on real sizes, scaled from ten steps; writes cpu_whole.csv
     python tools/bench.py --only startup     # imports and --help of the scripts, a minute; writes cpu_startup.csv
+    python tools/bench.py --only profile     # where a step's time goes and its limit, a minute; writes cpu_profile.csv
 
 Weights are random, so nothing is downloaded. Compared functions take turns in one process; a time is the median of
 its turns.
@@ -31,6 +32,8 @@ import matplotlib
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from prograd_viz.cam import PACKAGE, cam_operator, find_layer, package_maps
@@ -545,8 +548,103 @@ def startup(bench):
     for name, took in zip(ways, helps): bench.bar(f"{name} --help", took, "s", at_most=1)
 
 
+KERNELS = {  # A torch kernel -> what it is a part of
+    "mm": "large products", "addmm": "large products", "bmm": "attention", "_softmax": "attention",
+    "_softmax_backward_data": "attention", "_scaled_dot_product_flash_attention_for_cpu": "attention",
+    "_scaled_dot_product_flash_attention_for_cpu_backward": "attention", "gelu": "GELU", "gelu_backward": "GELU",
+    "native_layer_norm": "layer norms", "native_layer_norm_backward": "layer norms", "clone": "copies", "cat": "copies",
+    "stack": "copies", "slice_backward": "copies", "_to_copy": "copies", "index_select": "copies",
+}
+
+
+class Ledger(TorchDispatchMode):
+    "Seconds, bytes read and written, and calls of every kernel; views are free"
+    def __init__(self):
+        super().__init__()
+        self.rows = {part: [0.0, 0.0, 0] for part in [*KERNELS.values(), "sums and others"]}
+
+    def __torch_dispatch__(self, kernel, types, args=(), kwargs=None):
+        start = time.perf_counter()
+        out = kernel(*args, **(kwargs or {}))
+        took, name = time.perf_counter() - start, kernel.overloadpacket.__name__
+        if kernel.is_view or name == "_unsafe_view": return out
+        tensors = [x for x in tree_leaves((args, kwargs, out)) if torch.is_tensor(x)]
+        row = self.rows[KERNELS.get(name, "sums and others")]
+        for i, more in enumerate((took, sum(x.nbytes for x in tensors) / 1e9, 1)): row[i] += more
+        return out
+
+
+def bandwidth(bench):
+    "Gigabytes that doubling a large vector reads and writes in a second"
+    x = torch.randn(50_000_000 if bench.size.rounds > 1 else 50_000, device=bench.device)
+    doubled = torch.empty_like(x)
+    return 2 * x.nbytes / 1e9 / beside(5, partial(torch.mul, x, 2, out=doubled))[0]
+
+
+def shortest(step, turns):
+    "Seconds, gigabytes and calls of each part of a step, and seconds of the whole; of both the shortest of some turns"
+    step()
+    found, whole = [], []
+    for _ in range(turns):
+        whole.append(seconds(step))
+        with Ledger() as ledger: step()
+        found.append(pd.DataFrame(ledger.rows, index=["seconds", "gigabytes", "calls"]).T)
+    return pd.concat(found).groupby(level=0, sort=False).min(), min(whole)
+
+
+def profile(bench):
+    "Where the time of a step goes, and the share of the matrix-product rate that it could have at most"
+    size, speed = bench.size, bandwidth(bench)
+    matrix_rates(bench)
+    rate = bench.rates["float32 product"]
+    for model, classes, m in ((size.resnet, size.text_classes, 16), (size.vit, size.few_classes, 4)):
+        setting = Setting(model, classes, m, device=bench.device)
+        one, step = partial(setting.gradients, memory_gb=MEMORY_GB), f"step of {classes} classes, {model}"
+        rows, took = shortest(one, 3 * size.rounds + 1)
+        for part, (spent, moved, calls) in rows.iterrows():
+            bench.bar(f"profile, {step}: {part}", spent / took, "", ours=spent,
+                      note=f"{calls:.0f} calls, {moved:.2g} GB read and written; the shortest of its turns")
+        rest = took - rows["seconds"].sum()
+        bench.bar(f"profile, {step}: between the kernels", rest / took, "", ours=rest,
+                  note="Python, autograd, views; below zero where measuring slowed the kernels")
+        limits(bench, step, gflop(one), rate, rows, speed)
+        halves(bench, step, setting, rows.loc["large products", "seconds"] / took)
+
+
+def limits(bench, step, work, rate, rows, speed):
+    "The share of the product rate with all but the products free, and with all memory traffic at full speed"
+    products, what = rows.loc["large products"], "limit of the share of the float32 matrix-product rate"
+    note = f"{work:.0f} GFLOP at {rate:.0f} GFLOP/s take {work / rate:.2g} s; memory moves {speed:.2g} GB/s"
+    bench.bar(f"{what}, {step}: products alone, as they ran", work / rate / products["seconds"], "",
+              ours=products["seconds"], note=note)
+    for parts, moved in (("products alone", products["gigabytes"]), ("all kernels", rows["gigabytes"].sum())):
+        least = work / rate + moved / speed
+        bench.bar(f"{what}, {step}: {parts}, arithmetic and traffic at full speed", work / rate / least, "", ours=least,
+                  note=f"{moved:.2g} GB take {moved / speed:.2g} s")
+
+
+def halves(bench, step, setting, share):
+    """Products of float32 in bfloat16: numbers split into two halves, three products of halves as one with three times
+    the inner dimension; their error, and the gain of a step whose products all gained as much"""
+    width = setting.context.shape[-1]
+    x, w = drawn(6, len(setting.prompts.packing.fixed), width), drawn(7, 4 * width, width)
+    split = lambda x: (x.bfloat16(), (x - x.bfloat16().float()).bfloat16())
+    high, low = split(w)
+    rows, columns = lambda high, low: torch.cat([high, high, low], 1), torch.cat([high, low, high], 1).T
+    exact = x.double() @ w.double().T
+    ways = {"bfloat16": lambda: (x.bfloat16() @ high.T).float(),
+            "two halves": lambda: (rows(*split(x)) @ columns).float()}
+    single, *times = beside(5, lambda: x @ w.T, *ways.values())
+    for (name, way), took in zip(ways.items(), times):
+        at_best = 1 / (1 - share + share * took / single)
+        error = relative(way().double(), exact)
+        bench.bar(f"products in {name} against float32, {step}", single / took, "x", peers=single, ours=took,
+                  note=f"error {error:.1e} of a product; the whole step {at_best:.2f}x at best")
+
+
 ALONE = {  # Each writes a table of its own
     "recorder": recorder, "landscape": landscapes, "maps": explainers, "whole": whole_run, "startup": startup,
+    "profile": profile,
 }
 
 
