@@ -1210,7 +1210,7 @@ INNER = """
     figure gradient_arrows harmonic_mean has_fast_path in_this_thread is_archive jobs_of kl_to_teacher label
     land_buffer layer_names learning_rate listed map_agreement mean_interval named_lambda open_parts openai_state
     operators plain plain_text_features plot_angles prompt_gradients published_epochs published_lambda
-    published_numbers random_scenes readable reads_layer report resize_maps resized rule_of run_colour run_name
+    published_numbers random_scenes readable reads_layer report resize_maps rule_of run_colour run_name
     recipe_titles runs_buffer runs_title save_demo scene_buffer sha256 show_cosine show_gradient_plane shown_image
     shown_methods split_name square_safe steps_table text_features thinned token_grid token_texts tower_blocks trace
     trained_as undisturbed unusual_preprocessing upright_mask usual_name without_bars without_waiting write_whole

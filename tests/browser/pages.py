@@ -91,13 +91,15 @@ def assert_shows(root, runs, data, seconds=30, **state):
 
 def assert_map(root, runs, data, n):
     "The map on card n is the library's, in parts of the largest of its row, to 1/255"
-    from prograd_viz.screen import resized
+    import torch
+
+    from prograd_viz.cam import resize_maps
     state = root.evaluate(READ)["state"]
     b, keys = state["image"], [None, runs.ends()[0], state["lam"]]
     views = [data.view(b, runs.text(key, state["step"]), state["target"]) for key in keys]
     top = max(np.nan_to_num(view.cam).max() for view in views)
     height, width, values = root.evaluate(MAP.replace("(root, n)", "root").replace("[n]", f"[{n}]"))
-    ours = resized(views[n - 1].cam, (height, width)) / top
+    ours = resize_maps(torch.tensor(views[n - 1].cam), (height, width)).numpy() / top
     assert np.abs(np.reshape(values, (height, width)) - ours).max() <= 1 / 255
 
 
