@@ -67,6 +67,9 @@ def test_an_address_opens_the_state_that_it_names(browser, trained, data, path):
     assert page.wrong == []
 
 
+EDGES = [".hint a", ".pv-title strong", ".pv-sliders", ".pv-rail"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [420, 1280, 1920])
 def test_a_report_is_readable_at_every_width(browser, path, scheme, width):
@@ -75,6 +78,8 @@ def test_a_report_is_readable_at_every_width(browser, path, scheme, width):
     if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / f"report-{scheme}-{width}.png", full_page=True)
     assert root.evaluate("r => r.dataset.theme") == scheme
     assert small_text(root) == []
+    edges = [page.locator(name).first.evaluate("node => node.getBoundingClientRect().left") for name in EDGES]
+    assert max(edges) - min(edges) < 1, "one left edge"
     for node in (":root", ".words"):
         assert page.locator(node).evaluate("node => node.scrollWidth - node.clientWidth") <= 0, "nothing is cut off"
     assert "towards the end of CoOp" in root.locator(".pv-panel", has_text="Landscape").inner_text()
