@@ -58,6 +58,17 @@ def ahead(column, *against): return str(len(gaps(column, *against).query("decide
 def behind(column, *against): return str(len(gaps(column, *against).query("decided and mean < 0")))
 def ahead_corrected(column, *against): return str(len(gaps(column, *against).query("stands and mean > 0")))
 def behind_corrected(column, *against): return str(len(gaps(column, *against).query("stands and mean < 0")))
+def counted(context, way, method, column, *against):
+    "In how many settings of a kind of context a method is clearly above or below another"
+    against = " ".join(against)
+    found = rows("evidence/differences").query("method == @method and column == @column and against == @against")
+    sure = found[found["decided"] & (found["context"] == context)]
+    return str((sure["mean"] > 0).sum() if way == "above" else (sure["mean"] < 0).sum())
+
+
+def settings_of(context, column): return str((gaps(column)["context"] == context).sum())
+def mean_gap(column): return f"{gaps(column)['mean'].mean():+.3f}"
+def random_share(split): return f"{rows('evidence/trainings')[f'share_{split}_random'].mean():.2f}"
 def settings(column="acc_shifted"): return str(len(gaps(column)))
 def seeds(): return str(rows("evidence/trainings")["seed"].nunique())
 def trainings(): return f"{rows('evidence/trainings')['lam'].notna().sum():,}"
@@ -93,11 +104,20 @@ def undecided(first):
     raise ValueError(f"the correlation of {first} within a setting is {found}, not undecided: rewrite its sentence")
 
 
+def spaced(name): return name.replace("-", " ").replace("zero shot", "zero-shot")
+
+
 def against(rival, when, column):
     "ProGrad at its end minus a rival, and half the interval; hyphens in the names stand for spaces"
     found = rows("rivals/differences").set_index(["prograd", "method", "when", "column"]).sort_index()
-    row = found.loc[("at the end", rival.replace("-", " "), when.replace("-", " "), column)]
+    row = found.loc[("at the end", spaced(rival), spaced(when), column)]
     return f"{row['mean']:+.3f} ± {row['half']:.3f}"
+
+
+def state(method, when, column):
+    "The mean of a column over seeds, for a method at its end or where it is stopped; hyphens stand for spaces"
+    found = rows("rivals/states").groupby(["method", "when"])[column].mean()
+    return f"{found[spaced(method), spaced(when)]:.2f}"
 
 
 def verdicts(which):
@@ -123,9 +143,9 @@ def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
-NUMBERS = (chosen, screened, ahead, behind, ahead_corrected, behind_corrected, settings, seeds, trainings, wins, gain,
-           correlation, undecided, against, verdicts, key_to_frame, first_picture, landscape_seconds,
-           preparation, further, architectures, refused, on_gpu, on_cpu)
+NUMBERS = (chosen, screened, ahead, behind, ahead_corrected, behind_corrected, counted, settings, settings_of, mean_gap,
+           random_share, seeds, trainings, wins, gain, correlation, undecided, against, state, verdicts, key_to_frame,
+           first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 
