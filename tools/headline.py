@@ -73,8 +73,8 @@ HEADLINE = """\
 
 ProGrad minus CoOp, seed by seed: {gaps}.
 
-The object covers {area:.0%} of an image on average, which an even map scores; a map of random text scores more. \
-{seeds} seeds ({first} to {last}), 8 shots; {tried} settings were tried before, on seeds {screened} (`screened.csv`).
+The object covers {area:.0%} of an image on average, which an even map scores. {seeds} seeds ({first} to {last}), \
+8 shots; {tried} settings were tried before, on seeds {screened} (`screened.csv`).
 """
 
 
