@@ -123,22 +123,25 @@ class Clip:
         batch_size: int = 128,  # Texts per forward pass
     ) -> torch.Tensor:  # L2-normalised features, [N, E]
         "Features of whole texts, from the model's own text encoder"
-        return self._encode(self.model.encode_text, self.tokenize(texts, allow_unknown), batch_size)
+        return self._encode(self.model.encode_text, self.tokenize(texts, allow_unknown).split(batch_size))
 
     def encode_image(
         self,
         images: torch.Tensor,  # Preprocessed images, [N, 3, H, W]
-        batch_size: int = 128,  # Images per forward pass
+        batch_size: int | None = None,  # Images per forward pass; None: 128, on a single core 16 to 31
     ) -> torch.Tensor:  # L2-normalised features, [N, E]
         "Features of images, a batch at a time"
         encode = lambda batch: self.model.encode_image(batch.to(self.device, self.dtype))
-        return self._encode(encode, images, batch_size)
+        batches, one_core = images.split(batch_size or 128), self.device.type == "cpu" and torch.get_num_threads() == 1
+        if batch_size is None and one_core:  # what a layer leaves of so few stays in its caches
+            batches = [few for batch in batches for few in batch.tensor_split(max(1, len(batch) // 16))]
+        return self._encode(encode, batches)
 
     @torch.inference_mode(False)  # inference tensors cannot be used in training
     @torch.no_grad()
-    def _encode(self, encode, inputs, batch_size):
-        "Normalised features in `wide` precision, a batch at a time"
-        with self.arithmetic(): features = [encode(batch) for batch in inputs.split(batch_size)]
+    def _encode(self, encode, batches):
+        "Normalised features in `wide` precision"
+        with self.arithmetic(): features = [encode(batch) for batch in batches]
         return F.normalize(torch.cat(features).to(self.wide), dim=-1)
 
     def __repr__(self):

@@ -174,7 +174,7 @@ class _Masked(Explainer):
             whole, total = clip.encode_image(image[None]), torch.zeros(())
             for some in copies:
                 mask = keep(some).to(image)[:, None]
-                features = clip.encode_image(mask * image + (1 - mask) * hidden, len(some))
+                features = clip.encode_image(mask * image + (1 - mask) * hidden)
                 total = total.to(features) + weights[some].to(features).T @ (features - whole)
                 bar.update(len(some))
             found.append(total.unflatten(0, cells))
@@ -271,7 +271,7 @@ class ScoreCAM(Explainer):
         module, images, grids, features = find_layer(clip, target_layer), images.to(clip.device, clip.wide), [], []
         for image in _batches(images, 1, progress):
             grids.append(trace(clip, image, module).grid[0])
-            each = [clip.encode_image(image * masks[:, None], len(masks))
+            each = [clip.encode_image(image * masks[:, None])
                     for masks in _as_masks(grids[-1], image.shape[2:], 4 * batch_size)]
             features.append(torch.cat(each))
         return DirectMaps(partial(_scored, torch.stack(grids), torch.stack(features)), torch.arange(len(images)))
