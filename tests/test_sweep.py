@@ -114,8 +114,8 @@ def kill_a_worker(out):
 
     def one():
         for note in (out / "runs").glob("*/.writer"):
-            try: pids.append(json.loads(note.read_text())["pid"])
-            except (FileNotFoundError, ValueError): continue  # it has just ended, or has just begun
+            try: pids.append(int(note.read_text().split()[1]))  # process 123 on ...
+            except (FileNotFoundError, IndexError): continue  # it has just ended, or has just begun
             return True
 
     wait_for(one)
