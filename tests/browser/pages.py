@@ -74,6 +74,15 @@ def put(root, **state):
     drawn(root)
 
 
+def idle(root, seconds=120):
+    "Wait until the kernel has had nothing under way for a second: the landscape follows a new lambda unasked"
+    cancel, end, quiet = root.get_by_role("button", name="cancel"), time.time() + seconds, 0
+    while quiet < 5:
+        assert time.time() < end, "something is under way all the time"
+        quiet = 0 if cancel.is_visible() else quiet + 1
+        time.sleep(0.2)
+
+
 def assert_shows(root, runs, data, seconds=30, **state):
     "The page arrives at what this process computes for its state"
     end = time.time() + seconds

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import BOXES, SCREENSHOTS, SETUP, assert_map, assert_shows, drawn, put, small_text
+from pages import BOXES, SCREENSHOTS, SETUP, assert_map, assert_shows, drawn, idle, put, small_text
 from PIL import Image
 
 import lab
@@ -213,6 +213,7 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_shown(root, runs, t
 
 def test_a_lambda_is_refused_trained_and_cancelled(root, runs):
     field, button = root.get_by_label("a lambda to train"), root.get_by_role("button", name="+ train")
+    idle(root)
     field.fill("1.5")
     button.click()
     root.locator(".pv-work", has_text="from 0 to 1; got 1.5").wait_for()
@@ -224,6 +225,7 @@ def test_a_lambda_is_refused_trained_and_cancelled(root, runs):
 
 
 def test_a_choice_that_is_cancelled_is_taken_back(root, runs):
+    idle(root)
     root.get_by_label("map", exact=True).select_option(label="RISE")  # a thousand masks of each image: time to cancel
     root.get_by_role("button", name="cancel").click()
     root.locator(".pv-work", has_text="cancelled").wait_for(timeout=60_000)
