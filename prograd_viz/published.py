@@ -132,8 +132,8 @@ def load_published(
         raise ValueError(f"{first} holds contexts of {own[0]} classes, the task has {len(task.classes)}; "
                          "give the task it was trained on")
     if alone is not None and "trainer" not in trained_as(alone):
-        warnings.warn(f"{alone} does not say which trainer wrote it; it is called {_UNKNOWN!r} here: name it in a dict, "
-                      "{0: folder} for CoOp, {1: folder} for ProGrad, or {'mine': folder}", stacklevel=2)
+        warnings.warn(f"{alone} does not say which trainer wrote it; it is called {_UNKNOWN!r} here: name it in a "
+                      "dict, {0: folder} for CoOp, {1: folder} for ProGrad, or {'mine': folder}", stacklevel=2)
     return _as_runs(clip, task, prompts, contexts, [*folders], epochs, position)
 
 
