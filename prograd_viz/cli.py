@@ -189,7 +189,7 @@ def report(
     lines = ["", title, "", readable(summary).to_string(), "",
              "same / shifted / new / style: accuracy on each test set; in conflict: share of steps;",
              "on object: share of the Grad-CAM map that lies on the object "
-             f"(which covers {area:.0%} of the image: a map without preference scores that)"]
+             f"(which covers {area:.0%} of the image: an even map scores that)"]
     top = gaps[(gaps["lam"] == max(opt.lambdas)) & gaps["column"].isin(["acc_same", "acc_shifted", "acc_new"])]
     for row in top.itertuples():
         lines.append(_sentence(row.column.removeprefix("acc_"), row.mean, (row.high - row.low) / 2, row.seeds))
