@@ -61,6 +61,11 @@ def test_constraints_satisfy_settings_ini(req):
     found = {canonicalize_name(k): v for k, v in constraints().items()}
     assert req.specifier.contains(found[canonicalize_name(req.name)])
 
+@pytest.mark.parametrize("req", requirements(), ids=str)
+def test_extras_are_spelled_as_the_oldest_pip_finds_them(req):
+    "Debian 12 has pip 23.0.1: it takes `a_b` and `a-b` for two extras, warns, and installs neither's packages"
+    assert req.extras == set(map(canonicalize_name, req.extras))
+
 def test_every_pin_admits_the_first_release_of_the_oldest_python():
     "Debian 12 has Python 3.11.2: what needs a later patch cannot be installed there"
     wants = {name: distribution(name).metadata["Requires-Python"] or "" for name, _ in closure(requirements()).values()}
