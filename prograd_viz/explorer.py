@@ -505,7 +505,7 @@ class Explorer(anywidget.AnyWidget):
         "A live view where there is a kernel; elsewhere a picture that says how to get one"
         if _live(): return super()._repr_mimebundle_(**kwargs)
         drawn, out, says = self.figure(), io.BytesIO(), "a recorded picture; run this notebook to move the sliders"
-        drawn.suptitle(says, fontsize=8, color="#444444", style="italic")
+        drawn.text(0.5, -0.01, says, ha="center", va="top", fontsize=8, color="#444444", style="italic")
         drawn.savefig(out, format="png")
         content = base64.b64encode(out.getvalue()).decode()
         return {"image/png": content, "text/plain": f"Explorer of {self.runs}: {says}"}

@@ -119,7 +119,7 @@ def plot_cosine(
     "Cosine of G_d and G_g over steps, with the band of conflict shaded"
     fig, ax = plt.subplots(figsize=(8, 3.2))
     draw_cosine(ax, runs, lambdas, window)
-    fig.legend(loc="outside upper left", ncols=3)
+    fig.legend(loc="outside upper left", ncols=2)
     return fig
 
 

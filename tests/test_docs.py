@@ -126,6 +126,18 @@ def test_formulas_are_mathml(site):
                                   flags=re.S)
 
 
+def test_tables_that_cells_display_are_tables(site):
+    "No page shows the bars and dashes of markdown"
+    raw = re.compile(r"\|\s*:?(-{2,}|[\u2013\u2014]+-?):?\s*\|")
+    code = re.compile(r"<pre>.*?</pre>|<code.*?</code>", re.S)
+    assert not [name for name, page in site[0].items() if raw.search(code.sub("", page.text))]
+    assert site[0]["nbs/tutorials/evidence.html"].text.count("<table") >= 3
+
+
+def test_no_page_shows_a_progress_bar_that_never_moves(site):
+    assert not [name for name, page in site[0].items() if re.search(r" 0%\| +\| 0/\d", page.text)]
+
+
 def test_names_in_the_text_lead_to_the_reference(site):
     pages, target = site[0], "api/plots.html#prograd_viz.plots.plot_cosine"
     notebooks = [page for name, page in pages.items() if name.startswith("nbs/")]

@@ -8,7 +8,8 @@ import pytest
 
 import prograd_viz.words as words_module
 from prograd_viz.data import Split, Task
-from prograd_viz.plots import plot_lambda, plot_maps
+from prograd_viz.explorer import show_cosine
+from prograd_viz.plots import plot_angles, plot_cosine, plot_lambda, plot_maps
 from prograd_viz.training import train
 from prograd_viz.words import plot_words
 
@@ -42,6 +43,26 @@ def test_a_caller_s_style_turns_no_picture_round(runs):
         figure = plot_maps(runs, images=[0], split="train")
     assert all(ax.yaxis_inverted() for ax in figure.axes)
     assert not any(t.get_usetex() for ax in figure.axes for t in (ax.xaxis.label, ax.title))
+
+
+@pytest.mark.parametrize("plot", [plot_cosine, plot_angles])
+def test_the_legend_of_three_runs_is_no_wider_than_its_figure(clip, task, plot):
+    figure = plot(train(clip, task, lambdas=[0, 0.5, 1], epochs=2, progress=False))
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1
+    assert legend.y0 >= max(ax.get_tightbbox().y1 for ax in figure.axes)
+
+
+def test_a_recorded_picture_says_so_where_nothing_else_stands(clip, task, monkeypatch):
+    saved = []
+    monkeypatch.setattr(plt.Figure, "savefig", lambda figure, *args, **options: saved.append(figure))
+    show_cosine(train(clip, task, lambdas=[0, 0.5, 1], epochs=1, progress=False))._repr_mimebundle_()
+    figure = saved[-1]
+    figure.draw_without_rendering()
+    note, = [text for text in figure.texts if "a recorded picture" in text.get_text()]
+    others = [*figure.legends, *figure.axes]
+    assert note.get_window_extent().y1 <= min(other.get_tightbbox().y0 for other in others)
 
 
 def test_a_mean_over_lambdas_never_mixes_rules():

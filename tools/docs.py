@@ -21,7 +21,7 @@ from sphinx.util.console import nocolor
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 import api
-from readme import directives
+from readme import bar, directives
 
 root = Path(__file__).resolve().parent.parent
 
@@ -197,9 +197,7 @@ def static(out):
     data = out.get("data")
     if data is None: return None
     data.pop("application/vnd.jupyter.widget-view+json", None)
-    text = data.get("text/plain", "")
-    bar = "tqdm" in text or re.match(r"^\d* ?\w*:? +\d+%\|", text)
-    return out if data and not bar else None
+    return out if data and not bar(data.get("text/plain", "")) else None
 
 
 def docstrings(
@@ -268,11 +266,13 @@ def setup(app):
 
 SPHINX = {  # what would be in conf.py
     "extensions": ["myst_nb", "docs"], "exclude_patterns": [], "language": "en",
-    "highlight_language": "python", "pygments_style": "friendly",
+    "highlight_language": "python",
     "nb_execution_mode": "off", "nb_merge_streams": True, "nb_ipywidgets_js": {},
+    "nb_render_markdown_format": "myst",  # a table that a cell displays is a table
     "myst_enable_extensions": ["dollarmath"], "myst_heading_anchors": 4, "myst_update_mathjax": False,
     "html_math_renderer": "mathml", "html_theme": "furo", "html_theme_options": {"top_of_page_buttons": []},
     "html_static_path": [str(root/"tools/site")], "html_css_files": ["site.css"],
+    "html_js_files": [("site.js", {"defer": "defer"})],
     "html_copy_source": False, "html_show_sphinx": False,
     "html_show_search_summary": False,  # a page on a disk may not fetch its neighbours
     "python_maximum_signature_line_length": 88, "add_module_names": False,

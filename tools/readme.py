@@ -55,6 +55,13 @@ def links(
     return [f.partition("#")[0] for f in found if not re.match(r"[a-z][a-z0-9+.-]*:|[/#]", f, re.I)]
 
 
+def bar(
+    text:str, # Of an output
+)->bool: # Whether it is a progress bar
+    "A bar that a notebook stores is as empty as when it began"
+    return "tqdm" in text or bool(re.match(r"[\w ]*:? +\d+%\|", text))
+
+
 def keep(
     out, # A code cell's output
 ): # What a README shows of it, or None
@@ -68,6 +75,7 @@ def keep(
         out.text = "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines)
         return out if out.text.strip() else None
     if any(k.startswith("image/") or "widget" in k for k in out.data): return None
+    if bar(out.data.get("text/plain", "")): return None
     for mime in "text/markdown", "text/plain":
         if mime in out.data:
             out.data = {mime: ansi.sub("", out.data[mime])}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import BOXES, SCREENSHOTS, assert_map, assert_shows, small_text
+from pages import BOXES, ROOT, SCREENSHOTS, assert_map, assert_shows, small_text
 
 import lab
 from prograd_viz.landscape import landscape
@@ -82,6 +82,24 @@ def test_a_report_is_readable_at_every_width(browser, path, scheme, width):
     for node in (":root", ".words"):
         assert page.locator(node).evaluate("node => node.scrollWidth - node.clientWidth") <= 0, "nothing is cut off"
     assert "towards the end of CoOp" in root.locator(".pv-panel", has_text="Landscape").inner_text()
+
+
+OUTER = '<body data-theme="light"><iframe class="demo" style="width: 100%" src="{}"></iframe><script src="{}"></script>'
+
+
+@pytest.mark.parametrize("width", [420, 830, 1000])
+def test_in_a_frame_it_is_as_tall_as_what_it_shows_and_in_the_theme_of_that_page(browser, path, tmp_path, width):
+    outer, script = tmp_path / "outer.html", ROOT / "tools" / "site" / "site.js"
+    outer.write_text(OUTER.format(path.as_uri(), script.as_uri()))
+    page = lab.watched(browser, width, 1000, offline=True, color_scheme="light")
+    page.goto(outer.as_uri())
+    root = page.frame_locator("iframe").locator(".pv-root")
+    for theme in ("dark", "light"):
+        page.evaluate("theme => { document.body.dataset.theme = theme }", theme)
+        page.frame_locator("iframe").locator(f".pv-root[data-theme={theme}]").wait_for()
+        assert small_text(root) == []
+    page.frames[1].wait_for_function("document.documentElement.scrollHeight <= innerHeight")
+    assert page.wrong == []
 
 
 def test_without_javascript_there_are_pictures_and_a_table(browser, path):
