@@ -1,6 +1,7 @@
 "The explorer without a browser: what it sends holds the library's numbers, its traits are its state, its work is safe."
 import io
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -681,30 +682,22 @@ def test_a_recorder_that_has_begun_nothing_is_followed_from_its_first_step(clip,
     assert_sent(explorer)
 
 
-SLOW = """
-import time
-from prograd_viz.clip import load_clip
-from prograd_viz.tasks import few_shot
-from prograd_viz.training import train
-task = few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4, noise=0.25)
-train(load_clip("pocket"), task, [0, 1], epochs=4, batch_size=8, views=0, progress=False, out={out!r},
-      checkpoint_every=2, callbacks=[lambda step, record: time.sleep(0.4)])
-"""
-
-
 def test_the_folder_of_another_process_is_followed_until_it_has_ended(clip, task, tmp_path):
     out = tmp_path / "run"
-    code = SLOW.format(out=str(out))
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    slowly = {"checkpoint_every": 2, "callbacks": [lambda step, record: time.sleep(0.4)]}
+    task.train.features(clip)
+    process = multiprocessing.get_context("fork").Process(
+        target=train, args=(clip, task, [0, 1]), kwargs={**SHORT, "epochs": 3, "out": out, **slowly})
+    process.start()
     try:
-        until(lambda: (out / "run.json").exists() or process.poll() is not None)
+        until(lambda: (out / "run.json").exists() or not process.is_alive())
         begun = load_runs(out, clip, task)
         assert begun.interrupted and len(begun.steps)
         explorer, counts = explore(begun, images=1, follow=out), []
         explorer.observe(lambda change: counts.append(len(unpack(change["new"])[1]["0.snapshots"])), "_runs")
-        until(lambda: not explorer.runs.interrupted or process.poll())
-    finally: said = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, said.decode()[-2000:]
+        until(lambda: not explorer.runs.interrupted or process.exitcode)
+    finally: process.join(300)
+    assert process.exitcode == 0
     ended = load_runs(out, clip, task)
     assert not explorer.runs.interrupted and explorer.runs.snapshot_steps.tolist() == ended.snapshot_steps.tolist()
     assert counts == sorted(counts) and counts[-1] == len(ended.snapshot_steps)
@@ -882,9 +875,9 @@ def as_long_as_the_demo(runs, steps=600):
                    lambdas=runs.lambdas[:2], token_cos=runs.token_cos[rows][:, :2])
 
 
-def test_a_page_of_the_demo_s_three_seeds_takes_at_most_5_mb(seeds, tmp_path):
+def test_a_page_of_the_demo_s_three_seeds_takes_at_most_5_mb(seeds, data, tmp_path):
     long = [as_long_as_the_demo(one) for one in seeds]
-    path = save_report(long, tmp_path / "page.html", images=8)
+    path = save_report(long, tmp_path / "page.html", data=data[[0, 1, 2, 3] * 2])
     assert path.stat().st_size <= 5e6
     (about, sent), (seen, maps) = (in_page(path.read_text(encoding="utf-8"), name) for name in ("runs", "scene"))
     assert len(about["sets"]) == 3 and len(seen["images"]) == 8 and sent["2.record"].shape[-1] == 600
@@ -977,7 +970,8 @@ def test_seeds_with_classes_of_their_own_have_images_of_their_own():
 
 
 def test_a_process_that_ends_while_images_are_prepared_ends_well(tmp_path):
-    runs = "train(load_clip('pocket'), few_shot('pocket', shots=1, classes=3), epochs=1, views=0, progress=False)"
-    code = f"from prograd_viz.all import *; explore({runs})"
+    code = """from prograd_viz.all import *
+task = few_shot("pocket", shots=1, classes=3, test_per_class=3)
+explore(train(load_clip("pocket"), task, epochs=1, views=0, progress=False))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -90,7 +90,7 @@ def test_the_default_task_is_the_screened_setting_with_the_largest_gain():
 
 def test_what_the_evidence_says_of_defaults_is_so():
     text = "\n".join(cell.source for cell in TABLES["nbs/tutorials/evidence.ipynb"].cells)
-    classes = few_shot("pocket", shots=1, seed=1).classes
+    classes = few_shot("pocket", shots=1, seed=1, test_per_class=1).classes
     assert f"setting below ({default(pocket_task, 'shots')} shots" in text and f"Each of {len(classes)} classes" in text
     assert f"learn at a rate of {evidence.CONTEXTS['class-specific']['lr']:g}; unified ones" in text
     assert f"the template and learn at {default(train, 'lr'):g}." in text

@@ -477,13 +477,15 @@ def loop_lines(function, head):
     return start + first + 1, start + last
 
 
-def test_ctrl_c_at_any_line_of_the_loop_returns_whole_steps(exact, task, full, monkeypatch):
+def test_ctrl_c_at_any_line_of_the_loop_returns_whole_steps(exact, task, monkeypatch):
     "A signal arrives between any two lines: a step is kept with its record, its context and its place, or not at all"
     known = {classes: teacher_features(exact, classes, task.template)
              for classes in {split.classes for split in task.splits.values()}}
     # a hundred trainings of one frozen model need its teacher once
     monkeypatch.setattr("prograd_viz.evaluate.teacher_features", lambda clip, classes, templates: known[classes])
-    options = {**QUICK, "snapshot_every": 4, "evaluate_every": 3, "lr": 0.05}
+    options = QUICK | {"epochs": 2, "lr": 0.05}
+    full = train(exact, task, [0, 1], **options, evaluate_every=1)
+    options |= {"snapshot_every": 4, "evaluate_every": 3}
     with pressed(at=None) as places: train(exact, task, [0, 1], **options)
     within = ("train", "descend", "log", "_append", "_reach")
     lines = {name: len({p for p in places if p[0] == name}) for name in within}
@@ -533,13 +535,13 @@ def test_fresh_views_are_new_at_each_step_and_the_same_again_with_the_same_seed(
 
 
 def test_parts_of_the_classes_train_the_same_prompts(exact, bare):
-    whole, parts = (train(exact, bare, [0, 1], epochs=3, memory_gb=gb, progress=False) for gb in (2.0, 1e-3))
+    whole, parts = (train(exact, bare, [0, 1], epochs=3, views=0, memory_gb=gb, progress=False) for gb in (2.0, 1e-3))
     assert len(make_prompts(exact, bare.classes).parts(2, 1e-3)) > 1
     np.testing.assert_allclose(parts.contexts, whole.contexts, rtol=0, atol=1e-12)
 
 
 def test_a_class_name_in_the_middle_is_trained_and_judged_there(exact, task):
-    runs = train(exact, task, [0, 1], epochs=2, position="middle", progress=False)
+    runs = train(exact, task, [0, 1], epochs=2, views=0, position="middle", progress=False)
     prompts = make_prompts(exact, task.classes, position="middle")
     np.testing.assert_allclose(runs.text_features[-1],
                                plain_text_features(prompts, torch.from_numpy(runs.contexts[-1])).numpy(), atol=1e-12)
