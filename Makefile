@@ -47,10 +47,9 @@ demo: env ## train CoOp and ProGrad on the pocket world; table, figures and reco
 	@$(RUN) $(BIN)/prograd_demo --out demo --resume $(ARGS)
 
 check: env ## notebooks and modules agree, clean notebooks, direction of imports, style and types (half a minute)
-	@$(BIN)/python tools/check.py
-	@$(BIN)/python tools/arrows.py
-	@$(BIN)/ruff check --quiet
-	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/mypy --no-error-summary & types=$$!; \
+	$(BIN)/python tools/check.py && $(BIN)/python tools/arrows.py && $(BIN)/ruff check --quiet; rest=$$?; \
+	wait $$types && exit $$rest
 
 test: env ## all that guards the project: drift, clean notebooks, every notebook, then tests/
 	@sh tools/browser.sh

@@ -29,6 +29,7 @@ def notebooks() -> list:
 def main() -> int:
     "Run them, print what each took, and name those that failed"
     paths = notebooks()
+    print(f"{len(paths)} notebooks, two at a time", flush=True)
     os.chdir(ROOT / "nbs")
     results = parallel(partial(test_nb, basepath=ROOT, do_print=True), paths, n_workers=2, pause=0.01)
     failed = [path.name for path, (passed, _) in zip(paths, results) if not passed]
