@@ -3,8 +3,6 @@ import importlib
 import inspect
 import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -43,9 +41,7 @@ class Page(HTMLParser):
 def site(tmp_path_factory):
     "The site, built once, warnings being errors; {path from its top: Page} and its top"
     out = tmp_path_factory.mktemp("docs") / "site"
-    done = subprocess.run([sys.executable, ROOT / "tools/docs.py", "--out", out], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert docs.build(out) == 0
     return {f.relative_to(out).as_posix(): Page(f) for f in out.rglob("*.html")}, out
 
 
