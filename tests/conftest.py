@@ -1,5 +1,6 @@
 "What the tests share: no network, repeatable examples, and small models."
 import csv
+import gc
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 # other.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": tempfile.mkdtemp(prefix="no-weights-"), "MPLBACKEND": "Agg",
                "OMP_NUM_THREADS": "1"}
+
+gc.disable()  # nothing of what is imported is garbage
 
 # Tests press Ctrl-C; a shell that starts them in the background has it ignored, which every child would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -48,6 +51,12 @@ def pytest_collection_modifyitems(items):
     "A worker takes a file at a time (`make test`); a long one that began last would run alone, so these begin first"
     seconds = seconds_of_files()
     items.sort(key=lambda item: -seconds.get(item.nodeid.partition("::")[0], 0))
+
+
+def pytest_collection_finish():
+    "What was imported stays: no search for garbage goes through it again"
+    gc.freeze()
+    gc.enable()
 
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}

@@ -10,7 +10,7 @@ from PIL import Image
 import lab
 from prograd_viz.screen import explorer_data
 
-CELLS = ["explorer = explore(runs, images=6); explorer", """import ipywidgets
+CELLS = ["explorer = explore(runs, images=4); explorer", """import ipywidgets
 slider, lam, told = ipywidgets.IntSlider(max=30), ipywidgets.FloatSlider(max=1), ipywidgets.Label()
 maps = show_maps(runs, images=2)
 ipywidgets.jslink((slider, "value"), (maps, "step"))
@@ -48,7 +48,7 @@ def page(server, browser):
 def run_all(page):
     lab.command(page, "notebook:run-all-cells")
     page.locator(".pv-root").nth(len(CELLS) - 1).wait_for(timeout=120_000)
-    page.locator(".pv-root").first.locator(".pv-thumbs button").nth(5).wait_for(timeout=60_000)
+    page.locator(".pv-root").first.locator(".pv-thumbs button").nth(3).wait_for(timeout=60_000)
 
 
 def run_in_a_new_cell(page, code):
@@ -66,7 +66,7 @@ def root(page): return page.locator(".pv-root").first
 
 
 @pytest.fixture(scope="module")
-def data(trained): return explorer_data(trained[0], images=6)
+def data(trained): return explorer_data(trained[0], images=4)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_numbers_and_maps_are_the_librarys_at_thirty_states(root, runs, data):
     rng = np.random.default_rng(0)
     for n in range(30):
         state = {"lam": float(rng.choice([0, 0.5, 1])), "step": int(rng.choice(runs.snapshot_steps)),
-                 "image": int(rng.integers(6)), "target": str(rng.choice(["predicted", "true", "contrast"]))}
+                 "image": int(rng.integers(4)), "target": str(rng.choice(["predicted", "true", "contrast"]))}
         put(root, **state)
         assert_shows(root, runs, data, **state)
         if n % 6 == 0: assert_map(root, runs, data, 1 + n % 3)
@@ -142,7 +142,7 @@ def test_nothing_moves_whatever_the_sliders_say(page, root, runs):
     states = [(lam, step) for lam in (0, 1) for step in (0, 1)]
     states += [(float(rng.choice([0, 0.5, 1])), int(rng.choice(runs.snapshot_steps))) for _ in range(16)]
     for lam, step in states:
-        put(root, lam=lam, step=step, image=int(rng.integers(6)))
+        put(root, lam=lam, step=step, image=int(rng.integers(4)))
         assert root.evaluate(BOXES) == first, (lam, step)
     root.evaluate("root => root.explorer.controls.say('a message', true)")
     drawn(root)
@@ -152,14 +152,14 @@ def test_nothing_moves_whatever_the_sliders_say(page, root, runs):
 
 def test_the_rail_filters_by_what_the_library_computes(root, runs, data):
     put(root, lam=1.0, target="predicted")
-    views = [[data.view(b, runs.text(key)) for b in range(6)] for key in (0.0, 1.0)]
+    views = [[data.view(b, runs.text(key)) for b in range(4)] for key in (0.0, 1.0)]
     labels = [data.classes[label] for label in data.labels]
     right = [[v.predicted == name for v, name in zip(of, labels)] for of in views]
     moved = [abs(np.nan_to_num(a.share - b.share)) for a, b in zip(*views)]
-    wanted = {"differ": [b for b in range(6) if views[0][b].predicted != views[1][b].predicted],
-              "gained": [b for b in range(6) if not right[0][b] and right[1][b]],
-              "lost": [b for b in range(6) if right[0][b] and not right[1][b]],
-              "moved": sorted(range(6), key=lambda b: -moved[b])}
+    wanted = {"differ": [b for b in range(4) if views[0][b].predicted != views[1][b].predicted],
+              "gained": [b for b in range(4) if not right[0][b] and right[1][b]],
+              "lost": [b for b in range(4) if right[0][b] and not right[1][b]],
+              "moved": sorted(range(4), key=lambda b: -moved[b])}
     shown = lambda: root.evaluate("r => r.explorer.rail.thumbs.map((t, b) => [b, [...t.parentNode?.children ?? []]"
                                   ".indexOf(t)]).filter(([, at]) => at >= 0).sort((a, b) => a[1] - b[1]).map(x => "
                                   "x[0])")
@@ -173,7 +173,7 @@ def test_the_rail_filters_by_what_the_library_computes(root, runs, data):
 def test_pins_add_a_row_and_the_targets_explain(root, runs, data):
     put(root, image=2, step=30, lam=1.0)
     root.get_by_role("button", name="keep this image in view").click()
-    put(root, image=4)
+    put(root, image=3)
     rows = root.locator(".pv-maps:visible")
     assert rows.count() == 2 and data.names[2].split(": ")[1] in rows.nth(1).inner_text()
     put(root, image=2)
@@ -186,17 +186,18 @@ def test_pins_add_a_row_and_the_targets_explain(root, runs, data):
     put(root, target="predicted")
 
 
-def test_another_split_and_another_layer_come_from_the_kernel(root, runs):
+def test_another_split_and_another_layer_come_from_the_kernel(root, runs, data):
     root.get_by_label("images", exact=True).select_option(label="same")
-    assert_shows(root, runs, explorer_data(runs, "same", images=6), split="same")
+    assert_shows(root, runs, explorer_data(runs, "same", images=4), split="same")
     root.get_by_label("layer", exact=True).select_option(label="trunk.s2")
-    assert_shows(root, runs, explorer_data(runs, "same", images=6, target_layer="trunk.s2"), split="same")
-    root.get_by_label("map", exact=True).select_option(label="Occlusion")
-    assert_shows(root, runs, explorer_data(runs, "same", images=6, explainer="Occlusion"), split="same")
+    assert_shows(root, runs, explorer_data(runs, "same", images=4, target_layer="trunk.s2"), split="same")
+    root.get_by_label("map", exact=True).select_option(label="HiResCAM")
+    by_cell = explorer_data(runs, "same", images=4, target_layer="trunk.s2", explainer="HiResCAM")
+    assert_shows(root, runs, by_cell, split="same", explainer="HiResCAM")
     root.get_by_label("map", exact=True).select_option(label="Grad-CAM")
     root.get_by_label("layer", exact=True).select_option(index=0)
     root.get_by_label("images", exact=True).select_option(label="shifted")
-    assert_shows(root, runs, explorer_data(runs, images=6), split="shifted")
+    assert_shows(root, runs, data, split="shifted")
 
 
 def test_photos_that_cannot_be_read_are_named_and_the_others_shown(root, runs, tmp_path):
@@ -208,7 +209,7 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_shown(root, runs, t
     root.get_by_label("good.png").wait_for()
     assert_shows(root, runs, explorer_data(runs, images=[good]), split="photos")
     root.get_by_label("images", exact=True).select_option(label="shifted")
-    root.locator(".pv-thumbs button").nth(5).wait_for()
+    root.locator(".pv-thumbs button").nth(3).wait_for()
 
 
 def test_a_lambda_is_refused_trained_and_cancelled(root, runs):
@@ -224,12 +225,12 @@ def test_a_lambda_is_refused_trained_and_cancelled(root, runs):
     put(root, lam=1.0)
 
 
-def test_a_choice_that_is_cancelled_is_taken_back(root, runs):
+def test_a_choice_that_is_cancelled_is_taken_back(root, runs, data):
     idle(root)
     root.get_by_label("map", exact=True).select_option(label="RISE")  # a thousand masks of each image: time to cancel
     root.get_by_role("button", name="cancel").click()
     root.locator(".pv-work", has_text="cancelled").wait_for(timeout=60_000)
-    assert_shows(root, runs, explorer_data(runs, images=6), split="shifted", explainer="GradCAM")
+    assert_shows(root, runs, data, split="shifted", explainer="GradCAM")
 
 
 def test_other_widgets_lead_and_follow(page, runs):
