@@ -1613,7 +1613,7 @@ class Controls {
     const symbol = strength === "lambda" ? "\u03bb" : strength
     const bar = [label(symbol), this.lambdas(), this.trainer(), label("step"), this.steps(), this.jumps()]
     const title = make("div", { class: "pv-title" }, make("strong", {}, book.about.title), this.subtitle, this.choices)
-    this.node = make("header", { class: "pv-head" }, title, make("div", { class: "pv-sliders" }, ...bar), view.ask && view.work)
+    this.node = make("div", { class: "pv-head" }, title, make("div", { class: "pv-sliders" }, ...bar), view.ask && view.work)
   }
 
   /** A control that shows a choice, whoever makes it */

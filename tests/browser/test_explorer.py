@@ -138,16 +138,22 @@ def test_pointing_reads_and_clicking_seeks(page, root, runs, data):
 
 def test_nothing_moves_whatever_the_sliders_say(page, root, runs):
     put(root, lam=1.0, step=30)
+    idle(root)
     first, rng = root.evaluate(BOXES), np.random.default_rng(1)
     states = [(lam, step) for lam in (0, 1) for step in (0, 1)]
     states += [(float(rng.choice([0, 0.5, 1])), int(rng.choice(runs.snapshot_steps))) for _ in range(16)]
     for lam, step in states:
         put(root, lam=lam, step=step, image=int(rng.integers(4)))
         assert root.evaluate(BOXES) == first, (lam, step)
-    root.evaluate("root => root.explorer.controls.say('a message', true)")
-    drawn(root)
-    assert root.evaluate(BOXES) == first
-    root.evaluate("root => root.explorer.controls.say('', false)")
+    for width in (420, 1280):
+        page.set_viewport_size({"width": width, "height": 1000})
+        drawn(root)
+        first = root.evaluate(BOXES)
+        for words in ("a message", "a long message " * 30):
+            root.evaluate("(root, words) => root.explorer.controls.say(words, true, 0.5)", words)
+            drawn(root)
+            assert root.evaluate(BOXES) == first, (width, words)
+        root.evaluate("root => root.explorer.controls.say('', false)")
 
 
 def test_the_rail_filters_by_what_the_library_computes(root, runs, data):

@@ -37,6 +37,9 @@ def test_make_app_serves_this_machine_alone_with_a_token_of_its_own():
     assert 'PROGRAD_VIZ_APP="$(abspath $(ARGS))"' in recipe, "it takes a run folder"
 
 
+EDGES = ["h1", ".jp-RenderedMarkdown p", ".pv-title strong", ".pv-sliders"]
+
+
 def test_the_app_shows_what_the_library_computes(server, browser):
     page = lab.watched(browser)
     page.goto(f"{server[0]}/?token={server[1]}", wait_until="commit")
@@ -49,7 +52,13 @@ def test_the_app_shows_what_the_library_computes(server, browser):
         root.press(key)
         assert_shows(root, runs, data)
     if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "app.png", full_page=True)
-    assert small_text(root) == []
+    for width, scheme in ((1920, "light"), (420, "dark")):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.emulate_media(color_scheme=scheme)
+        page.locator(f".pv-root[data-theme={scheme}]").wait_for()
+        assert small_text(page.locator("#rendered_cells")) == []
+        edges = [page.locator(name).first.evaluate("node => node.getBoundingClientRect().left") for name in EDGES]
+        assert max(edges) - min(edges) < 1, "one left edge"
     assert page.wrong == [] and not page.get_by_text("load_clip").count(), "no errors, no code"
 
 
