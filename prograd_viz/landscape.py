@@ -77,10 +77,11 @@ class Landscape:
     x: np.ndarray  # Distance from the start along the first end, [X]
     y: np.ndarray  # Distance from the start across it, [Y]
     values: dict  # "loss_ce", "loss_kl" (nats) and "accuracy", each [Y, X]
-    paths: dict  # Key of a run -> its snapshots in the plane, [K, 2]
+    paths: dict  # Key of a run, by lambda -> its snapshots in the plane, [K, 2]
     inside: dict  # Key of a run -> share of its last displacement that lies in the plane
     ends: tuple  # Keys of the two runs whose ends span the plane with the start
     split: str  # Where accuracy was tested
+    steps: np.ndarray  # Steps of the snapshots, [K]
 
 
 def landscape(
@@ -115,8 +116,8 @@ def landscape(
     shares = flat[-1].norm(dim=-1) / length
     name = split if isinstance(split, str) else runs.task.usual_split if split is None else "the given split"
     return Landscape(x.numpy(), y.numpy(), {column: v.reshape(size, size) for column, v in found.items()},
-                     {key: flat[:, r].numpy() for r, key in enumerate(runs.keys)},
-                     {key: float(shares[r]) for r, key in enumerate(runs.keys)}, keys, name)
+                     {key: flat[:, runs.run(key)].numpy() for key in runs.sorted_keys()},
+                     {key: float(shares[runs.run(key)]) for key in runs.sorted_keys()}, keys, name, runs.snapshot_steps)
 
 
 def _plane(moves, ends):

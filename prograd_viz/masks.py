@@ -23,8 +23,9 @@ from .images import IMAGE_SUFFIXES, image_files, open_image
 def about_masks(
     masks_from: str,  # The source of the masks; see `Split`
 ) -> str:
-    "The line to print below every number measured with masks; empty if the masks are exact"
-    return "" if masks_from.startswith("exact") else f"masks: {masks_from or 'source unknown'}"
+    "The line to print below every number measured with masks; empty if they are exact or none"
+    if masks_from == "none" or masks_from.startswith("exact"): return ""
+    return f"masks: {masks_from or 'source unknown'}"
 
 
 def box_mask(

@@ -291,8 +291,7 @@ def plot_maps(
 ) -> Figure:
     "Images with their objects outlined, and their maps under zero-shot CLIP, CoOp and ProGrad"
     test, rows = pick_images(runs, split, images=images)
-    shown = runs.ends() if lam is None else [*(key for key in runs.keys if runs.rule(key) == "coop"), lam]
-    columns, how = [None, *dict.fromkeys(shown)], {"explainer": explainer, "target_layer": target_layer}
+    columns, how = runs.shown(lam), {"explainer": explainer, "target_layer": target_layer}
     masks = None if test.masks is None else shown_masks(runs.clip, test, rows)
     maps, verdicts = _maps_of(runs, test, rows, columns, step, target, how)
     size = 2.1 * (1 + len(columns)), 2.6 * len(rows)

@@ -21,18 +21,11 @@ import pandas as pd
 from .clip import ASSETS
 from .data import Split
 from .landscape import Landscape
+from .masks import about_masks
 from .plots import SPLIT_TITLES
 from .runs import Runs
-from prograd_viz.screen import (
-    land_buffer,
-    plot_view,
-    recipe_titles,
-    run_sets,
-    runs_buffer,
-    runs_title,
-    shown_methods,
-    thinned,
-)
+from .screen import land_buffer, run_sets, set_names, thinned
+from .store import new_file
 
 # %% ../nbs/54_report.ipynb #14bed2e6
 SNAPSHOTS = 101  # At most so many snapshots are in a page, evenly spread
@@ -41,7 +34,7 @@ SNAPSHOTS = 101  # At most so many snapshots are in a page, evenly spread
 def save_report(
     runs: Runs | Sequence,  # With its model and task in memory, or with `data`; or several seeds of one recipe
     path: str | Path,  # Where to write the HTML file
-    split: str | Split | None = None,  # See `Runs.split`
+    split: str | Split | list | None = None,  # See `Runs.split`; or photos: paths or PIL images
     *,
     land: Landscape | None = None,  # Of the first run set, see `landscape`; None: without
     title: str | None = None,  # Of the page; None: what was trained
@@ -52,16 +45,15 @@ def save_report(
     few = [thinned(one, SNAPSHOTS) for one in run_sets(runs)[0]]
     view = Explorer(few, split, **options).wait()
     view.close()
-    words = {"title": title or runs_title(few[:1]), "about": _about(view)}
-    fields = {key: html.escape(text) for key, text in words.items()}
-    fields["about"] = re.sub(r"G_([dg])", r"<i>G</i><sub>\1</sub>", fields["about"])
-    chosen = {name: getattr(view, name) for name in ("lam", "step", "target", "explainer", "split", "target_layer")}
-    buffers = {"runs": [runs_buffer(few, view.compare, title=title)], "scene": view.scenes,
-               "land": [] if land is None else [land_buffer(land, few[0])]}
-    titles = recipe_titles(few) if view.compare else [runs_title([one]) for one in few]
-    fields |= {"summary": "".join(map(_summary, few, titles)), "still": _still(view), "values": _json(chosen),
-               **{key: " ".join(map(_text, several)) for key, several in buffers.items()}}
-    return _write_page(Path(path).expanduser(), fields)
+    if title: view.title = title
+    if land: view.land = land_buffer(land)
+    fields = {name: html.escape(text) for name, text in _words(view).items()}
+    traits = view.get_state(Explorer.class_own_traits(sync=True))
+    state = json.dumps(traits, default=_text, ensure_ascii=False).replace("<", "\\u003c")
+    rules = {view.runs.rule(key) for key in view.runs.keys}
+    fields["methods"] = _METHODS if rules <= {"coop", "prograd"} else ""
+    fields |= {"state": state, "summary": "".join(map(_summary, few, set_names(few))), "still": _still(view)}
+    return _write_page(new_file(path), fields)
 
 
 def _write_page(path, fields):
@@ -71,8 +63,7 @@ def _write_page(path, fields):
     policy = (f"default-src 'none'; img-src data: blob:; style-src {_hash(style)}; script-src {_hash(script)}; "
               "base-uri 'none'; form-action 'none'")
     fields |= {"script": script, "style": style, "policy": policy}
-    page = re.sub(r"\{\{(\w+)\}\}", lambda slot: str(fields[slot[1]]), read("report.html"))  # in one pass
-    path.parent.mkdir(parents=True, exist_ok=True)
+    page = re.sub(r"\{\{(\w+)\}\}", lambda slot: fields[slot[1]], read("report.html"))  # in one pass
     path.write_text(page, encoding="utf-8")
     return path
 
@@ -80,64 +71,55 @@ def _write_page(path, fields):
 def _text(content): return base64.b64encode(content).decode()
 
 
-def _json(x): return json.dumps(x, ensure_ascii=False).replace("<", "\\u003c")
-
-
 def _hash(content): return f"'sha256-{_text(hashlib.sha256(content.encode()).digest())}'"
 
 # %% ../nbs/54_report.ipynb #11be8ff0
 _METHODS = (
-    "CLIP recognises an image by comparing it with a sentence about each class. Prompt learning replaces the words "
-    "around the class name by vectors that are tuned on a few labelled images. {tuned} CoOp follows G_d, the gradient "
-    "of the cross-entropy on those labels, and may pick up whatever tells the few images apart. ProGrad also computes "
-    "G_g, the gradient of the divergence from zero-shot CLIP, and where the two are more than 90 degrees apart it "
-    "removes from G_d lambda times the part that opposes G_g: lambda 1 removes all of it, lambda 0 is CoOp. Both "
-    "start from the same vectors and see the same batches; the seed decides which images and which batches.")
+    "CoOp follows <i>G</i><sub>d</sub>, the gradient of the cross-entropy on those labels, and may pick up whatever "
+    "tells the few images apart. ProGrad also computes <i>G</i><sub>g</sub>, the gradient of the divergence from "
+    "zero-shot "
+    "CLIP, and where the two are more than 90 degrees apart it removes from <i>G</i><sub>d</sub> lambda times the part "
+    "that opposes <i>G</i><sub>g</sub>: lambda 1 removes all of it, lambda 0 is CoOp. Both start from the same vectors "
+    "and see the same batches; the seed decides which images and which batches.")
 _TESTS = {
     "same": "images like those of training", "shifted": "the same classes on other backgrounds",
     "new": "classes that were never trained on", "style": "the same classes drawn in another way",
 }
 
 
-def _about(view):
-    "What the page shows, for somebody who has five minutes"
-    runs, task, data = view.sets[0], view.sets[0].config.get("task") or {}, view.data
+def _words(view):
+    "What the page says of these runs, by its place in report.html"
+    runs, task = view.runs, view.runs.config.get("task") or {}
     many = f"{task['shots']} images of each of " if "shots" in task else ""
-    images = f"{many}{len(runs.classes)} classes"
-    sets = "Two recipes are compared." if view.compare else f"{len(view.sets)} seeds are in this page."
-    known = {runs.rule(key) for key in runs.keys} <= {"coop", "prograd"}
-    methods = _METHODS.format(tuned=f"Here: {images}.") if known else f"{', '.join(runs.methods)}; trained on {images}."
     tests = "; ".join(f"{name}: {_TESTS.get(name, 'another test set')}" for name in runs.tested)
-    explainer = data.explainer.replace("Grad", "Grad-")
-    maps = (f"The maps ({explainer}) show which part of an image raises the score of the class under the picture; "
-            f"bright is more. Below each map is its share on the object, and that share over the object's area: 1 is "
-            f"no preference. The images are from: {SPLIT_TITLES.get(view.split, view.split)}. {data.about_masks()}")
-    return " ".join([methods, sets * (len(view.sets) > 1), f"Test sets: {tests}." if tests else "", maps])
+    return {"title": view.title, "trained": f"{', '.join(runs.methods)}, on {many}{len(runs.classes)} classes",
+            "tests": f"Test sets: {tests}." if tests else "", "explainer": view.explainer.replace("Grad", "Grad-"),
+            "split": SPLIT_TITLES.get(view.split, view.split), "masks": about_masks(view.data.masks_from)}
 
 
 def _summary(runs, title):
     "The last step of every run, as a table"
-    keys, names = runs.sorted_keys(), {f"acc_{split}": split for split in runs.tested}
-    final, rates = runs.final().loc[keys], runs.conflicts()["conflict"].map("{:.0%}".format, na_action="ignore")
-    table = {"method": [runs.name(None), *(runs.name(key, "words") for key in keys)]}
-    for column, name in (names | {"loss_ce": "cross-entropy", "loss_kl": "divergence"}).items():
-        if final[column].notna().any(): table[name] = [runs.zero_shot_accuracy.get(name), *final[column]]
-    table["steps in conflict"] = [None, *rates[keys]]
-    with pd.option_context("display.max_colwidth", None):
-        page = pd.DataFrame(table).to_html(index=False, na_rep="-", float_format="{:.2f}".format)
-    rows = page[page.index("<thead>"):].replace(' style="text-align: right;"', "")  # the page allows no styles
-    return f"<table><caption>{html.escape(title)}</caption>{rows}"
+    names = {f"acc_{split}": split for split in runs.tested} | {"loss_ce": "cross-entropy", "loss_kl": "divergence"}
+    final = runs.final().loc[runs.sorted_keys(), [*names]].rename(columns=names).dropna(axis=1, how="all")
+    final["steps in conflict"] = runs.conflicts()["conflict"].map("{:.0%}".format, na_action="ignore")
+    final.index = [runs.name(key, "words") for key in final.index]
+    zero = pd.DataFrame([runs.zero_shot_accuracy], [runs.name(None)])
+    return _table(pd.concat([zero, final])[[*final]].rename_axis("method").reset_index(), title)
 
 
 def _still(view):
-    "The end of training as a picture, for readers without JavaScript"
-    runs, data, says = view.sets[0], view.data, []
-    if not len(runs.snapshot_steps): return ""
-    for b, title in enumerate(data.names):
-        views = {runs.name(key, "words"): data.view(b, runs.text(key), view.target) for key in shown_methods(runs)}
-        each = [f"{name}: {one.verdict}, {one.on_object}" for name, one in views.items()]
-        says.append(f"{title}. {'; '.join(each)}")
-    out = io.BytesIO()
-    plot_view(runs, data, target=view.target).savefig(out, format="jpg", dpi=90, pil_kwargs={"quality": 85})
-    words = html.escape(". ".join(says), quote=True)
-    return f"<figure><img src='data:image/jpeg;base64,{_text(out.getvalue())}' alt='{words}'></figure>"
+    "The end of training as a picture and its numbers, for readers without JavaScript"
+    if not len(view.runs.snapshot_steps): return ""
+    view.pins = list(range(len(view.data)))
+    out, numbers = io.BytesIO(), view.table()[["image", "method", "predicted", "probability", "share"]]
+    view.figure().savefig(out, format="jpg", dpi=90, pil_kwargs={"quality": 85})
+    picture = f"<img src='data:image/jpeg;base64,{_text(out.getvalue())}' alt='images and maps of the table below'>"
+    return picture + _table(numbers, "what each method predicts, and the share of its map on the object")
+
+
+def _table(table, title):
+    "A table for the page, which allows no styles of its own"
+    with pd.option_context("display.max_colwidth", None):
+        page = table.to_html(index=False, na_rep="-", float_format="{:.2f}".format)
+    rows = page[page.index("<thead>"):].replace(' style="text-align: right;"', "")
+    return f"<table><caption>{html.escape(title)}</caption>{rows}"

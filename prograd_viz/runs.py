@@ -230,11 +230,21 @@ class Runs:
         "The steps of one run"
         return self.steps[self.steps["run"] == self.run(key)]
 
-    def ends(self) -> list:
-        "The runs that figures compare by default: CoOp, or the first run without it, and the last run"
+    def ends(
+        self,
+        last: float | str | None = None,  # The second of the two, see `run`; None: the last run
+    ) -> list:
+        "The runs that figures compare: CoOp, or the first run without it, and another"
         keys = self.sorted_keys()
         coop = [key for key in keys if self.rule(key) == "coop"]
-        return list(dict.fromkeys([*(coop or keys)[:1], keys[-1]]))
+        return list(dict.fromkeys([*(coop or keys)[:1], keys[-1] if last is None else self.keys[self.run(last)]]))
+
+    def shown(
+        self,
+        last: float | str | None = None,  # See `ends`
+    ) -> list:  # Keys; None for zero-shot CLIP
+        "The methods whose maps are compared: zero-shot CLIP where it is known, and `ends`"
+        return [None] * (self.zero_shot is not None) + self.ends(last)
 
     def snapshot(
         self,

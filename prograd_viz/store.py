@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'MAX_HELD', 'MAX_KEPT', 'DTYPES', 'TENSORS', 'PART', 'PART_BYTES', 'FORMAT', 'RUN', 'MAX_RUN', 'MAX_NAME',
-           'FORM', 'write_whole', 'sha256', 'plain', 'undisturbed', 'Lock', 'Folder', 'Part', 'PartFile', 'Contents',
-           'read_contents', 'open_parts', 'NotFinite', 'Writer', 'Finding', 'verify', 'repair']
+           'FORM', 'write_whole', 'sha256', 'new_file', 'plain', 'undisturbed', 'Lock', 'Folder', 'Part', 'PartFile',
+           'Contents', 'read_contents', 'open_parts', 'NotFinite', 'Writer', 'Finding', 'verify', 'repair']
 
 # %% ../nbs/23_store.ipynb #f898d08b
 import contextlib
@@ -68,6 +68,15 @@ def sha256(
 ) -> str:
     "SHA-256 in hexadecimal digits"
     return hashlib.sha256(content).hexdigest()
+
+
+def new_file(
+    path: str | Path,  # Of a file; ~ is the home folder
+) -> Path:
+    "The path of a file that is to be written, in a folder that is made if it is missing"
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def plain(

@@ -20,6 +20,11 @@ def texts(about):
 
 
 def in_page(page, name):
-    "A buffer of a report: runs, scene or land"
-    found = re.search(f'<script type="text/plain" id="{name}">(.*?)</script>', page)[1]
-    return unpack(base64.b64decode(found.split()[0]))
+    "A buffer of a report: _runs, scenes (the first of them) or land"
+    found = in_state(page)[name]
+    return unpack(base64.b64decode(found[0] if isinstance(found, list) else found))
+
+
+def in_state(page):
+    "The state of the explorer in a report"
+    return json.loads(re.search('<script type="application/json" id="state">(.*?)</script>', page)[1])

@@ -688,20 +688,21 @@ BAD = [
     Case("explore", lambda w: explore(w.runs, target="predict"), "unknown target 'predict'; did you mean 'predicted'?"),
     Case("explore", lambda w: explore(w.runs, panels=["map"]), "unknown panel 'map'; did you mean 'maps'?"),
     Case("explore", lambda w: explore(w.runs, data=replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),
-         "the data shows ('a', 'b')..., these runs were trained on ('umbrella', 'hand')..."),
+         "the data shows ('a', 'b')... with features of width 128, these runs were trained on ('umbrella', 'hand')..."),
     Case("run_sets", lambda w: run_sets([w.runs, replace(w.runs, classes=tuple("abcdef"))]),
-         "these run sets are about different classes, umbrella, hand, ... and a, b, ..., and not seeds of one "
-         "recipe; open them one by one"),
+         "2 run sets that are not seeds of one recipe; give runs that differ in their seed alone, or two recipes with "
+         "the same classes; others one by one"),
     Case("run_sets", lambda w: run_sets([w.runs, w.runs, w.runs]),
-         "3 run sets that are not seeds of one recipe; give two, or runs that differ in their seed alone"),
+         "3 run sets that are not seeds of one recipe; give runs that differ in their seed alone, or two recipes"),
     Case("ExplorerData.load", lambda w: ExplorerData.load("never.safetensors"),
          "no file never.safetensors; write one with explorer_data(runs).save(path)", FileNotFoundError),
     Case("ExplorerData.load", lambda w: ExplorerData.load(w.tmp / "words.jpg"),
          "TMP/words.jpg holds no data of an explorer (Error while deserializing header"),
     Case("preparation", lambda w: preparation(w.runs, images=[]), "no images given; name at least one by its position"),
-    Case("preparation", lambda w: preparation(w.runs, images=[w.tmp / "absent.png"])[1](),
+    Case("preparation", lambda w: preparation(w.runs, []), "images must be at least 1, got 0"),
+    Case("preparation", lambda w: preparation(w.runs, [w.tmp / "absent.png"])(),
          "image not found: TMP/absent.png", FileNotFoundError),
-    Case("preparation", lambda w: preparation(w.runs, images=[w.tmp / "broken.png"])[1](),
+    Case("preparation", lambda w: preparation(w.runs, [w.tmp / "broken.png"])(),
          "cannot read image TMP/broken.png"),
     Case("plot_view", lambda w: plot_view(w.runs, explorer_data(w.runs, images=1), step=99), "no snapshot at step 99"),
     Case("plot_view", lambda w: plot_view(w.runs, explorer_data(w.runs, images=1), lam=0.3),
@@ -713,23 +714,24 @@ BAD = [
     Case("show_maps", lambda w: show_maps(w.runs, split="shfted"), "unknown split 'shfted'"),
     Case("show_maps", lambda w: show_maps(w.runs, images=0), "images must be at least 1, got 0"),
     Case("explore", lambda w: explore([w.runs, w.runs], "shfted"), "unknown split 'shfted'"),
-    Case("Explorer.train_lambda", lambda w: explore(w.runs, images=2).wait().train_lambda(1.5),
+    Case("Explorer.train_lambda", lambda w: (e := explore(w.runs, images=2).wait()).train_lambda(1.5) or e.wait(),
          "lambda must be between 0 and 1, got 1.5"),
-    Case("Explorer.wait", lambda w: explore(w.runs, images=[w.tmp / "absent.png"]).wait(),
+    Case("Explorer.wait", lambda w: explore(w.runs, [w.tmp / "absent.png"]).wait(),
          "image not found: TMP/absent.png", FileNotFoundError),
     Case("save_report", lambda w: save_report(w.runs, "never.html", "shfted"), "unknown split 'shfted'"),
     Case("save_report", lambda w: save_report(w.runs, "never.html", images=0), "images must be at least 1, got 0"),
     Case("save_report", lambda w: save_report(w.runs, "never.html", images=1, target="predict"),
          "unknown target 'predict'; did you mean 'predicted'?"),
     Case("save_report", lambda w: save_report([w.runs, w.runs, w.runs], "never.html", images=1),
-         "3 run sets that are not seeds of one recipe; give two, or runs that differ in their seed alone"),
+         "3 run sets that are not seeds of one recipe; give runs that differ in their seed alone"),
     Case("save_report",
          lambda w: save_report(w.runs, w.tmp / "never.html",
                                data=replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),
-         "the data shows ('a', 'b')..., these runs were trained on ('umbrella', 'hand')..."),
+         "the data shows ('a', 'b')... with features of width 128, these runs were trained on ('umbrella', 'hand')..."),
     Case("show_landscape", lambda w: show_landscape("runs"),
          "Runs are expected, got 'runs'; open it with load_runs('runs')", TypeError),
-    Case("Explorer.show_landscape", lambda w: Explorer(replace(w.runs, clip=None), panels=["cosine"]).show_landscape(),
+    Case("Explorer.show_landscape",
+         lambda w: (e := Explorer(replace(w.runs, clip=None), panels=["cosine"])).show_landscape() or e.wait(),
          "these runs have no model and task in memory"),
     Case("Explorer.show_runs", lambda w: Explorer(w.runs, panels=["cosine"]).show_runs("runs"),
          "Runs are expected, got 'runs'; open it with load_runs('runs')", TypeError),
@@ -1197,22 +1199,22 @@ def test_the_library_was_there_to_be_read():
 # These take tensors, tables or paths that the library made itself, or nothing that can be wrong
 INNER = """
     Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.check Contents.seal DirectMaps.by_text DirectMaps.maps
-    Evaluator.accuracies Evaluator.teacher_logits Explainer.check Explorer.close Explorer.figure Explorer.here
-    Explorer.methods Explorer.save ExplorerData.about_masks ExplorerData.save ExplorerData.view Folder.version Job.part
+    Evaluator.accuracies Evaluator.teacher_logits Explainer.check Explorer.figure Explorer.here
+    Explorer.save ExplorerData.save ExplorerData.view Folder.version Job.part
     Lock.release MapOperator.by_text MapOperator.maps Part.check Part.encode Part.span Recorder.close
     Recorder.runs Runs.check_contexts Runs.check_model Runs.conflicts Runs.ends Runs.final Runs.name Runs.rule
-    Runs.sorted_keys Runs.text ScoreCAM.check Split.fingerprint Split.fresh_features Split.image Split.tensor
+    Runs.shown Runs.sorted_keys Runs.text ScoreCAM.check Split.fingerprint Split.fresh_features Split.image Split.tensor
     Sweep.results Task.fingerprint Trace.maps Training.accuracies Training.batches Training.config Training.descend
     Training.final Training.restore Training.state Work.start Work.stop Work.wait Writer.publish about_masks along
-    are_photos at_cells attend augmentation base_and_new blank blocks_of buffer build_pocket check_reader
+    at_cells attend augmentation base_and_new blank blocks_of buffer build_pocket check_reader
     clearest_conflict colour contact_sheet cross_entropy declare_missing directions_of draw_cosine draw_image draw_map
     draw_note draw_row each_image epoch_batches exif_orientation explainer_table feature_distance feature_gradient
     figure gradient_arrows harmonic_mean has_fast_path in_this_thread is_archive jobs_of kl_to_teacher label
-    land_buffer layer_names learning_rate listed map_agreement mean_interval named_lambda open_parts openai_state
-    operators plain plain_text_features plot_angles prompt_gradients published_epochs published_lambda
-    published_numbers random_scenes readable reads_layer report resize_maps rule_of run_colour run_name
-    recipe_titles runs_buffer runs_title save_demo scene_buffer sha256 show_cosine show_gradient_plane shown_image
-    shown_methods split_name square_safe steps_table text_features thinned token_grid token_texts tower_blocks trace
+    land_buffer layer_names learning_rate listed map_agreement mean_interval named_lambda new_file open_parts
+    openai_state operators plain plain_text_features plot_angles prompt_gradients published_epochs published_lambda
+    published_numbers random_scenes readable report resize_maps rule_of run_colour run_name
+    runs_buffer runs_title save_demo scene_buffer set_names sha256 shown_image
+    split_name square_safe steps_table text_features thinned token_grid token_texts tower_blocks trace
     trained_as undisturbed unusual_preprocessing upright_mask usual_name without_bars without_waiting write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify"]  # test_cli.py, test_survival.py

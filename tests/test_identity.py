@@ -288,7 +288,7 @@ def test_a_model_without_a_usual_layer_offers_none_in_the_explorer(tiny):
     assert maps.abs().max() > 0, "a named one works"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prograd_viz.screen.find_layer", lambda clip: cam._deepest_grid(clip, clip.model.visual, 99))
-        assert layer_names(clip) == {}
+        assert layer_names(clip) == []
 
 
 SIGLIP = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squash"}

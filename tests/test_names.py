@@ -13,7 +13,7 @@ from prograd_viz.data import Task
 from prograd_viz.evaluate import accuracy_on
 from prograd_viz.explorer import explore
 from prograd_viz.maps import foreground
-from prograd_viz.masks import with_masks
+from prograd_viz.masks import about_masks, with_masks
 from prograd_viz.plots import (
     COOP,
     PROGRAD,
@@ -86,10 +86,8 @@ def test_the_explorer_calls_a_run_by_its_own_name_and_words(case):
     explorer = explore(runs, images=2).wait()
     about = unpack(explorer._runs)[0]
     assert [method["name"] for method in about["sets"][0]["methods"]] == names
-    assert about["strength"] == "strength"
     for text in (*texts(about), *texts(unpack(explorer.scenes[0])[0])):
         assert not {"ProGrad", "CoOp", "lambda", "\N{GREEK SMALL LETTER LAMDA}"} & set(re.findall(r"\w+", text)), text
-    assert [runs.name(key) for key in explorer.methods()] == explorer.table()["method"].tolist()
     assert explorer.table()["method"].tolist() == ["zero-shot CLIP", *names]
     assert_own(words(explorer.figure()), names)
 
@@ -100,9 +98,8 @@ def test_the_report_calls_a_run_by_its_own_name(case, tmp_path):
     page = html.unescape(save_report(runs, tmp_path / "r.html", data=data).read_text(encoding="utf-8"))
     shown = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
     shown = re.sub(r"data:image/[^'\"]*", "", shown)
-    about = in_page(page, "runs")[0]
+    about = in_page(page, "_runs")[0]
     assert [method["name"] for method in about["sets"][0]["methods"]] == names
-    assert about["strength"] == "strength" and not about["able"]
     assert_own(shown, names)
 
 
@@ -162,8 +159,8 @@ def test_masks_that_are_not_exact_are_named_below_every_number(clip, task, tmp_p
         assert says in unpack(explorer.scenes[0])[0]["masks"] and says in words(explorer.figure())
         assert set(explorer.table()["masks"]) == {tests[split].masks_from or "not said"}
         page = save_report(runs, tmp_path / "r.html", data=data).read_text(encoding="utf-8")
-        assert html.escape(says) in page and says in in_page(page, "scene")[0]["masks"]
-        assert ExplorerData.load(data.save(tmp_path / "s.safetensors")).about_masks() == says
+        assert html.escape(says) in page and says in in_page(page, "scenes")[0]["masks"]
+        assert about_masks(ExplorerData.load(data.save(tmp_path / "s.safetensors")).masks_from) == says
 
 
 def test_exact_masks_need_no_line(clip, task):

@@ -51,10 +51,10 @@ def test_pictures_and_explorer_take_the_test_set_there_is(folder, clip, stored, 
     assert explorer.split == "same" and unpack(explorer.scenes[0])[0]["splits"] == ["train", "same"]
     assert unpack(explorer.scenes[0])[0]["split"] == "same" and len(explorer.data) == 2
     page = save_report(runs, tmp_path / "report.html", images=2).read_text(encoding="utf-8")
-    assert page.count("<figure><img") == 1, "two images and the cosine in one picture"
+    assert page.count("<img ") == 1, "two images and the cosine in one picture"
     assert "<th>same</th>" in page and "<th>shifted</th>" not in page and "<th>new</th>" not in page
-    about, sent = in_page(page, "scene")
-    assert (about["split"], len(about["images"]), len(sent["areas"])) == ("same", 2, 2)
+    about, sent = in_page(page, "scenes")
+    assert (about["split"], len(about["names"]), len(sent["areas"])) == ("same", 2, 2)
 
 
 def test_without_a_test_set_the_training_images_are_shown_and_it_is_said(folder, clip):

@@ -153,7 +153,7 @@ def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_meth
     explorer = explore(runs, data=data)
     assert explorer.lam == "mine" and explorer.table()["cos"].isna().all()
     about, sent = unpack(runs_buffer([runs]))
-    assert about["strength"] == "method" and [m["name"] for m in about["sets"][0]["methods"]] == ["mine"]
+    assert [(m["key"], m["name"]) for m in about["sets"][0]["methods"]] == [("mine", "mine")]
     assert np.isnan(sent["0.record"][about["sets"][0]["columns"].index("cos")]).all()
     assert np.isnan(sent["0.arrows"][:, :, :2]).all(), "no gradients, no arrows"
     assert "mine" in save_report(runs, tmp_path / "report.html", data=data).read_text(encoding="utf-8")

@@ -527,7 +527,7 @@ def test_names_from_files_are_never_paths(evil, tmp_path, monkeypatch):
     page = Path(save_report(runs, "report.html", data=data)).read_text()
     assert "<script>alert" not in page
     assert "onerror=alert" not in page.replace("&lt;img src=x onerror=alert(1)&gt;", "")
-    for about in (unpack(explorer.scenes[0])[0], in_page(page, "scene")[0]): assert about["classes"] == list(EVIL[:4])
+    for about in (unpack(explorer.scenes[0])[0], in_page(page, "scenes")[0]): assert about["classes"] == list(EVIL[:4])
     written = {p.relative_to(tmp_path).parts[:3] for p in tmp_path.rglob("*") if p.is_file()}
     assert written == {("deep", "inside", "run"), ("deep", "inside", "work")}
 

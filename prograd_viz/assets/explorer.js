@@ -6,6 +6,7 @@
  * @typedef {object} Method
  * @property {number|string} key  lambda, or the name of a method that has none
  * @property {string} name        what it is called in sentences
+ * @property {string} rule        "coop", "prograd" or another
  * @property {string} colour      hex, the same as in figures
  *
  * @typedef {object} RunSet       one training: R methods, S steps, K snapshots
@@ -20,15 +21,15 @@
  * @property {number[]} shape
  * @property {Uint8Array|Int16Array|Float32Array|Float64Array} data
  *
- * Buffer "runs": about {title, compare, able, t, coop: colour of G_d, zero: {name, colour}, sets: RunSet[],
- *   strength: what it is called, train: [low, high] or null}; tensors heat [256, 3] and, of set s,
+ * Buffer "runs": about {compare, able, t, coop: colour of G_d, zero: {name, colour}, sets: RunSet[],
+ *   trainable: whether more strengths can be trained}; tensors heat [256, 3] and, of set s,
  *   s.record [columns, R, S], s.snapshots [K], s.arrows [R, S, 4, 2], s.tokens [R, S, M]
- * Buffers "scenes", one for each run set: about {split, splits, layer, layers, explainer, explainers, targets, classes,
- *   images: [{name, label}], size, masks}; tensors picture.b (a PNG file), masks (bits) [B, bytes], areas [B]; of
+ * Buffers "scenes", one for each run set: about {split, splits, layer, layers: the default one first, explainer,
+ *   explainers, targets, classes, names, labels, masks}; tensors pictures [B, H, W, 3], masks (bits) [B, bytes], areas [B]; of
  *   target t: maps.t [K, R, B, h, w] of 255ths of top.t [K, R, B], share.t [K, R, B], explained.t [K, R, B, 2],
  *   predicted and chance [K, R, B]; the same of zero-shot CLIP under "zero.", without K and with R = 1
- * Buffer "land": about {set, ends, split}; tensors x [X], y [Y], loss_ce, loss_kl, accuracy [Y, X], paths [R, K, 2],
- *   inside [R]
+ * Buffer "land": about {set, ends: two keys}; tensors x [X], y [Y], loss_ce, loss_kl, accuracy [Y, X], steps [K],
+ *   paths [R, K, 2], inside [R]
  */
 
 const SVG = "http://www.w3.org/2000/svg"
@@ -254,13 +255,23 @@ class Training {
   }
 }
 
+/** What tells the methods apart: lambda, another strength, or the method */
+function strength(methods) {
+  if (methods.some(({ key }) => typeof key === "string")) return "method"
+  return methods.every(({ rule }) => rule === "coop" || rule === "prograd") ? "lambda" : "strength"
+}
+
 /** Everything that came from Python */
 class Book {
   constructor({ runs, scenes, land }) {
     Object.assign(this, unpack(runs))
     this.sets = this.about.sets.map((about, s) => new Training(this, s, about))
     this.scenes = scenes.map(unpack)
+    for (const { about } of this.scenes) {
+      about.images = about.names.map((name, b) => ({ name: name.replace(/^\d+: /, ""), label: about.labels[b] }))
+    }
     this.land = land?.byteLength ? unpack(land) : null
+    this.strength = strength(this.sets[0].methods)
   }
 }
 
@@ -1113,9 +1124,9 @@ class LandscapePanel extends PathPanel {
     this.surface = surface
     this.land = this.view.book.land
     if (!this.land || this.land.about.set !== this.training.s) return this.offer()
-    const { x, y, paths: { shape: [, K], data } } = this.land
-    const { places } = this.training
-    const point = (r, k) => [...data.slice(2 * (r * K + k), 2 * (r * K + k) + 2), places[k]]
+    const { x, y, steps, about: { ends }, paths: { shape: [, K], data } } = this.land
+    const toward = this.training.methods[this.training.method(ends[0])]
+    const point = (r, k) => [...data.slice(2 * (r * K + k), 2 * (r * K + k) + 2), steps.data[k]]
     this.paths = this.training.methods.map((_, r) => Array.from({ length: K }, (_, k) => point(r, k)))
     this.canvas = make("canvas")
     this.chart = this.plotPaths({
@@ -1123,7 +1134,7 @@ class LandscapePanel extends PathPanel {
       y: [y.data[0], y.data.at(-1)],
       xTicks: [],
       yTicks: [],
-      xLabel: `\u2192 towards the end of ${this.land.about.ends[0]}`,
+      xLabel: `\u2192 towards the end of ${toward.name}`,
       square: true,
       label: "Contours on the plane of contexts, with the path of each method",
       under: this.canvas,
@@ -1567,12 +1578,16 @@ function seen({ predicted, chance, right, share }) {
 }
 
 /** The picture of an image and the outline of its object, both ready to be drawn */
-async function openImage(scene, b) {
-  const { masks, areas, about } = scene
-  const picture = await createImageBitmap(new Blob([scene[`picture.${b}`].data], { type: "image/png" }))
+async function openImage({ masks, areas, pictures: { shape: [, H, W], data } }, b) {
+  const pixels = new ImageData(W, H)
+  for (let i = 0; i < H * W; i++) {
+    const at = 3 * (b * H * W + i)
+    pixels.data.set([data[at], data[at + 1], data[at + 2], 255], 4 * i)
+  }
+  const picture = await createImageBitmap(pixels)
   if (!(areas.data[b] > 0)) return { picture, outline: null }
   const bytes = masks.shape[1]
-  return { picture, outline: drawOutline(masks.data.subarray(b * bytes, (b + 1) * bytes), ...about.size) }
+  return { picture, outline: drawOutline(masks.data.subarray(b * bytes, (b + 1) * bytes), H, W) }
 }
 
 /** White lines with dark edges around the pixels of a mask */
@@ -1604,15 +1619,14 @@ class Controls {
   constructor(view) {
     this.view = view
     this.followers = []
-    const { wanted, book } = view
-    const { strength } = book.about
+    const { wanted, book: { strength }, state } = view
     this.subtitle = make("span", { class: "pv-note" })
     this.choices = make("div", { class: "pv-choices" })
     if (wanted.includes("maps")) this.choose()
     const label = text => make("label", {}, text)
     const symbol = strength === "lambda" ? "\u03bb" : strength
     const bar = [label(symbol), this.lambdas(), this.trainer(), label("step"), this.steps(), this.jumps()]
-    const title = make("div", { class: "pv-title" }, make("strong", {}, book.about.title), this.subtitle, this.choices)
+    const title = make("div", { class: "pv-title" }, make("strong", {}, state.get("title")), this.subtitle, this.choices)
     this.node = make("div", { class: "pv-head" }, title, make("div", { class: "pv-sliders" }, ...bar), view.ask && view.work)
   }
 
@@ -1632,7 +1646,7 @@ class Controls {
     const { methods } = view.training()
     const last = methods.length - 1
     const input = () => view.state.set({ lam: methods[Math.min(this.lam.value, last)].key })
-    this.lam = this.slider("lam", view.book.about.strength, methods.length, input)
+    this.lam = this.slider("lam", view.book.strength, methods.length, input)
     const words = key => typeof key === "string" ? key : String(+key.toPrecision(6))
     const every = last >= 7 ? Math.ceil((last + 1) / 7) : 1
     const marks = methods.map((method, r) => {
@@ -1705,7 +1719,8 @@ class Controls {
     const classes = able ? about.classes.slice(0, 200) : []
     const targets = [...new Set([...about.targets, ...classes])].map(name => [name, TARGET_WORDS.get(name) ?? name])
     const splits = about.splits.filter(name => able || name === about.split).map(name => [name, name])
-    const layers = about.layers.filter(([value]) => able || value === about.layer)
+    const named = about.layers.map((name, n) => n ? [name, name] : ["default", `default (${name})`])
+    const layers = named.filter(([value]) => able || value === about.layer)
     const known = able ? about.explainers : [about.explainer]
     const explainers = known.map(name => [name, EXPLAINERS[name] ?? name])
     return [
@@ -1747,14 +1762,12 @@ class Controls {
   /** A further lambda to train */
   trainer() {
     const { view } = this
-    const { strength, train, able } = view.book.about
-    if (!view.ask || !able || !train || !view.wanted.includes("maps")) return make("span")
+    const { strength, about: { trainable, able } } = view.book
+    if (!view.ask || !able || !trainable || !view.wanted.includes("maps")) return make("span")
     const begin = () => {
-      const [low, high] = train
-      const lam = field.value === "" ? NaN : +field.value
-      const wrong = `${strength} is a number from ${low} to ${high}; got ${field.value || "nothing"}`
-      if (lam >= low && lam <= high) view.ask({ ask: "train", lam })
-      else this.say(wrong, true)
+      const lam = field.valueAsNumber
+      if (Number.isFinite(lam)) view.ask({ ask: "train", lam })
+      else this.say(`type a number to train another ${strength}`, true)
     }
     const keydown = event => { if (event.key === "Enter") begin() }
     const input = { type: "number", step: "any", placeholder: "0.25" }
@@ -1823,7 +1836,7 @@ class Controls {
     const [shown, wanted] = [this.view.target(), this.view.state.get("target")]
     const words = TARGET_WORDS.has(shown) ? `the ${TARGET_WORDS.get(shown)}` : shown
     const map = shown === wanted ? `map of ${words}` : `asking for the map of ${wanted} \u2026`
-    const where = layers.find(([value]) => value === layer)?.[1] ?? layer
+    const where = layer === "default" && layers.length ? `default (${layers[0]})` : layer
     const how = (EXPLAINERS[explainer] ?? explainer) + (layer ? ` at ${where}` : "")
     return [this.view.book.about.titles[split] ?? split, map, how, masks].filter(Boolean).join(" \u00b7 ")
   }
@@ -1895,22 +1908,23 @@ class Rail {
 /** All choices, as they are where nobody says otherwise */
 const USUAL = {
   lam: 0, step: 0, image: 0, set: 0, split: "", target: "predicted", explainer: "GradCAM", target_layer: "default",
-  opacity: 0.85, pins: [], filter: "all", speed: 15,
+  opacity: 0.85, pins: [], filter: "all", speed: 15, title: "",
 }
-const SHARED = Object.keys(USUAL)
-const BUFFERS = ["_runs", "scenes", "_land"]
+const ALONE = ["opacity", "filter", "speed"]  // of this view alone; the rest is the widget's
+const SHARED = Object.keys(USUAL).filter(name => !ALONE.includes(name))
+const BUFFERS = ["_runs", "scenes", "land"]
 const NUMBERS = ["step", "image", "set"]
 const IN_ADDRESS = ["lam", "step", "image", "target", "set", "pins"]
 
 /** In a notebook: the choices are traits of the widget, so that other widgets can follow and lead */
 function render({ model, el }) {
-  const state = new State(Object.fromEntries(SHARED.map(name => [name, model.get(name)])))
+  const state = new State({ ...USUAL, ...Object.fromEntries(SHARED.map(name => [name, model.get(name)])) })
   const ask = (message, buffers = []) => model.send(message, undefined, buffers)
   const view = new View(el, state, { ask, panels: model.get("_panels") })
   const save = later(() => model.save_changes(), 40)
   state.watchers.push((names, from) => {
     if (from === "kernel") return
-    for (const name of names) model.set(name, state.get(name))
+    for (const name of names.filter(name => SHARED.includes(name))) model.set(name, state.get(name))
     save()
   })
   const work = () => {

@@ -1,10 +1,10 @@
 
-// A page of its own: the buffers stand in it as text
+// A page of its own: the state of the explorer stands in it, buffers as text
 const decoded = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
-const buffers = id => document.getElementById(id).textContent.trim().split(/\s+/).filter(Boolean).map(decoded)
+const { _runs, scenes, land, ...chosen } = JSON.parse(document.getElementById("state").textContent)
+const buffers = { runs: decoded(_runs), scenes: scenes.map(decoded), land: decoded(land) }
 document.body.classList.add("scripted")
-mount(document.getElementById("explorer"), { runs: buffers("runs")[0], scenes: buffers("scene"), land: buffers("land")[0] },
-  JSON.parse(document.getElementById("values").textContent))
+mount(document.getElementById("explorer"), buffers, chosen)
 
 // In a frame of another page: that page learns how tall this one is, and says which theme its reader chose
 const themed = ({ data, source }) => {

@@ -223,7 +223,7 @@ def test_a_lambda_is_refused_trained_and_cancelled(root, runs):
     idle(root)
     field.fill("1.5")
     button.click()
-    root.locator(".pv-work", has_text="from 0 to 1; got 1.5").wait_for()
+    root.locator(".pv-work", has_text="between 0 and 1, got 1.5").wait_for()
     field.fill("0.75")
     button.click()
     root.locator(".pv-marks span", has_text="0.75").wait_for(timeout=60_000)

@@ -68,5 +68,5 @@ def test_what_the_app_shows_belongs_to_its_model():
     runs, kept = load_runs(APP, load_clip("pocket"), task), ExplorerData.load(APP / "explorer.safetensors")
     again = explorer_data(runs, images=8)
     assert again.names == kept.names and (again.pictures == kept.pictures).all()
-    for b in range(8): assert again.view(b, runs.text(1)).verdict == kept.view(b, runs.text(1)).verdict
+    for b in range(8): assert again.view(b, runs.text(1)).predicted == kept.view(b, runs.text(1)).predicted
 
