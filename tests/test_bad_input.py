@@ -699,7 +699,7 @@ BAD = [
     Case("ExplorerData.load", lambda w: ExplorerData.load(w.tmp / "words.jpg"),
          "TMP/words.jpg holds no data of an explorer (Error while deserializing header"),
     Case("preparation", lambda w: preparation(w.runs, images=[]), "no images given; name at least one by its position"),
-    Case("preparation", lambda w: preparation(w.runs, []), "images must be at least 1, got 0"),
+    Case("preparation", lambda w: preparation(w.runs, []), "the split 'own' has no images"),
     Case("preparation", lambda w: preparation(w.runs, [w.tmp / "absent.png"])(),
          "image not found: TMP/absent.png", FileNotFoundError),
     Case("preparation", lambda w: preparation(w.runs, [w.tmp / "broken.png"])(),

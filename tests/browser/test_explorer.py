@@ -210,10 +210,11 @@ def test_photos_that_cannot_be_read_are_named_and_the_others_shown(root, runs, t
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 90, 3), np.uint8)).save(good)
     bad.write_bytes(b"no image")
+    idle(root)
     root.locator("input[type=file]").set_input_files([good, bad])
     root.locator(".pv-work", has_text="bad.png").wait_for()
     root.get_by_label("good.png").wait_for()
-    assert_shows(root, runs, explorer_data(runs, images=[good]), split="photos")
+    assert_shows(root, runs, explorer_data(runs, [good]), split="photos")
     root.get_by_label("images", exact=True).select_option(label="shifted")
     root.locator(".pv-thumbs button").nth(3).wait_for()
 
