@@ -21,7 +21,7 @@ import traitlets
 from PIL import Image
 from scipy.special import stdtrit
 
-from buffers import in_page, in_state, unpack
+from buffers import in_page, in_state, some, unpack
 from prograd_viz.cam import NO_PREDICTION, TARGETS, find_layer, pick_images
 from prograd_viz.clip import load_clip
 from prograd_viz.data import Task
@@ -877,9 +877,7 @@ def as_long_as_the_demo(runs, steps=600):
 
 def test_a_page_of_the_demo_s_three_seeds_takes_at_most_5_mb(seeds, data, tmp_path):
     long = [as_long_as_the_demo(one) for one in seeds]
-    arrays = {name: x for name, x in vars(data).items() if isinstance(x, np.ndarray)}
-    twice = {name: np.concatenate([x, x]) for name, x in arrays.items()}
-    path = save_report(long, tmp_path / "page.html", data=replace(data, **twice, names=data.names * 2))
+    path = save_report(long, tmp_path / "page.html", data=some(data, [0, 1, 2, 3] * 2))
     assert path.stat().st_size <= 5e6
     (about, sent), (seen, maps) = (in_page(path.read_text(encoding="utf-8"), name) for name in ("_runs", "scenes"))
     assert len(about["sets"]) == 3 and len(seen["names"]) == 8 and sent["2.record"].shape[-1] == 600
