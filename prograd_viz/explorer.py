@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -65,7 +64,7 @@ class Work:
         self,
         say: Callable,  # Function of words, wrong=: whether they are bad news, done=: the share that is done, or None
         settle: Callable = lambda: None,  # Called at the end, whatever came of it
-        alone: bool = False,  # Whether it computes on one core; for a small model, see `_one_core`
+        alone: bool = False,  # Whether it computes on one core; see `_one_core`
     ):
         self.say, self.settle, self.alone = say, settle, alone
         self._thread: Any = None
@@ -123,11 +122,6 @@ def _one_core():
     for each other at every short loop: Grad-CAM's operator of the pocket model took five times as long"""
     torch.get_num_threads()  # torch sets the number at a thread's first use, which would undo the limit
     with threadpool_limits(1, user_api="openmp"): yield  # of this thread alone
-
-
-def _is_small(clip):
-    "Whether a model gains nothing by a second core, as the pocket model; an RN50 does"
-    return clip is not None and sum(p.numel() for p in clip.model.visual.parameters()) < 1e7
 
 
 _STARTED: weakref.WeakSet = weakref.WeakSet()  # what may be under way when the process ends
@@ -208,7 +202,9 @@ class Explorer(anywidget.AnyWidget):
         self._known: dict = {}  # (split, layer, explainer) -> data that was prepared
         self._data: list = []  # what is shown, for each run set
         self._at = "", "", ""  # the choice that it belongs to
-        self.work = Work(self._say, self._settle, _is_small(self.sets[0].clip))
+        model = self.sets[0].clip  # a small one, as pocket, gains nothing by a second core; an RN50 does
+        small = model is not None and sum(p.numel() for p in model.model.visual.parameters()) < 1e7
+        self.work = Work(self._say, self._settle, small)
         super().__init__(_panels=list(panels), _runs=self._record(), lam=self.runs.sorted_keys()[-1],
                          step=_last(self.runs), split=self._find_sources(split, images), explainer=str(explainer),
                          target=target, target_layer=target_layer or "default",
@@ -341,14 +337,10 @@ class Explorer(anywidget.AnyWidget):
         self,
         lam: float,  # In [0, 1], or in the range of another rule's strength
     ):
-        "Train a further lambda in the background, as the others were, and show it; a trained one is shown at once"
-        runs = self.runs
-        if np.isclose(lam, runs.lambdas).any():
-            self.lam = runs.keys[runs.run(lam)]
-            return self._say(f"{lam:g} was already trained")
+        "Train a further lambda in the background, as the others were, and show it"
+        runs, last = self.runs, self.runs.steps["step"].max()
 
         def work(tick):
-            last = runs.steps["step"].max()
             return train_more(runs, [lam], callbacks=[lambda step, record: tick(step / last)], progress=False)
 
         def done(more):
@@ -364,11 +356,17 @@ class Explorer(anywidget.AnyWidget):
 
     def show_photos(
         self,
-        photos: dict | Sequence,  # Name -> content of a file; or paths or PIL images
+        files: dict,  # Name -> content
     ):
         "Look at photos of your own; those that cannot be read are named, and the others shown"
         self.runs.check_model()
-        good, bad = _opened(photos) if isinstance(photos, dict) else (list(photos), [])
+        good, bad = [], []
+        for name, content in files.items():
+            try: image: Any = open_image(io.BytesIO(bytes(content)))
+            except ValueError: bad.append(name)
+            else:
+                image.filename = name
+                good.append(image)
         note = f"not an image that can be read: {', '.join(bad)}; use PNG or JPEG" if bad else ""
         if not good: return self._say(note, bool(bad))
         self._sources[PHOTOS] = good, len(good), note
@@ -480,16 +478,6 @@ class Explorer(anywidget.AnyWidget):
 def _last(runs):
     "The step at the end of a record"
     return int(max(runs.snapshot_steps, default=len(runs.steps) // len(runs)))
-
-
-def _opened(files):
-    "Images of files by name, and the names of those that cannot be read"
-    good, bad = [], []
-    for name, content in files.items():
-        try: good.append(open_image(io.BytesIO(bytes(content))))
-        except ValueError: bad.append(name)
-        else: good[-1].filename = name
-    return good, bad
 
 # %% ../nbs/53_explorer.ipynb #19de2dac
 explore = Explorer  # As a verb: scrub lambda and training steps, and see where the model looks

@@ -460,9 +460,10 @@ def test_a_lambda_beyond_the_range_is_refused(explorer):
     assert len(explorer.runs) == 3
 
 
-def test_a_trained_lambda_is_shown_at_once(explorer):
+def test_a_trained_lambda_is_not_trained_again(explorer):
     explorer.train_lambda(0.5)
-    assert explorer.lam == 0.5 and work(explorer) == ("0.5 was already trained", False) and not explorer.work.what
+    with pytest.raises(ValueError, match="ProGrad 0.5 was already trained"): explorer.wait()
+    assert "already trained" in work(explorer)[0] and work(explorer)[1] and len(explorer.runs) == 3
 
 
 def test_another_lambda_is_trained_as_the_others_were(runs, data, clip, task):
@@ -560,8 +561,8 @@ def test_photos_by_path_or_image_are_a_split(runs, tmp_path):
     (tmp_path / "a.png").write_bytes(photo("red"))
     explorer = explore(runs, [tmp_path / "a.png", Image.new("RGB", (50, 50), "blue")]).wait()
     assert explorer.split == PHOTOS and explorer.data.names == ("1: a.png", "2: photo")
-    explorer.show_photos([tmp_path / "a.png"])
-    assert explorer.wait().data.names == ("1: a.png",)
+    explorer.show_photos({"b.png": photo("blue")})
+    assert explorer.wait().data.names == ("1: b.png",)
 
 
 def test_a_split_of_ones_own_can_be_left_and_seen_again(runs):

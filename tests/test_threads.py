@@ -165,8 +165,8 @@ def two_cores():
 @pytest.mark.parametrize("alone, cores", [(True, 1), (False, 2)])
 def test_a_small_model_is_computed_on_one_core_beside_the_kernel(two_cores, alone, cores):
     said, found = [], []
-    work = Work(lambda *words: said.append(words), alone=alone)
-    work.start("counting", 1, lambda tick: torch.get_num_threads(), found.append)
+    work = Work(lambda text, wrong=False, done=None: said.append((text, wrong, done)), alone=alone)
+    work.start("counting", lambda tick: torch.get_num_threads(), found.append)
     work.wait()
     assert found == [cores] and torch.get_num_threads() == 2 and said[-1] == ("", False, None)
     new = []

@@ -1766,7 +1766,10 @@ class Controls {
     if (!view.ask || !able || !trainable || !view.wanted.includes("maps")) return make("span")
     const begin = () => {
       const lam = field.valueAsNumber
-      if (Number.isFinite(lam)) view.ask({ ask: "train", lam })
+      const { methods } = view.training()
+      const known = view.training().method(lam)
+      if (known >= 0) view.state.set({ lam: methods[known].key })  // it was trained before
+      else if (Number.isFinite(lam)) view.ask({ ask: "train", lam })
       else this.say(`type a number to train another ${strength}`, true)
     }
     const keydown = event => { if (event.key === "Enter") begin() }
