@@ -85,6 +85,8 @@ class ExplorerData:
     masks_from: str = ""  # Where the masks come from, in words; "none": nobody knows where the objects are
     explainer: str = "GradCAM"  # Which map, see `maps.EXPLAINERS`
 
+    def __post_init__(self): self.names, self.classes = tuple(self.names), tuple(self.classes)
+
     def __len__(self): return len(self.pictures)
 
     @property
@@ -190,7 +192,7 @@ def preparation(
         labels = np.full(len(rows), -1) if photos else test.labels[rows]
         names = map(_file_name, test.images) if photos else [test.classes[label] for label in labels]
         operator, feature = (torch.cat(parts).detach().float().cpu().numpy() for parts in (operators, features))
-        numbered = tuple(f"{n}: {name}" for n, name in enumerate(names, 1))
+        numbered = [f"{n}: {name}" for n, name in enumerate(names, 1)]
         return ExplorerData(pictures, masks, labels, numbered, runs.classes, operator, feature,
                             float(clip.logit_scale), masks_from, found.name)
 
@@ -328,7 +330,7 @@ def scene_buffer(
     "Images and their maps under every method at every snapshot, see assets/explorer.js"
     width = data.features.shape[-1]
     known = runs.text_features.shape[-1] if len(runs.snapshot_steps) else width
-    if tuple(data.classes) != runs.classes or width != known:
+    if data.classes != runs.classes or width != known:
         raise ValueError(f"the data shows {data.classes[:2]}... with features of width {width}, these runs were "
                          f"trained on {runs.classes[:2]}... with width {known}; prepare it with explorer_data(runs)")
     order = [runs.run(key) for key in runs.sorted_keys()]
