@@ -233,8 +233,8 @@ def layer_names(
 
 # %% ../nbs/52_screen.ipynb #24557072
 HEAT = np.asarray(colormaps["inferno"](np.arange(256), bytes=True))[:, :3]  # [256, 3] uint8
-# Columns of the record that the explorer shows
-RECORDED = "^(step|loss_ce|loss_kl|cos|angle_deg|conflict|agree|norm_gd|norm_gg|acc_.*)$"
+RECORDED = (  # Columns of the record that the explorer shows
+    "^(step|loss_ce|loss_kl|cos|angle_deg|conflict|agree|norm_gd|norm_gg|acc_.*)$")
 
 
 def buffer(
