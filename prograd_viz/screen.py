@@ -399,7 +399,7 @@ def plot_view(
     for ax, name in zip(axes[0], ["image", *(runs.name(key, "math") for key in keys)]): ax.set_title(name)
     for ax in axes[-1]: ax.remove()
     ax = fig.add_subplot(axes[0, 0].get_gridspec()[-1, :])
-    draw_cosine(ax, runs, [key for key in keys if key is not None])
+    draw_cosine(ax, runs, runs.ends(lam))
     ax.axvline(runs.snapshot_steps[-1] if step is None else step, color="#CC79A7", lw=2)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     draw_note(fig, about_masks(data.masks_from))
