@@ -141,7 +141,7 @@ def _model(options, cache):
     return load_clip(options.pop("model"), cache=cache, **options)
 
 
-@lru_cache(4)
+@lru_cache(8)
 def _task(options):
     "The task of a job, kept for the next one"
     options = json.loads(options)
