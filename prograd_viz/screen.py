@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_tensors
 from scipy.special import stdtrit
 
@@ -152,13 +152,23 @@ class ExplorerData:
                 words, names = json.loads(file.metadata()["about"]), list(file.keys())
                 arrays = {name: file.get_tensor(name) for name in names}
             data = cls(**words, **arrays)
-            data.views(np.zeros((1, len(data.classes), data.features.shape[1])))  # raises where the parts do not fit
+            _check_shapes(data)
             return data
         except FileNotFoundError:
             raise FileNotFoundError(f"no file {path}; write one with explorer_data(runs).save(path)") from None
-        except Exception as e:  # damaged files raise a dozen kinds of errors
+        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
             raise ValueError(f"{path} holds no data of an explorer ({e}); "
                              "write it again with explorer_data(runs).save(path)") from e
+
+
+def _check_shapes(data):
+    "Raise a ValueError that names the first part that does not fit the others"
+    (count, *size, _), (_, *cells, wide) = data.pictures.shape, data.operator.shape
+    shapes = {"pictures": (count, *size, 3), "masks": (count, *size), "labels": (count,),
+              "operator": (count, *cells, wide), "features": (count, wide)}
+    for name, shape in {**shapes, "names": (count,)}.items():
+        found = np.shape(getattr(data, name))
+        if found != shape: raise ValueError(f"{name!r} has shape {found}, expected {shape}")
 
 
 def preparation(

@@ -829,6 +829,14 @@ def test_a_figure_for_print_has_fonts_that_print(explorer, tmp_path):
     assert b"/Type3" not in content and b"/CIDFontType2" in content and b"/FontFile2" in content
 
 
+@pytest.mark.parametrize("part", ["pictures", "masks", "labels", "names", "operator", "features"])
+def test_saved_data_of_which_a_part_lacks_an_image_are_refused_by_its_name(data, tmp_path, part):
+    path = replace(data, **{part: getattr(data, part)[:-1]}).save(tmp_path / "data.safetensors")
+    named = "masks" if part == "pictures" else part  # the pictures say how many there are
+    with pytest.raises(ValueError, match=rf"no data of an explorer \('{named}' has shape .*, expected .*save\(path\)"):
+        ExplorerData.load(path)
+
+
 def test_a_figure_is_saved_at_the_style_s_resolution(explorer, tmp_path):
     with plt.rc_context({"savefig.dpi": 30, "savefig.bbox": "standard"}):
         figure = explorer.figure()
