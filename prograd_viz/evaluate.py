@@ -49,9 +49,9 @@ class Evaluator:
             f"zero-shot CLIP is right less often than guessing: {', '.join(low)}; check that the weights are a trained "
             "model's, and that class names, labels and template belong to these images", stacklevel=2)
         others = () if prompts.class_specific else teacher.keys() - {task.classes}
-        n_ctx, init, template = prompts.n_ctx, prompts.init, task.template
         self.others = {  # Class names -> prompts
-            c: make_prompts(clip, c, n_ctx=n_ctx, init=init, template=template, position=position) for c in others}
+            c: make_prompts(clip, c, n_ctx=prompts.n_ctx, init=prompts.init, template=task.template, position=position)
+            for c in others}
 
     def teacher_logits(
         self,
@@ -83,7 +83,7 @@ def _accuracy(texts, images, labels):
 def _below_chance(accuracy, split):
     "Whether guessing would be right more often: the binomial probability of so few or fewer is under 5%"
     n = len(split)
-    return n > 0 and bdtr(round(accuracy * n) if accuracy == accuracy else n, n, 1 / len(split.classes)) < 0.05
+    return bdtr(np.round(accuracy * n), n, 1 / len(split.classes)) < 0.05  # not where the accuracy is NaN
 
 # %% ../nbs/25_evaluate.ipynb #ea28bcc2
 def run_prompts(

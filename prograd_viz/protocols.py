@@ -44,7 +44,7 @@ _KEYS = ["dataset", "shots", "seed", "method", "lam"]
 FACTS = ("model", "pretrained", "template", "init", "n_ctx", "epochs")  # Of every row, so that tables can be joined
 
 
-def _cells(names, shots, seeds, lambdas, options):
+def _cells(names, shots, seeds, lambdas, options, subset):
     "A row per data set, shots, seed and lambda; without lambdas the published ones"
     for name in listed(names):
         if not Path(name).is_dir(): check_known("data set or folder of images", name, ["pocket", *DATASETS])
@@ -52,22 +52,19 @@ def _cells(names, shots, seeds, lambdas, options):
     for name, *draw in itertools.product(listed(names), listed(shots), listed(seeds)):
         k, seed = check_draw(*draw)
         usual = {"n_ctx": 16} | ({"epochs": 50} if name == "imagenet" else {})
+        half = {"subset": subset} if subset and name in DATASETS else {}
         for lam in (0, published_lambda(name, k)) if lambdas is None else lambdas:
-            cells.append(usual | options | {"data": name, "shots": k, "seed": seed, "lam": lam})
+            cells.append(usual | options | half | {"data": name, "shots": k, "seed": seed, "lam": lam})
     if cells: return cells
     raise ValueError("names, shots, seeds and lambdas need at least one value each, "
                      f"got {names!r}, {shots!r}, {seeds!r}, {lambdas!r}")
 
 
-_OF_SWEEP = inspect.signature(sweep).parameters
-
-
 def _results(clip, names, shots, seeds, lambdas, data, out, options, tests, subset=None, evaluate=None, version=1):
     "A row per data set, shots, seed and method, with the accuracies asked for: column -> its name in the sweep"
-    of_sweep = {"workers": 1, "evaluate": {"facts": _facts} | (evaluate or {}), "version": version, "clip": clip}
-    of_sweep |= {k: options.pop(k) for k in [*options] if k in _OF_SWEEP}
-    rows = _cells(names, shots, seeds, lambdas, (data or {}) | options)
-    if subset: rows = [row | ({"subset": subset} if row["data"] in DATASETS else {}) for row in rows]
+    of_sweep = {"workers": 1, "evaluate": {"training": _facts} | (evaluate or {}), "version": version, "clip": clip}
+    of_sweep |= {k: options.pop(k) for k in options.keys() & inspect.signature(sweep).parameters}
+    rows = _cells(names, shots, seeds, lambdas, (data or {}) | options, subset)
     cells = cells_of(pd.DataFrame(rows, dtype=object).assign(model=clip.name, pretrained=clip.pretrained))
     with tempfile.TemporaryDirectory() as folder:
         run = sweep(cells, out or folder, **of_sweep)
@@ -78,21 +75,17 @@ def _results(clip, names, shots, seeds, lambdas, data, out, options, tests, subs
         raise ValueError(f"{of} comes without the test set {absent[0]!r} of this protocol; use 'pocket', or a data set "
                          "of prograd_viz.datasets.DATASETS, instead")
     if lambdas is None: table["method"] = table["method"].str.replace("^ProGrad .*", "ProGrad", regex=True)
-    for name in _OF_RUN:  # zero-shot CLIP's rows are those of a training
-        table[name] = table.groupby(_KEYS[:3], sort=False)[_given(name)].transform("first") if len(table) else None
-    return table.reindex(columns=[*_KEYS, *tests.values(), *FACTS]).rename(columns={c: k for k, c in tests.items()})
+    columns = [*_KEYS, *tests.values(), *FACTS[:2], *map(_given, FACTS[2:])]
+    return table.reindex(columns=columns).set_axis([*_KEYS, *tests, *FACTS], axis=1)
 
 
-_OF_RUN = FACTS[2:]
-
-
-def _given(name): return f"{name} of the run"  # options of a grid have the plain names
+def _given(name): return f"{name} of the training"  # options of a grid have the plain names
 
 
 def _facts(runs):
-    "What decides a training beside the grid, as a function for `evaluate=`"
-    known = {"template": runs.task.template} | {name: runs.config[name] for name in _OF_RUN[1:]}
-    return pd.DataFrame({"lam": runs.lambdas} | {_given(name): value for name, value in known.items()})
+    "What decides a training beside the grid, also in the row of zero-shot CLIP, as a function for `evaluate=`"
+    known = runs.config | {"template": runs.task.template}
+    return pd.DataFrame({"lam": [np.nan, *runs.lambdas]} | {_given(name): known[name] for name in FACTS[2:]})
 
 # %% ../nbs/42_protocols.ipynb #3b216c97
 def few_shot_protocol(
@@ -151,11 +144,11 @@ def cross_dataset(
     if not isinstance(targets, dict): targets = {check_known("target data set", t, DATASETS): t for t in targets}
     named = lambda t: (t, None) if isinstance(t, Split) else (dataset_split(t, **files), DATASETS[t].template)
     sets = {name: named(target) for name, target in targets.items()}
-    if template_from == "target": _check_words({name: words for name, (_, words) in sets.items() if words}, options)
+    if template_from == "target": _check_words(sets, options)
     tests = {name: f"{name}, {template_from}" for name in sets}
-    on = lambda name: partial(_on_target, tests[name], split=sets[name][0], template=sets[name][1],
-                              template_from=template_from)
-    evaluate = {tests[name]: on(name) for name in sets}
+    evaluate = {
+        tests[name]: partial(_on_target, tests[name], split=split, template=words, template_from=template_from)
+        for name, (split, words) in sets.items()}
     version = zlib.crc32("".join(split.fingerprint() for split, _ in sets.values()).encode()) if out else 1
     table = _results(clip, source, shots, seeds, lambdas, data, out, options, {source: "acc_same"} | tests,
                      evaluate=evaluate, version=version)
@@ -168,12 +161,12 @@ def _on_target(column, runs, **where):
     return accuracy_on(runs, **where)[["lam", "accuracy"]].rename(columns={"accuracy": column})
 
 
-def _check_words(templates, options):
+def _check_words(sets, options):
     "Raise before anything is trained where a target's template has more words than the context has vectors"
     n_ctx = options.get("n_ctx", 16)
     if not n_ctx or options.get("init", "template") != "template": return
-    for name, template in templates.items():
-        words = len(template.split("{}")[0].split())
+    for name, (_, template) in sets.items():
+        words = len((template or "").split("{}")[0].split())
         if words > n_ctx:
             raise ValueError(f"n_ctx={n_ctx} is too small for the template of {name!r}, which has {words} words before "
                              f"the class name; use n_ctx={words} or more, or template_from='source'")
@@ -200,35 +193,32 @@ def paper_table(
     if beside is not None: check_known("beside", beside, ["published"])
     halves, away = "base" in check_table(table, source), "target" in table
     values, over = ["base", "new"] if halves else ["accuracy"], "target" if away else "dataset"
-    of_one = lambda name: table.groupby("method")[name].nunique().max() if {name, "method"} <= {*table} else 1
-    several = [name for name in ("model", "pretrained", "init", "n_ctx") if of_one(name) > 1]
-    rows = ["source"] * away + ["shots", *several, "method"]
-    check_table(table, source, [over, *rows, *values])
+    rows = ["source"] * away + ["shots"]
+    of_each = check_table(table, source, [over, *rows, "method", *values]).groupby("method")
+    facts = [name for name in ("model", "pretrained", "init", "n_ctx") if name in table]
+    rows += [*(name for name in facts if of_each[name].nunique().max() > 1), "method"]
     _warn_of_collapse(table, [over, *rows], values[0])
     means = 100 * table.groupby([over, *rows], sort=False)[values].mean().dropna()
     others = means.drop(index=set(table["source"]), level=over, errors="ignore") if away else means
     average = _average(others, over, rows) if others.index.unique(over).size > 1 - away else None
-    wide = lambda rows_of: rows_of.pivot_table("accuracy", rows, over, sort=False)
-    if not halves:
-        shown = wide(means) if average is None else wide(means).assign(average=average)
-        return pd.concat([shown, wide(_published(table, means, halves))]) if beside and not away else shown
     if average is not None: means = pd.concat([means, pd.concat({"average": average}, names=[over])])
-    if beside: means = pd.concat([means, _published(table, means, halves)])
-    return means.assign(H=harmonic_mean(means["base"], means["new"]))
+    if beside and not away: means = pd.concat([means, _published(table, means, halves)])
+    if halves: return means.assign(H=harmonic_mean(means["base"], means["new"]))
+    return means.pivot_table("accuracy", rows, over, sort=False).reindex(columns=means.index.unique(over))
 
 
 def published_numbers() -> pd.DataFrame:  # protocol, dataset, model, shots, method, accuracy, base, new, source
     "Numbers of CoOp and ProGrad, in per cent, from the sources that the column `source` names"
-    return pd.read_csv(Path(str(files("prograd_viz") / "assets" / "published.csv")))
+    return pd.read_csv(str(files("prograd_viz") / "assets" / "published.csv"))
 
 
 def _published(table, means, halves):
     "The published numbers for the models, data sets and shots of a table, as rows of their own"
     known = published_numbers()
-    known = known[known["protocol"] == ("base to new" if halves else "few shots")]
     models = table["model"].str.removesuffix("-quickgelu").unique() if "model" in table else []
-    here = known["dataset"].isin(means.index.unique("dataset")) & known["shots"].isin(means.index.unique("shots"))
-    known = known[here & known["model"].isin(models)]
+    here = {"protocol": ["base to new" if halves else "few shots"], "model": models}
+    here |= {name: means.index.unique(name) for name in ("dataset", "shots")}
+    known = known[known[[*here]].isin(here).all(axis=1)]
     if not len(known):
         warnings.warn("no published number for these models, data sets and shots is in published_numbers()",
                       stacklevel=3)

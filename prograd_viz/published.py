@@ -24,6 +24,7 @@ from .data import Task
 from .evaluate import Evaluator, run_prompts
 from .prompts import make_prompts, text_features
 from .runs import Recorder, Runs, named_lambda, run_name
+from .store import new_file
 from .tasks import few_shot
 
 # %% ../nbs/43_published.ipynb #3f1f9279
@@ -107,52 +108,57 @@ def load_published(
     position: str | None = None,  # Of the class name; None: as the output folder says, else "end"
 ) -> Runs:  # One run per folder, a snapshot per epoch that all of them kept; steps count epochs, losses are NaN
     "Prompts of the published trainers as a run set that can be explored and evaluated"
-    alone = None if isinstance(folders, dict) else folders
-    folders = folders if isinstance(folders, dict) else {_method(folders): folders}
-    found = [_checkpoints(Path(folder).expanduser()) for folder in folders.values()]
-    epochs, first = sorted(set.intersection(*map(set, found))), next(iter(folders.values()))
+    named = folders if isinstance(folders, dict) else {None: folders}  # None: as the folder says
+    paths = [*named.values()]
+    found, facts = [*map(_checkpoints, paths)], [*map(trained_as, paths)]
+    epochs, listed = sorted(set.intersection(*map(set, found))), ", ".join(map(str, paths))
     if not epochs:
-        raise ValueError(f"no epoch was kept in all of {', '.join(map(str, folders.values()))}, which have "
-                         f"{[sorted(files) for files in found]}; load them one by one and see both: explore([a, b])")
+        raise ValueError(f"no epoch was kept in all of {listed}, which have {[sorted(files) for files in found]}; "
+                         "load them one by one and see both: explore([a, b])")
     read = [[read_context(files[epoch]) for files in found] for epoch in epochs]
     shapes = {tuple(context.shape) for row in read for context, _ in row}
     if len(shapes) > 1:
-        raise ValueError(f"contexts of several shapes, {', '.join(map(str, sorted(shapes)))}, in "
-                         f"{', '.join(map(str, folders.values()))}; load trainings of another length one by one")
+        raise ValueError(f"contexts of several shapes, {', '.join(map(str, sorted(shapes)))}, in {listed}; "
+                         "load trainings of another length one by one")
     contexts = torch.stack([torch.stack([c for c, _ in row]) for row in read]).to(clip.device, clip.wide)  # [K, R, ...]
     *own, n_ctx, width = contexts.shape[2:]
     if width != clip.token_embedding.embedding_dim:
         raise ValueError(f"the context has width {width}, the token embeddings of {clip.name!r} have "
                          f"{clip.token_embedding.embedding_dim}; load the model of that training")
-    position = _position(folders.values(), position)
-    suffixes = {folder: tensors.get("token_suffix") for folder, (_, tensors) in zip(folders.values(), read[-1])}
-    starts = _starts(folders.values(), task, n_ctx, bool(own)) if init is None else [init]
+    position = _position(paths, facts, position)
+    suffixes = {folder: tensors.get("token_suffix") for folder, (_, tensors) in zip(paths, read[-1])}
+    starts = _starts(facts[0], task, n_ctx, bool(own)) if init is None else [init]
     position, prompts = _as_trained(clip, task, n_ctx, starts, bool(own), position, suffixes)
     if own and own[0] != len(task.classes):
-        raise ValueError(f"{first} holds contexts of {own[0]} classes, the task has {len(task.classes)}; "
+        raise ValueError(f"{paths[0]} holds contexts of {own[0]} classes, the task has {len(task.classes)}; "
                          "give the task it was trained on")
-    if alone is not None and "trainer" not in trained_as(alone):
-        warnings.warn(f"{alone} does not say which trainer wrote it; it is called {_UNKNOWN!r} here: name it in a "
+    if None in named and "trainer" not in facts[0]:
+        warnings.warn(f"{paths[0]} does not say which trainer wrote it; it is called {_UNKNOWN!r} here: name it in a "
                       "dict, {0: folder} for CoOp, {1: folder} for ProGrad, or {'mine': folder}", stacklevel=2)
-    return _as_runs(clip, task, prompts, contexts, [*folders], epochs, position)
+    keys = [_method(facts[0]) if key is None else key for key in named]
+    return _as_runs(clip, task, prompts, contexts, keys, epochs, position)
 
 
 def _checkpoints(path):
     "Epoch -> file of a training's output, or of the one file that is named"
+    path = Path(path).expanduser()
     if path.is_file(): return {_epoch(path): path}
     inner = path / "prompt_learner" if (path / "prompt_learner").is_dir() else path
     if inner is path and len(nested := sorted({f.parent for f in path.glob("*/model*.pth.tar*")})) == 1:
         inner = nested[0]  # another learner's folder, whose file says what it is
-    files = {_epoch(f): f for f in inner.glob("model-best.pth.tar")}
-    numbered = [f for f in inner.glob("model.pth.tar-*") if f.name.rpartition("-")[2].isdecimal()]
-    files |= {_epoch(f): f for f in numbered}
-    if files: return files
-    below = sorted({file.parent.parent for file in path.glob("**/model*.pth.tar*")})
+    files = [f for f in sorted(inner.glob("model*")) if re.fullmatch(r"model(-best\.pth\.tar|\.pth\.tar-\d+)", f.name)]
+    if files: return {_epoch(f): f for f in files}  # a numbered file comes after the best one, of the same epoch
+    below = _trainings(path)
     if below:
         raise FileNotFoundError(f"{path} holds {len(below)} trainings, such as {below[0]}; name one, several in a "
                                 "dict, or take the table of all: published_results(folder, clip)")
     raise FileNotFoundError(f"no model.pth.tar-N in {inner}; give the OUTPUT_DIR of the published trainer, which holds "
                             "prompt_learner/, or a file")
+
+
+def _trainings(path):
+    "The folders below that hold one with checkpoints"
+    return sorted({file.parent.parent for file in path.glob("**/model*.pth.tar*")})
 
 
 def _epoch(path):
@@ -161,11 +167,10 @@ def _epoch(path):
     return int(number) if number.isdecimal() else _state(path)[1] or 1
 
 
-def _position(folders, given):
+def _position(folders, facts, given):
     "Position of the class name, from the names or the logs of output folders; another one that is given is refused"
-    for folder in folders:
-        known = trained_as(folder).get("position")
-        if known is None: continue
+    for folder, fact in zip(folders, facts):
+        known = fact.get("position", given)
         if given not in (None, known):
             raise ValueError(f"{folder} was trained with the class name at position {known!r}, got "
                              f"position={given!r}; leave it out")
@@ -173,19 +178,14 @@ def _position(folders, given):
     return given or "end"
 
 
-def _method(folder):
-    "Whose training a folder holds: ProGrad's lambda, or the trainer's name"
-    _checkpoints(Path(folder).expanduser())  # an error where there are none
-    facts = trained_as(folder)
-    trainer = facts.get("trainer")
-    if trainer == "ProGrad": return facts.get("lam", 1.0)
-    if trainer == "CoOp": return 0.0
-    return _UNKNOWN if trainer is None else trainer
+def _method(facts):
+    "Whose training it was: CoOp's or ProGrad's lambda, or the trainer's name"
+    trainer = facts.get("trainer", _UNKNOWN)
+    return {"ProGrad": facts.get("lam", 1.0), "CoOp": 0.0}.get(trainer, trainer)
 
 
-def _starts(folders, task, n_ctx, own):
+def _starts(facts, task, n_ctx, own):
     "The starts that a training may have had, the likeliest first"
-    facts = trained_as(next(iter(folders)))
     words = len(task.template.split("{}")[0].split())
     if own or words > n_ctx: return ["random"]
     usual = ["random", "template"] if facts.get("trainer") == "CoOp" else ["template", "random"]
@@ -197,40 +197,39 @@ def _as_trained(clip, task, n_ctx, starts, own, position, suffixes):
     options = {"n_ctx": n_ctx, "template": task.template, "class_specific": own}
     prompts_at = lambda start, where: make_prompts(clip, task.classes, position=where, init=start, **options)
     tried = [prompts_at(start, "end") for start in starts]
-    fits = lambda prompts: all(_fits(prompts, suffix) for suffix in suffixes.values())
-    init = next((prompts for prompts in tried if fits(prompts)), tried[0]).init
-    for folder, suffix in suffixes.items(): _check_suffix(folder, prompts_at(init, "end"), suffix)
-    prompts = prompts_at(init, position)
-    torn = prompts if position == "end" else prompts_at(init, f"{position}, name torn")
+    fits = lambda prompts: all(_alike(prompts, suffix).all() for suffix in suffixes.values())
+    likely = next(filter(fits, tried), tried[0])
+    for folder, suffix in suffixes.items(): _check_suffix(folder, likely, suffix)
+    if position == "end": return position, likely
+    prompts, torn = (prompts_at(likely.init, where) for where in (position, f"{position}, name torn"))
     if torch.equal(torn.tokens, prompts.tokens): return position, prompts
     warnings.warn(f"with position={position!r}, CoOp's code puts frozen words of the template in a class name's place "
                   "and tears the name; these prompts are read as they were trained", stacklevel=3)
     return f"{position}, name torn", torn
 
 
-def _fits(prompts, suffix):
-    "Whether the words behind the context are those that the training kept, embedded"
-    ours = prompts.clip.token_embedding(prompts.tokens[:, 1 + prompts.n_ctx:]).float().cpu()
-    same = suffix is None or suffix.shape == ours.shape
-    return same and (suffix is None or torch.allclose(ours, suffix.float(), rtol=1e-2, atol=1e-3))
+def _behind(prompts): return prompts.tokens[:, 1 + prompts.n_ctx:]
+
+
+def _alike(prompts, suffix):
+    "For every class, whether the words behind the context are those that the training kept, embedded"
+    ours = prompts.clip.token_embedding(_behind(prompts)).float().cpu()
+    if suffix is None: suffix = ours
+    if suffix.shape != ours.shape: return torch.zeros(min(len(suffix), len(ours))).bool()
+    return torch.isclose(ours, suffix.float(), rtol=1e-2, atol=1e-3).flatten(1).all(1)
 
 
 def _check_suffix(folder, prompts, suffix):
     "Raise where the words behind the context differ, and quote both"
-    if _fits(prompts, suffix): return
-    clip, start = prompts.clip, 1 + prompts.n_ctx
-    ours = clip.token_embedding(prompts.tokens[:, start:]).float().cpu()
-    differ = list(range(min(len(suffix), len(ours))))
-    if suffix.shape == ours.shape:
-        alike = torch.isclose(ours, suffix.float(), rtol=1e-2, atol=1e-3).flatten(1).all(1)
-        differ = (~alike).nonzero()[:, 0].tolist()
-    theirs = [_decoded(clip, suffix[c]) for c in differ[:3]]
+    differ, clip, tokens = (~_alike(prompts, suffix)).nonzero()[:3, 0], prompts.clip, _behind(prompts)
+    if not len(differ): return
+    theirs = [_decoded(clip, suffix[c]) for c in differ]
     if None in theirs:
         raise ValueError(f"{folder} was trained with other token embeddings than those of {clip.name!r}; "
                          "load the model of that training")
-    here = [clip.tokenizer.decode(_words(prompts.tokens[c, start:])) for c in differ[:3]]
+    here = [clip.tokenizer.decode(row[:int(row.argmax())].tolist()) for row in tokens[differ]]  # up to its end
     quoted = lambda texts: ", ".join(f"'{text.strip()}'" for text in texts)
-    number = "" if len(suffix) == len(ours) else f" {len(suffix)} classes (this task has {len(ours)}) and"
+    number = "" if len(suffix) == len(tokens) else f" {len(suffix)} classes (this task has {len(tokens)}) and"
     raise ValueError(
         f"{folder} was trained with{number} other words behind its context: {quoted(theirs)} where this task has "
         f"{quoted(here)}. Give the task of that training: its classes in their order, as few_shot(classes=[...]) takes "
@@ -238,23 +237,13 @@ def _check_suffix(folder, prompts, suffix):
         "accuracy_on(runs, split)")
 
 
-def _words(tokens):
-    "Token ids up to the end of the text, whose token has the highest number"
-    return tokens[:int(tokens.argmax())].tolist()
-
-
 @torch.no_grad()
 def _decoded(clip, rows):
     "The text of embedded tokens, up to its end; None where one of them is in no row of the model's table"
-    table, ids = clip.token_embedding.weight.float().cpu(), []
-    end = clip.tokenize(["a"])[0].max().item()
-    for row in rows.float():
-        gaps = (table - row).abs().amax(1)
-        nearest = int(gaps.argmin())
-        if gaps[nearest] > 1e-3 + 1e-2 * row.abs().max(): return None
-        if nearest == end: break
-        ids.append(nearest)
-    return clip.tokenizer.decode(ids)
+    rows, table, end = rows.float(), clip.token_embedding.weight.float().cpu(), clip.tokenize(["a"]).max().item()
+    gaps, nearest = torch.cdist(rows, table, p=torch.inf).min(1)
+    unknown, text = gaps > 1e-3 + 1e-2 * rows.abs().amax(1), (nearest == end).cumsum(0) == 0
+    if not unknown[:int(text.sum()) + 1].any(): return clip.tokenizer.decode(nearest[text].tolist())
 
 
 @torch.no_grad()
@@ -262,12 +251,11 @@ def _as_runs(clip, task, prompts, contexts, keys, epochs, position):
     "A run set around contexts [K, R, ...]; what was not recorded is NaN"
     evaluator = Evaluator(clip, task, prompts, task.template, position)
     methods = [key if isinstance(key, str) else run_name("prograd", float(key)) for key in keys]
-    lambdas = [named_lambda(key) if isinstance(key, str) else float(key) for key in keys]
-    config = {"published": True, "rule": "prograd", "lambdas": lambdas, "init": prompts.init, "position": position,
-              "n_ctx": prompts.n_ctx, "class_specific": prompts.class_specific, "teacher": task.template,
-              "model": [clip.name, clip.pretrained], "task": task.settings}
-    record = Recorder(task.classes, methods, lambdas=lambdas, config=config,
-                      zero_shot=evaluator.text, zero_shot_accuracy=evaluator.zero_shot)
+    config = {"published": True, "rule": "prograd", "lambdas": [*map(named_lambda, methods)], "init": prompts.init,
+              "position": position, "n_ctx": prompts.n_ctx, "class_specific": prompts.class_specific,
+              "teacher": task.template, "model": [clip.name, clip.pretrained], "task": task.settings}
+    record = Recorder(task.classes, methods, config=config, zero_shot=evaluator.text,
+                      zero_shot_accuracy=evaluator.zero_shot)
     for epoch, context in zip(epochs, contexts):
         text = text_features(prompts, context)
         record.log(epoch, epoch=epoch, seconds=np.nan)
@@ -276,8 +264,9 @@ def _as_runs(clip, task, prompts, contexts, keys, epochs, position):
 
 # %% ../nbs/43_published.ipynb #1d5e8f30
 _NAMES = (  # What the names of output folders say
-    r"(?P<config>.+)_(?P<shots>\d+)shots", r"shots_(?P<shots>\d+)", r"seed(?P<seed>\d+)",
-    r"nctx(?P<n_ctx>\d+)_csc(?P<class_specific>True|False)_ctp(?P<position>end|middle|front)", "train_(?P<subset>base)",
+    r"(?P<dataset>[^/]+)/(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>\d+)shots", r"seed(?P<seed>\d+)",
+    r"(?P<dataset>[^/]+)/shots_(?P<shots>\d+)/(?P<trainer>[^/]+)/(?P<config>[^/]+)", "train_(?P<subset>base)",
+    r"nctx(?P<n_ctx>\d+)_csc(?P<class_specific>True|False)_ctp(?P<position>end|middle|front)",
 )
 _LOG = {  # What the configuration in a log.txt says
     "position": r"CLASS_TOKEN_POSITION: (end|middle|front)", "lam": r"^LOSS:(?:\n  .*)*?\n  LAMBDA: ([\d.e-]+)",
@@ -292,17 +281,12 @@ def trained_as(
 ) -> dict:  # What is known of dataset, trainer, config, shots, seed, n_ctx, class_specific, position, subset, lam, init
     "What the names of the folders and the log of a published training say about it; the log decides"
     folder = Path(folder).expanduser().absolute()
-    if folder.is_file() or folder.name == "prompt_learner": folder = folder.parent
+    if folder.is_file(): folder = folder.parent
     if folder.name == "prompt_learner": folder = folder.parent
     facts: dict[str, Any] = {}
-    parts = folder.parts
-    for i, part in enumerate(parts):
-        for name in _NAMES:
-            found = re.fullmatch(name, part)
-            if not found: continue
-            facts |= found.groupdict()
-            if "config" in found.groupdict(): facts |= {"dataset": parts[i - 2], "trainer": parts[i - 1]}
-            elif name.startswith("shots_"): facts |= dict(zip(("dataset", "trainer", "config"), _around(parts, i)))
+    for pattern in _NAMES:
+        found = re.match(f".*/{pattern}(?:/|$)", folder.as_posix())  # the last such name in the path
+        if found: facts |= found.groupdict()
     log = folder / "log.txt"
     text = log.read_text(encoding="utf-8", errors="replace")[:100_000] if log.is_file() else ""
     for name, pattern in _LOG.items():
@@ -316,20 +300,18 @@ def trained_as(
     return facts | {name: int(facts[name]) for name in _WHOLE if name in facts}
 
 
-def _around(parts, i): return parts[i - 1], *parts[i + 1:i + 3]  # DATASET/shots_16/TRAINER/CFG
-
-
 def find_published(
     root: str | Path,  # The folder output/ of the published scripts, or one in it
 ) -> pd.DataFrame:  # A row per training: what `trained_as` says, the kept epochs, the folder
     "The trainings in a tree of output folders"
     root = Path(root).expanduser()
-    folders = sorted({file.parent.parent for file in root.glob("**/model*.pth.tar*")})
+    folders = _trainings(root)
     if not folders:
         raise FileNotFoundError(f"no model.pth.tar-N below {root}; give the folder output/ of the published scripts")
-    columns = ["dataset", "subset", "trainer", "config", "shots", "seed", "n_ctx", "class_specific", "position", "lam"]
+    columns = ["dataset", "subset", "trainer", "config", "shots", "seed", "n_ctx", "class_specific", "position", "lam",
+               "epochs", "folder"]
     rows = [trained_as(f) | {"epochs": sorted(_checkpoints(f)), "folder": str(f)} for f in folders]
-    table = pd.DataFrame(rows).reindex(columns=[*columns, "epochs", "folder"])
+    table = pd.DataFrame(rows).reindex(columns=columns)
     return table.assign(subset=table["subset"].astype(object).fillna("all"))
 
 
@@ -372,17 +354,12 @@ def _task_of(training, data, known):
 def _results_of(training, clip, task):
     "Rows of zero-shot CLIP and of one training"
     runs = load_published(training["folder"], clip, task)
-    last = runs.steps.iloc[-1]
     where = {"dataset": training["dataset"], "shots": int(training["shots"]), "seed": int(training["seed"])}
     facts = {"model": clip.name, "pretrained": clip.pretrained, "template": task.template, "init": runs.config["init"],
-             "n_ctx": runs.config["n_ctx"], "epochs": int(last["step"]), "folder": training["folder"]}
-    named = {"base": "same", "new": "new"} if training["subset"] == "base" else {"accuracy": "same"}
-    rows = []
-    for r, of in ((None, runs.zero_shot_accuracy), (0, {split: last[f"acc_{split}"] for split in runs.tested})):
-        method = {"method": run_name(None, None), "lam": np.nan} if r is None else {
-            "method": runs.methods[r], "lam": runs.lambdas[r]}
-        rows.append(where | method | {name: of.get(split) for name, split in named.items()} | facts)
-    return rows
+             "n_ctx": runs.config["n_ctx"], "epochs": int(runs.snapshot_steps[-1]), "folder": training["folder"]}
+    named = {"acc_same": "base", "acc_new": "new"} if training["subset"] == "base" else {"acc_same": "accuracy"}
+    table = runs.results().reindex(columns=["method", "lam", *named]).rename(columns=named)
+    return [where | row | facts for row in table.to_dict("records")]
 
 # %% ../nbs/43_published.ipynb #750ac5ee
 _SCRIPT = """{title!r}
@@ -457,13 +434,12 @@ model.load_state_dict({{k: v for k, v in state.items() if k not in {numbers}}})
 def _pocket_folder(clip, beside):
     "The pocket model in a folder that open_clip loads as 'local-dir:', for it does not know the architecture"
     import open_clip
-    folder = beside.with_name(f"{beside.stem}_pocket")
-    folder.mkdir(parents=True, exist_ok=True)
+    file = new_file(beside.with_name(f"{beside.stem}_pocket") / "open_clip_config.json")
     config = {"model_cfg": open_clip.get_model_config("pocket"), "preprocess_cfg": clip.model.visual.preprocess_cfg}
-    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    file.write_text(json.dumps(config), encoding="utf-8")
     weights = {name: tensor.contiguous() for name, tensor in clip.model.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors")
-    return folder.resolve()
+    save_file(weights, file.with_name("open_clip_model.safetensors"))
+    return file.parent.resolve()
 
 
 def _script(clip, path, title, classes):
@@ -486,11 +462,10 @@ def export_prompt(
     classes: list | None = None,  # Class names; None: those of the training
 ) -> Path:  # The script; it computes on the CPU, in the precision of the model
     "A tuned prompt and a short script of open_clip that uses it"
-    path = Path(path).expanduser().with_suffix(".safetensors")
     prompts, k = run_prompts(runs, classes), runs.snapshot(step)
     context = torch.from_numpy(runs.contexts[k, runs.run(lam)]).to(runs.clip.wide)
     if not prompts.class_specific: context = context.expand(len(prompts.classes), -1, -1)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = new_file(path).with_suffix(".safetensors")
     script = path.with_suffix(".py")
     title = f"A prompt tuned by {runs.name(lam)}: python {script.name} image.jpg"
     text = _script(runs.clip, path, title, prompts.classes)

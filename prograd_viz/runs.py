@@ -32,6 +32,7 @@ from prograd_viz.store import (
     TENSORS,
     Folder,
     Writer,
+    new_file,
     open_parts,
     plain,
     read_contents,
@@ -125,12 +126,12 @@ class Lazy(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self): return self.shape[0]
 
     def __getitem__(self, key):
-        first, rest = (key[0], key[1:]) if isinstance(key, tuple) and len(key) else (key, ())
+        first, *rest = key if isinstance(key, tuple) and key else (key,)
         if first is Ellipsis or first is None: return self[:][key]
         rows = np.arange(len(self))[first]
         out = np.empty((rows.size, *self.shape[1:]), self.dtype)
         for place, i in enumerate(rows.flat): out[place] = self.read(int(i))
-        return out.reshape(*rows.shape, *self.shape[1:])[(slice(None),) * rows.ndim + rest]
+        return out.reshape(*rows.shape, *self.shape[1:])[(*[slice(None)] * rows.ndim, *rest)]
 
     def __array__(self, dtype=None, copy=None): return self[:].astype(dtype or self.dtype, copy=False)
 
@@ -158,16 +159,16 @@ class Runs:
     classes: tuple  # C class names
     config: dict  # Everything needed to run it again
     interrupted: bool = False  # Stopped early
-    clip: Any = field(default=None, repr=False)  # The `Clip`, while it is in memory
-    task: Any = field(default=None, repr=False)  # The `Task`, while it is in memory
+    clip: Any = None  # The `Clip`, while it is in memory
+    task: Any = None  # The `Task`, while it is in memory
     lambdas: Any = None  # Lambda or strength of every run, NaN where it has none; None: taken from the names
 
     def __post_init__(self):
         if self.lambdas is None: self.lambdas = tuple(map(named_lambda, self.methods))
         spaced = lambda names: [name.replace("_", " ") for name in names]  # CoOp's code keeps underscores
-        if self.task is not None and spaced(self.classes) == spaced(self.task.classes):
+        if self.task and spaced(self.classes) == spaced(self.task.classes):
             self.classes = tuple(self.task.classes)
-        if self.zero_shot is None and self.clip is not None and self.task is not None: self.zero_shot = self._teacher
+        if self.zero_shot is None and self.clip and self.task: self.zero_shot = self._teacher
 
     def _teacher(self):
         "Zero-shot CLIP's text features, from its model and the templates of the record or of the task"
@@ -279,7 +280,7 @@ class Runs:
 
     def check_model(self):
         "Raise where model and task are not in memory"
-        if self.clip is not None and self.task is not None: return
+        if self.clip and self.task: return
         raise ValueError("these runs have no model and task in memory; "
                          "open them with both: load_runs(path, clip, task)")
 
@@ -308,6 +309,13 @@ class Runs:
         rates = self.steps.groupby("run")["conflict"].mean()
         return self.final()[["method", "lam", "seed"]].assign(conflict=rates.to_numpy(float))
 
+    def results(self) -> pd.DataFrame:  # lam, accuracies, losses, conflict, method
+        "The last numbers of zero-shot CLIP and of every run"
+        final = self.final().filter(regex="^(acc|loss)_").assign(conflict=self.conflicts()["conflict"])
+        table = pd.concat([pd.DataFrame(_columns(self.zero_shot_accuracy), index=[np.nan]), final])
+        table = table.set_axis([np.nan, *self.lambdas]).rename_axis("lam").reset_index()
+        return table.assign(method=[self.name(key) for key in (None, *self.keys)]).dropna(axis=1, how="all")
+
     def join(
         self,
         other: "Runs",  # Trained alike with other lambdas, or by another method
@@ -322,16 +330,11 @@ class Runs:
                              "train both on the same task, with the same seed and options")
         arrays = {name: self._beside(other, name) for name in ("contexts", "text_features")}
         vectors = max(runs.token_cos.shape[2] for runs in (self, other))
-        arrays["token_cos"] = np.concatenate([runs._token_cosines(vectors) for runs in (self, other)], axis=1)
+        arrays["token_cos"] = np.concatenate([_widened(runs.token_cos, vectors) for runs in (self, other)], axis=1)
         steps = pd.concat([self.steps, other.steps.assign(run=other.steps["run"] + len(self))], ignore_index=True)
         lambdas = self.lambdas + other.lambdas
         return replace(self, steps=steps, methods=self.methods + other.methods, lambdas=lambdas,
                        config=self.config | {"lambdas": list(lambdas)}, **arrays)
-
-    def _token_cosines(self, vectors):
-        "`token_cos` for a number of context vectors, NaN where no gradients were recorded"
-        known = self.token_cos
-        return known if known.shape[2] else np.full((*known.shape[:2], vectors), np.nan, known.dtype)
 
     def _beside(self, other, name):
         "Two arrays side by side along their second axis; lazy if one of them is"
@@ -359,13 +362,12 @@ class Runs:
     ) -> Path:  # The folder
         "Write steps.parquet, contexts.safetensors and text_features.safetensors for other tools"
         from safetensors.numpy import save_file
-        folder = Path(folder).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        self.steps.to_parquet(folder / "steps.parquet", index=False)
+        steps = new_file(Path(folder) / "steps.parquet")
+        self.steps.to_parquet(steps, index=False)
         for name in ("contexts", "text_features"):
             array = np.ascontiguousarray(getattr(self, name))
-            save_file({name: array, "snapshot_steps": self.snapshot_steps}, folder / f"{name}.safetensors")
-        return folder
+            save_file({name: array, "snapshot_steps": self.snapshot_steps}, steps.with_name(f"{name}.safetensors"))
+        return steps.parent
 
     def __repr__(self):
         rates, rules = self.conflicts()["conflict"].dropna(), dict.fromkeys(map(self.rule, self.keys))
@@ -378,6 +380,11 @@ class Runs:
 
 
 def _short(key): return key if isinstance(key, str) else f"{key:g}"
+
+
+def _widened(x, size):
+    "An array of three axes, the last one filled up with NaN"
+    return np.pad(x, ((0, 0), (0, 0), (0, size - x.shape[2])), constant_values=np.nan)
 
 # %% ../nbs/24_runs.ipynb #4a118b71
 class Cancel(Exception):
@@ -416,9 +423,10 @@ class Recorder:
     writer: Any = None  # Gets every number too: a SummaryWriter of TensorBoard or a run of W&B
 
     def __post_init__(self):
-        self._alone = isinstance(self.method, str)
+        alone = isinstance(self.method, str)
+        self._only = 0 if alone else None  # the position of the only method
         self.classes = tuple(map(str, self.classes))
-        self.methods = tuple(map(usual_name, (self.method,) if self._alone else self.method))
+        self.methods = tuple(map(usual_name, (self.method,) if alone else self.method))
         _check_methods(self.methods)
         self.lambdas = tuple(map(named_lambda, self.methods) if self.lambdas is None else map(float, self.lambdas))
         if self.zero_shot is not None: self.zero_shot = _array(self.zero_shot)
@@ -430,23 +438,22 @@ class Recorder:
         self._shapes, self._waiting, self._waiting_step, self._spacing = {}, {}, 0, 1
         self._saved, self._saved_step, self._saved_snapshot = 0, 0, -1  # rows on disk, the last step and snapshot
         self.interrupted, self.started, self._told = False, time.time(), 0.0
-        if self.out is not None: self.out = Folder.of(self.out).local
-        self._writer = None if self.out is None else Writer(self.out)
-        if self._writer is not None and not self._writer.note.exists(): self._check_folder()
+        self._writer = None
+        if self.out is not None:
+            self.out = Folder.of(self.out).local
+            self._writer = Writer(self.out)
+            if not self._writer.note.exists(): self._continued()  # an error now, not at the first step
         if self.writer is not None and not (hasattr(self.writer, "add_scalar") or hasattr(self.writer, "log")):
             raise ValueError(f"writer={self.writer!r:.80} has neither add_scalar(tag, value, step), as TensorBoard's, "
                              "nor log(values, step=step), as W&B's")
 
-    def _check_folder(self):
-        "Raise where a folder that nobody writes to cannot take this record: now, not at the first step"
-        if self.resume and (self.out / RUN).exists(): self._check_same(read_contents(Folder.of(self.out)))
-        else: self._writer.check_free()
-
-    def _check_same(self, contents):
-        "Raise where a folder that is resumed holds other methods or classes"
-        there, here = _with_usual_names(contents.about), self._about()
-        if all(there[k] == here[k] for k in ("classes", "runs")): return
-        names = ", ".join(run["method"] for run in there["runs"])
+    def _continued(self):
+        "What `run.json` says of the record that is continued, or None; raise where the folder cannot take this one"
+        if not self.resume or not (self.out / RUN).exists(): return self._writer.check_free()
+        there, here = read_contents(Folder.of(self.out)).about, self._about()
+        runs, same = _runs_of(there), there["classes"] == here["classes"]
+        if same and runs.equals(_runs_of(here)): return there
+        names = ", ".join(runs["method"])
         raise ValueError(f"{str(self.out)!r} holds {names} on {len(there['classes'])} classes; "
                          "record other methods or classes in another folder")
 
@@ -454,12 +461,13 @@ class Recorder:
         "Take the folder, and what it holds"
         if self._writer is None or self._writer.lock.is_locked: return
         self._writer.__enter__()
-        if not self.resume or not (self.out / RUN).exists(): return self._writer.begin(self._about(), self.steps)
+        known = self._continued()
+        if known is None: return self._writer.begin(self._about(), self.steps)
         state = self._writer.resume(needs_state=self.restore is not None)
-        self._check_same(self._writer.contents)
-        self.columns = list(dict.fromkeys([*self._writer.contents.about["columns"], *self.columns]))
-        for name, known in {"contexts": "context", "text_features": "text_features", "token_cos": "token_cos"}.items():
-            for part in self._writer.contents.parts[:1]: self._shapes[known] = tuple(part.tensors[name][1][2:])
+        self.columns = list(dict.fromkeys([*known["columns"], *self.columns]))
+        kept = {"context": "contexts", "text_features": "text_features", "token_cos": "token_cos"}
+        for part in self._writer.contents.parts[:1]:
+            self._shapes |= {kind: tuple(part.tensors[name][1][2:]) for kind, name in kept.items()}
         self._note_saved()
         if self.restore: self.restore(self._saved, state)
 
@@ -501,7 +509,7 @@ class Recorder:
     ):
         "Record one step, before the optimiser moves the context"
         self.__enter__()  # a loop without `with`
-        r = 0 if self._alone else None
+        r = self._only
         if method is not None: r = self.methods.index(check_known("method", usual_name(method), self.methods))
         self._check_order(step, r)
         if taken := [name for name in scalars if name in _OF_RUN]:
@@ -543,7 +551,7 @@ class Recorder:
         accuracies: dict | None = None,  # Likewise
     ):
         "Record the state after the last step"
-        r = 0 if self._alone else None
+        r = self._only
         before = self._given(r, _columns(accuracies))
         if self._rows and step is not None and step < self.last_step: state = _state(self._rows.popitem()[1])
         else:
@@ -692,9 +700,8 @@ class Recorder:
     def _keep_finite(self):
         "Drop the steps of a training that has diverged, from the first that is not finite"
         finite = lambda values: all(x.isfinite().all() for k, x in values.items() if k in ("loss_ce", *_STATES))
-        lost = [step for step, row in self._rows.items() if not finite(row)]
-        lost += [at + 1 for at, (_, state) in self._states.items() if not finite(state)]
-        first = min(lost, default=math.inf)
+        known = [*self._rows.items(), *((at + 1, state) for at, (_, state) in self._states.items())]
+        first = min((step for step, values in known if not finite(values)), default=math.inf)
         self._rows = {step: row for step, row in self._rows.items() if step < first}
         self._states = {at: x for at, x in self._states.items() if at + 1 < first}
 
@@ -744,10 +751,10 @@ def _check_methods(methods):
             raise ValueError(f"a method's name has 1 to {MAX_NAME} characters, got {len(m)}: {m!r:.60}")
 
 
-def _with_usual_names(about):
-    "What a folder says of its runs, with their names of today"
-    for run in about["runs"]: run["method"] = usual_name(run["method"])
-    return about
+def _runs_of(about):
+    "What `run.json` says of the runs, a row each, with their names of today"
+    runs = pd.DataFrame(about["runs"], columns=_OF_RUN[1:]).astype({"lam": float})
+    return runs.assign(method=[*map(usual_name, runs["method"])])
 
 
 def _array(x):
@@ -772,10 +779,8 @@ def _angles(values, eps_rel):
     import torch
 
     from prograd_viz.gradients import project
-    both = {"g_d", "g_g"} <= values.keys()  # then `project` gives their lengths
-    lengths = {f"norm_{k.replace('_', '')}": values[k].flatten(1).norm(dim=1)
-               for k in (("g",) if both else _GRADIENTS) if k in values}
-    if not both: return lengths
+    lengths = {f"norm_{k.replace('_', '')}": values[k].flatten(1).norm(dim=1) for k in _GRADIENTS if k in values}
+    if not {"g_d", "g_g"} <= values.keys(): return lengths
     g_d, g_g = values["g_d"], values["g_g"]
     found = project(g_d, g_g, None, eps_rel)
     angles = {name: getattr(found, name) for name in ("cos", "norm_gd", "norm_gg")}
@@ -817,7 +822,7 @@ def steps_table(
     about: dict,  # "runs" and "columns", as `run.json` holds them
 ) -> pd.DataFrame:  # A row per run and step, runs one behind the other
     "The record as a table"
-    runs = pd.DataFrame(about["runs"]).astype({"method": str, "lam": float})
+    runs = _runs_of(about)
     table = pd.DataFrame(record.swapaxes(0, 1).reshape(-1, record.shape[2]), columns=about["columns"])
     table = table.assign(run=np.repeat(range(len(runs)), len(record))).join(runs, on="run")
     table = table.reindex(columns=dict.fromkeys([*STEP_COLUMNS, *table]))
@@ -848,7 +853,7 @@ def save_runs(
     steps = record[:, 0, table.columns.get_loc("step")].astype(int)
     with Writer(folder.local) as writer:
         writer.begin(_about(runs, [*table], seeds.tolist()), runs.config.get("steps"), replaces)
-        tensors = {"record": record, **{name: getattr(runs, name) for name in TENSORS if name != "record"}}
+        tensors = {"record": record} | {name: getattr(runs, name) for name in TENSORS if name != "record"}
         writer.add(steps, runs.snapshot_steps, tensors, finished=True)
     return path
 
@@ -872,8 +877,7 @@ def load_runs(
     "Open a run set; damaged or foreign files raise an error that names them, and so does another model or task"
     folder = Folder.of(path)
     contents, files = open_parts(folder)
-    about, tensors = _with_usual_names(contents.about), files[0].part.tensors
-    each = pd.DataFrame(about["runs"]).astype({"lam": float})
+    about, tensors, each = contents.about, files[0].part.tensors, _runs_of(contents.about)
     for method, lam in zip(each["method"], each["lam"]):
         if np.isnan(named_lambda(method)) or math.isclose(named_lambda(method), lam): continue
         raise ValueError(f"{RUN} in {folder.path!r} does not describe a run set: {method!r:.60} has lambda {lam:g}")
@@ -895,8 +899,7 @@ def load_runs(
 
 def _record(files, columns):
     "The record of all parts; a column that came later is NaN before"
-    wide = lambda x: np.pad(x, ((0, 0), (0, 0), (0, len(columns) - x.shape[2])), constant_values=np.nan)
-    record = np.concatenate([wide(file.tensor("record")) for file in files])
+    record = np.concatenate([_widened(file.tensor("record"), len(columns)) for file in files])
     steps = record[:, 0, columns.index("step")]
     if (np.diff(steps) > 0).all() and (steps == steps.round()).all(): return record
     where = files[0].folder.path
@@ -906,12 +909,12 @@ def _record(files, columns):
 def _check_belongs(runs):
     "Raise unless the runs are of this model and task; the model must give the teacher's text features again"
     task, clip = runs.task, runs.clip
-    if task is not None and tuple(task.classes) != runs.classes:
+    if task and tuple(task.classes) != runs.classes:
         differ = next(((a, b) for a, b in zip(runs.classes, task.classes) if a != b), None)
         where = f", the first difference being {differ[0]!r} and {differ[1]!r}" if differ else ""
         raise ValueError(f"the runs are about {len(runs.classes)} classes from {runs.classes[0]!r}, the task about "
                          f"{len(task.classes)} from {task.classes[0]!r}{where}; give the task they were trained on")
-    if clip is None or "teacher" not in runs.config or runs.zero_shot is None: return
+    if not clip or "teacher" not in runs.config or runs.zero_shot is None: return
     text, known = runs._teacher(), runs.zero_shot
     if text.shape == known.shape and (text * known).sum(-1).min() >= 0.99: return
     model = " ".join(map(str, runs.config.get("model", ["unknown"])))
@@ -939,7 +942,5 @@ def mean_interval(
     confidence: float = 0.95,  # Of the interval
 ) -> tuple:  # Mean and half-width of the interval
     "Mean and half the width of Student's t interval; the half-width of a single value is NaN"
-    v = np.asarray(values, dtype=float)
-    v = v[~np.isnan(v)]
-    if len(v) < 2: return (v.mean() if len(v) else np.nan), np.nan
-    return v.mean(), stdtrit(len(v) - 1, 0.5 + confidence / 2) * v.std(ddof=1) / np.sqrt(len(v))
+    v = pd.Series(values, dtype=float).dropna()
+    return v.mean(), stdtrit(len(v) - 1, 0.5 + confidence / 2) * v.sem()

@@ -53,14 +53,10 @@ def write_whole(
     except OSError:
         temporary.unlink(missing_ok=True)  # frees its bytes on a full disk
         raise
-    if os.name == "posix": _sync_folder(path.parent)
-
-
-def _sync_folder(folder):
-    "Flush the folder, which makes a rename durable"
-    handle = os.open(folder, os.O_RDONLY)
-    try: os.fsync(handle)
-    finally: os.close(handle)
+    if os.name != "posix": return
+    folder = os.open(path.parent, os.O_RDONLY)  # flushing it makes the rename durable
+    try: os.fsync(folder)
+    finally: os.close(folder)
 
 
 def sha256(
@@ -217,25 +213,20 @@ class Folder:
         files, kept = (sum(each) for each in zip((0, 0), *list(_HELD.values())))
         if hasattr(os, "pread") and files < MAX_HELD:
             file = open(f"{self.path}/{name}", "rb", buffering=0)  # noqa: SIM115 (closed with its reader)
-            read = lambda start, count: os.pread(file.fileno(), count, start)
+            read, costs = lambda start, count: os.pread(file.fileno(), count, start), (1, 0)
             weakref.finalize(read, file.close)
-            return _counted(read, 1, 0)
-        if kept + size > MAX_KEPT: return None
-        content = self.read(name, 0, size)
-        return _counted(lambda start, count: content[start:start + count], 0, size)
-
-
-def _counted(read, files, kept):
-    "A reader that counts until nobody has it any more; without a lock, which Ctrl-C could leave held"
-    key = object()
-    _HELD[key] = files, kept
-    weakref.finalize(read, _HELD.pop, key, None)
-    return read
+        elif kept + size <= MAX_KEPT:
+            content = self.read(name, 0, size)
+            read, costs = lambda start, count: content[start:start + count], (0, size)
+        else: return None
+        _HELD[id(read)] = costs  # until nobody has it any more; without a lock, which Ctrl-C could leave held
+        weakref.finalize(read, _HELD.pop, id(read), None)
+        return read
 
 
 MAX_HELD = 128  # Files that all open run sets keep open together; macOS allows a process 256
 MAX_KEPT = 2**28  # Bytes of further files that they keep in memory together; what is more is opened for each reading
-_HELD: dict = {}  # A key for each reader -> open files, bytes in memory
+_HELD: dict = {}  # Reader's id -> open files, bytes in memory
 
 # %% ../nbs/23_store.ipynb #12f1b3f8
 DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}  # By their names in safetensors
@@ -265,7 +256,14 @@ class Part:
         steps: list,  # Of the record, [S]
         snapshots: list,  # Steps of the snapshots, [k]
     ) -> tuple:  # The part, and the content of its file
-        "Describe some tensors"
+        "Describe some tensors; those that a reader would refuse raise an error"
+        for key, x in tensors.items():
+            what = key.replace("_", " ")
+            if x.dtype not in DTYPES.values():
+                raise ValueError(f"the {what} are float32 or float64 on disk, got {x.dtype}")
+            if not _finite(key, x):
+                raise NotFinite(f"the {what} hold NaN or infinity: the training has diverged; "
+                                "train again with a smaller lr (what was saved before is intact)")
         content = save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()})
         first = 8 + int.from_bytes(content[:8], "little")
         places = {}
@@ -483,7 +481,7 @@ def _nothing_in(folder):
     if inside:
         some = ", ".join(inside[:8]) + ", ..." * (len(inside) > 8)
         return f"no run set in {where} itself; these folders inside hold one: {some}"
-    if folder.is_local and folder.local.is_file(): return f"{where} is a file; give the folder of a run set"
+    if folder.fs.isfile(folder.path): return f"{where} is a file; give the folder of a run set"
     return f"no run set in {where}; train(..., out={where}) or runs.save({where}) writes one"
 
 # %% ../nbs/23_store.ipynb #cdc29d10
@@ -562,11 +560,11 @@ class Writer(Lock):
             groups = self._groups(steps, snapshots, tensors) if len(steps) or len(snapshots) or not parts else ()
             for number, (some, kept) in enumerate(groups, max(taken, default=0) + 1):
                 cut = {"S": some, "K": kept} | ({} if parts else {"C": slice(None)})  # the first part has the rest
-                known = {k: x for k, x in tensors.items() if x is not None and TENSORS[k][0] in cut}
-                here = {k: np.asarray(x[cut[TENSORS[k][0]]]) for k, x in known.items()}
+                here = {name: np.asarray(x[cut[axis]]) for name, x in tensors.items()
+                        if x is not None and (axis := TENSORS[name][0]) in cut}
                 if some.stop == len(steps): here |= resume
                 name = f"part-{number:05d}.safetensors"
-                part, content = Part.encode(name, _checked(here), steps[some], snapshots[kept])
+                part, content = Part.encode(name, here, steps[some], snapshots[kept])
                 write_whole(self.folder / name, content)
                 parts.append(part)
             self.contents = replace(self.contents, parts=parts, finished=finished)
@@ -596,17 +594,6 @@ class Writer(Lock):
         for file in self._parts():
             if file.name not in listed: file.unlink()
         log.info("%s: checkpoint after step %d", self.folder, self.contents.last)
-
-
-def _checked(tensors):
-    "Raise for tensors that a reader would refuse"
-    for name, x in tensors.items():
-        what = name.replace("_", " ")
-        if x.dtype not in DTYPES.values(): raise ValueError(f"the {what} are float32 or float64 on disk, got {x.dtype}")
-        if not _finite(name, x):
-            raise NotFinite(f"the {what} hold NaN or infinity: the training has diverged; "
-                            "train again with a smaller lr (what was saved before is intact)")
-    return tensors
 
 
 def _problem(folder, part):

@@ -32,7 +32,7 @@ from .clip import Clip, load_clip
 from .data import without_bars
 from .datasets import DATASETS, dataset_task
 from .rules import RULES, check_strengths
-from .runs import load_runs, usual_name
+from .runs import Runs, load_runs, usual_name
 from .store import Lock, plain, sha256, write_whole
 from .tasks import few_shot, folder_task, pocket_task, torchvision_task
 from .training import Recipe, train
@@ -167,7 +167,9 @@ def _run(job, out, threads, evaluate, rules, clip):
         record |= {"error": f"{type(e).__name__}: {e}", "traceback": "".join(traceback.format_exception(e))}
     finally: torch.set_num_threads(before)
     where = {"threads": threads, "host": socket.gethostname(), "seconds": round(time.time() - began, 3)}
-    return job, _write(out, job, record | where)
+    record |= where
+    _write(record, _file(out, job))
+    return job, record
 
 
 def _train(job, out, clip):
@@ -176,14 +178,6 @@ def _train(job, out, clip):
     clip, task = clip or _model(_canonical(job.part(_OF_MODEL)), cache), _task(_canonical(job.part(_OF_DATA)))
     options = _FINAL_ONLY | job.part(_OF_TRAINING)
     return train(clip, task, job.lambdas, out=out / "runs" / job.name, resume=True, progress=False, **options)
-
-
-def _numbers(runs):
-    "The numbers of zero-shot CLIP and of every run"
-    zero_shot = {f"acc_{split}": accuracy for split, accuracy in runs.zero_shot_accuracy.items()}
-    final = runs.final().filter(regex="^(acc|loss)_").assign(conflict=runs.conflicts()["conflict"])
-    table = pd.concat([pd.DataFrame(zero_shot, index=[np.nan]), final]).rename_axis("lam").reset_index()
-    return table.assign(method=[runs.name(key) for key in (None, *runs.keys)]).dropna(axis=1, how="all")
 
 
 def _measure(record, runs, name, f, version):
@@ -214,19 +208,17 @@ def _measured(record, job, name, version):
     return part and part["version"] == version and {*job.lambdas} <= {row["lam"] for row in part["rows"]}
 
 
+def _file(out, job): return out / "results" / f"{job.name}.json"
+
+
 def _read(out, job):
     "The record of a job, or an empty one"
-    try: return json.loads((out / "results" / f"{job.name}.json").read_text())
+    try: return json.loads(_file(out, job).read_text())
     except FileNotFoundError: return {"options": job.options, "error": None, "trained": False, "parts": {}}
 
 
-def _write(out, job, record):
-    "Write a job's record"
-    _write_json(out / "results" / f"{job.name}.json", record)
-    return record
-
-
-def _write_json(path, x):
+def _write(x, path):
+    "Write a table of cells or a job's record"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, (json.dumps(plain(x), indent=1) + "\n").encode())
 
@@ -354,22 +346,21 @@ def sweep(
     threads, retries = check_whole("threads", threads), check_whole("retries", retries, 0)
     if workers is not None: workers = check_whole("workers", workers)
     evaluate, asked = _checked_evaluate(evaluate or {}, version), None if grid is None else cells_of(grid)
-    if clip is not None: clip = replace(clip, cache=clip.cache or out / "features")
-    if clip is not None and asked is not None: asked = asked.assign(model=clip.name, pretrained=clip.pretrained)
+    if clip: clip = replace(clip, cache=clip.cache or out / "features")
+    if clip and asked is not None: asked = asked.assign(model=clip.name, pretrained=clip.pretrained)
     cells = _all_cells(asked, out)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with Lock(out):
-            _write_json(out / "sweep.json", {"cells": cells.to_dict("records")})
+            _write({"cells": cells.to_dict("records")}, out / "sweep.json")
             names = {job.name for job in jobs_of(cells if asked is None else asked)}
-            asked_for = [job for job in jobs_of(cells) if job.name in names]
-            jobs = [job for job in asked_for if not _finished(_read(out, job), job, evaluate)]
+            jobs = [job for job in jobs_of(cells) if job.name in names and not _finished(out, job, evaluate)]
             work = partial(_run, out=out, threads=threads, evaluate=evaluate, rules=dict(RULES), clip=clip)
             records = hand_out(work, jobs, workers, threads, gpus, retries)
             for job, record in tqdm(records, total=len(jobs), desc="jobs", unit="job", disable=not progress):
                 if record is None: raise KeyboardInterrupt  # it reached a worker first
                 if isinstance(record, str):
-                    _write(out, job, _read(out, job) | {"error": record, "traceback": "", "trained": False})
+                    _write(_read(out, job) | {"error": record, "traceback": "", "trained": False}, _file(out, job))
     except KeyboardInterrupt:
         warnings.warn("interrupted: what is finished is kept; the same call goes on", stacklevel=2)
     result = Sweep(out, cells)
@@ -386,7 +377,7 @@ def _checked_evaluate(evaluate, version):
     if not isinstance(evaluate, dict) or not all(map(callable, evaluate.values())):
         fix = "give evaluate={'name': function}"
         raise ValueError(f"evaluate must be a dict of functions by name, got {evaluate!r:.80}; {fix}")
-    return {"": (_numbers, 1)} | {name: (f, version) for name, f in evaluate.items()}
+    return {"": (Runs.results, 1)} | {name: (f, version) for name, f in evaluate.items()}
 
 
 def load_sweep(
@@ -400,15 +391,16 @@ def load_sweep(
 def _all_cells(asked, out):
     "The cells that a folder holds, and those asked for"
     path = out / "sweep.json"
-    if asked is None and not path.is_file():
+    cells = [] if asked is None else asked.to_dict("records")
+    if path.is_file(): cells = json.loads(path.read_text())["cells"] + cells
+    elif asked is None:
         fix = "load_runs opens a run set" if (out / "run.json").is_file() else "sweep(grid, out) begins one"
         raise FileNotFoundError(f"no sweep in {str(out)!r}: it has no sweep.json; {fix}")
-    before = json.loads(path.read_text())["cells"] if path.is_file() else []
-    new = [] if asked is None else asked.to_dict("records")
-    return _frame([_given(row) for row in (*before, *new)])
+    return _frame([_given(row) for row in cells])
 
 
-def _finished(record, job, evaluate):
+def _finished(out, job, evaluate):
     "Whether a job has all its cells and all its numbers"
+    record = _read(out, job)
     if record["error"]: return False
     return all(_measured(record, job, name, version) for name, (_, version) in evaluate.items())

@@ -106,15 +106,12 @@ _LEAST: dict[str, Any] = {  # Counts are at least 1
     "weight_decay": 0, "warmup_lr": 0, "temperature": 1e-3, "memory_gb": 1e-3}
 
 # %% ../nbs/26_training.ipynb #443be92d
+@dataclass(eq=False)
 class Replayed:
     "A function of tensors that a GPU replays as one CUDA graph; its next call overwrites what it returned"
-    def __init__(
-        self,
-        f: Callable,  # Of tensors whose shapes never change; it must not read values back
-        on: bool = True,  # Whether to record it; False: it is called as it is
-    ):
-        self.f, self.on = f, on
-        self.graph: Any = None
+    f: Callable  # Of tensors whose shapes never change; it must not read values back
+    on: bool = True  # Whether to record it; False: it is called as it is
+    graph: Any = None  # The record, from the first call on
 
     def __call__(
         self,
@@ -173,7 +170,7 @@ class Training:
         self.clip, self.task, self.recipe = clip, task, recipe
         self.lambdas = check_strengths(rule, lambdas).to(clip.device)
         named = {name: getattr(recipe, name) for name in ("n_ctx", "init", "class_specific", "seed", "position")}
-        self.prompts = make_prompts(clip, list(task.classes), template=task.template, **named)
+        self.prompts = make_prompts(clip, task.classes, template=task.template, **named)
         self.evaluator = Evaluator(clip, task, self.prompts, recipe.teacher, recipe.position)
         self.n_steps = recipe.epochs * len(epoch_batches(len(task.train), recipe.batch_size, recipe.seed, 1))
         start = torch.stack([self.prompts.start] * len(self.lambdas))
@@ -360,15 +357,15 @@ def finished_runs(
     if differ: raise ValueError(f"cannot resume {folder.path!r}: the configuration differs ({'; '.join(differ)}); "
                                 "resume with the same one, or name another folder")
     if not contents.finished: return None
-    models, inside = (training.clip, training.task), folder.local / ".more"
-    runs = load_runs(out, *models, check=False)
+    opened, inside = partial(load_runs, out, training.clip, training.task, check=False), folder.local / ".more"
+    runs = opened()
     if (inside / "run.json").exists() and {*load_runs(inside).methods} <= {*runs.methods}: shutil.rmtree(inside)
     missing = [lam for lam in here["lambdas"] if run_name(here["rule"], lam) not in runs.methods]
     both = train_more(runs, missing, out=inside, **options) if missing else runs
     if both is runs: return runs
     save_runs(both, out, replaces=True)
     shutil.rmtree(inside)
-    return load_runs(out, *models, check=False)
+    return opened()
 
 # %% ../nbs/26_training.ipynb #97d6b135
 def train_more(
@@ -388,7 +385,7 @@ def train_more(
     if rule is None and name not in RULES:
         raise ValueError(f"these runs followed your own rule {name!r}, of which the record keeps only the name; "
                          f"pass the function: train_more(runs, lambdas, rule={name})")
-    rule = name if rule is None else rule
+    rule = rule or name
     if find_rule(rule)[0] != name:
         raise ValueError(f"these runs followed the rule {name!r}, got rule {find_rule(rule)[0]!r}; use the same rule, "
                          "or train a new run set")
