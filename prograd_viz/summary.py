@@ -59,7 +59,7 @@ class Summary:
             raise ValueError(f"no differences: the results hold only {', '.join(self.means['method'].unique())}; name "
                              "one of these and another method in summarise(against=)")
         rows = source[source["column"] == check_known("column", column, source["column"].unique())]
-        texts = [_cell(*r, 100 if percent else 1, differences) for r in rows[["mean", "low", "high"]].to_numpy()]
+        texts = [_cell(*r, 100 if percent else 1, differences) for r in zip(rows["mean"], rows["low"], rows["high"])]
         if not self.by: return pd.DataFrame({column: texts}, rows["method"])
         across = self.by[-1] if across is None else check_known("column", across, self.by)
         keys = rows[list(self.by)].astype(object)
