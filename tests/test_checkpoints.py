@@ -112,7 +112,7 @@ def test_what_was_not_kept_is_absent_with_a_sentence(loaded):
                  lambda: plot_token_cosines(runs, "published prompt")):
         with pytest.raises(ValueError, match="no cosine of published prompt was recorded, so there are no"): draw()
     if len(epochs) > 1: return
-    with pytest.raises(ValueError, match=f"two steps at least, or two runs; these runs hold that of step {epochs[0]}"):
+    with pytest.raises(ValueError, match=f"two steps at least, or two runs; these runs have that of step {epochs[0]}"):
         landscape(runs, size=3, progress=False)
 
 

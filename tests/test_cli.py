@@ -98,7 +98,7 @@ def test_the_demo_keeps_its_run_sets_and_goes_on_with_them(demo, monkeypatch, ca
     prograd_demo([*here, "--resume"])
     assert (out / "summary.csv").read_bytes() == tables
     with pytest.raises(SystemExit) as e: prograd_demo(here)
-    assert "runs' holds run sets; continue them with --resume" in e.value.code and "\n" not in e.value.code
+    assert "runs' contains run sets; continue them with --resume" in e.value.code and "\n" not in e.value.code
 
 
 def test_the_demos_figures_are_pictures(demo):

@@ -722,14 +722,14 @@ def test_a_list_with_an_unknown_image_or_without_paths_is_refused(tmp_path):
 
 
 def test_a_missing_data_set_names_mirrors_that_nobody_tried(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"at https://\S+kaggle.com/\S+, .*koorye/.*; no address was tried"):
+    with pytest.raises(FileNotFoundError, match=r"mirrors: https://\S+kaggle.com/\S+, .*koorye/.*not tried by"):
         few_shot("stanford_cars", shots=1, root=tmp_path)
 
 
 def test_a_data_set_one_folder_too_high_or_too_deep_is_recognised(tmp_path):
     pets_in(tmp_path / "deep" / "oxford_pets")
-    with pytest.raises(FileNotFoundError, match="oxford_pets/oxford_pets holds it: move what is in there to .*oxford_"):
+    with pytest.raises(FileNotFoundError, match="oxford_pets/oxford_pets contains it: move its content to .*oxford_"):
         few_shot("oxford_pets", shots=1, root=tmp_path / "deep")
     pets_in(tmp_path / "high")
-    with pytest.raises(FileNotFoundError, match="high/oxford_pets holds it, so give root='.*high'"):
+    with pytest.raises(FileNotFoundError, match="high/oxford_pets contains it: give root='.*high'"):
         few_shot("oxford_pets", shots=1, root=tmp_path / "high" / "oxford_pets")

@@ -65,7 +65,7 @@ def test_it_says_how_long_it_takes_before_it_starts(rehearsed, capsys):
     run("--time")
     said = capsys.readouterr().out
     assert said.startswith("4 trainings of oxford_pets with rehearsal-vit: about ")
-    assert said.count("\n") == 1 and "the same command goes on after a stop" in said
+    assert said.count("\n") == 1 and "the same command resumes after a stop" in said
 
 
 def test_a_second_call_trains_nothing_again(rehearsed):

@@ -83,7 +83,7 @@ medians of {turns} turns. {machine}.
 |---|---:|---:|---:|---:|---:|
 {rows}
 
-The overhead is what two workers take beside half of what one takes for the jobs of one epoch.
+The overhead is the time of two workers minus half the time of one, for the jobs of one epoch.
 """
 
 

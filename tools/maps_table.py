@@ -1,4 +1,4 @@
-"""Where the maps of zero-shot CLIP, CoOp and ProGrad lie, by every explainer, and which explainer tells the truth.
+"""Where the maps of zero-shot CLIP, CoOp and ProGrad are, by every explainer, and which explainer is faithful.
 
     python tools/maps_table.py          # four seeds of the pocket world; resumable; writes figures/maps/
     python tools/maps_table.py --draw   # computes nothing; tables and picture of the seeds that are finished
@@ -84,30 +84,30 @@ def computed(seeds):
         print(f"seed {seed}: {len(table):,} rows in {time.time() - began:.0f} s", flush=True)
 
 
-# ---- what it says
+# ---- the report
 
 REPORT = """\
-# Which map tells the truth, and what do the maps say?
+# Which map is right, and what do the maps show?
 
-Written by `make maps-table`: {seeds} seeds ({first} to {last}) of the pocket world as it is by default, {images} \
+Written by `make maps-table`: {seeds} seeds ({first} to {last}) of the default pocket world, {images} \
 images of each test set, step {step}. Intervals are 95%, Student's t over seeds; so few seeds make them wide. The \
 pocket model has a convolutional image tower: explainers of transformers are not in this table.
 
 ## Does CoOp look at the background, and ProGrad less?
 
 Share of the map on the object. A uniform map has the object's area, {area}; maps of random text directions are the \
-floor: where they have the same share as the methods, the share says where the image is sensitive, not what the text \
-asks for. Differences are seed by seed; bold: the interval leaves out 0.
+floor. If they have the same share as the methods, the share shows where the image is sensitive, not the effect of \
+the text. Differences are seed by seed; bold: the interval excludes 0.
 
 {shares}
 
 {tally}
 
-## Which explainer tells the truth?
+## Which explainer is faithful?
 
 Maps of the predicted class on *shifted*. Insertion and deletion are areas under curves, here of zero-shot CLIP's maps \
 and, behind the slash, of maps of random text directions under the same probabilities. The margin is insertion less \
-deletion, less that of the random directions; bold: its interval leaves out 0, so the text matters. *Agreement* is \
+deletion, less that of the random directions; bold: its interval excludes 0, so the text matters. *Agreement* is \
 the rank correlation over images between the share of a map off the object and the probability that is lost when the \
 background is swapped, a mean over the three methods, beside random directions. *Left after shuffling* is the rank \
 correlation with the original map once all weights of the image tower are shuffled; 0: the map depends on the model.
@@ -118,8 +118,8 @@ correlation with the original map once all weights of the image tower are shuffl
 
 ## How much of this is noise of the explainer?
 
-The same maps with other settings that should not matter: rank correlation, and the mean difference of the two shares \
-on the object, without its sign.
+The same maps with other settings that should not matter: rank correlation, and the mean absolute difference of the \
+two shares on the object.
 
 {stable}
 """

@@ -209,7 +209,7 @@ def weight_table(
     total = sum(mb for mb, _ in mine) / 1000
     head = (f"An install without extras, beside a CPU build of torch, has {len(mine)} packages and {total:.2f} GB "
             "(`pins`, without what the tests need). The ten heaviest:")
-    lighter = ("What went: JupyterLab and what it brings, now the extra `lab`. Ray, transformers and the tools of "
+    lighter = ("Removed: JupyterLab and its dependencies, now the extra `lab`. Ray, transformers and the tools of "
                "development are extras too.")
     return "\n".join([head, "", "| package | MB | why it stays |", "|---|---|---|", *rows, "", lighter])
 
@@ -233,10 +233,10 @@ INTRODUCTION = """# Environments
 Written by `make matrix`. In each environment a wheel of the library is installed without extras, and these test
 files run against it: {tests} (`tests/test_*.py`). They are a part of the whole suite, chosen so that every
 requirement is used and a training is interrupted at every line; `make test` runs all of it with the pins.
-*Replaced* is what pip's dry run would have replaced of the packages that were there before: torch and torchvision in
+*Replaced* lists the installed packages that pip's dry run would have replaced: torch and torchvision in
 `image`, {colab} in `colab`. The table of all architectures is compared with
-the pinned open_clip alone. Ray, transformers and JupyterLab are in none of these environments. Import seconds were
-taken on two cores with other work beside it.
+the pinned open_clip only. Ray, transformers and JupyterLab are in none of these environments. Import seconds were
+measured on two cores under other load.
 
 """
 

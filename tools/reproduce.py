@@ -4,7 +4,7 @@
     python tools/reproduce.py --data dtd --root DATA --model ViT-B-16 --shots 16 --time   # says how long, and stops
 
 DATA is the folder of all data sets in CoOp's layout. It says how long it will take before it starts. Finished trainings
-are kept in --out: the same command goes on after a stop. It writes results.csv, table.md, foreground.csv,
+are kept in --out: the same command resumes after a stop. It writes results.csv, table.md, foreground.csv,
 landscape.pdf, report.html and README.md, which says what differs from the papers' recipe.
 """
 import argparse
@@ -138,7 +138,7 @@ def main(args=None):
     clip = load_clip(opt.model, opt.pretrained, cache=out / "features")
     trainings = 2 * len(opt.shots) * len(opt.seeds)
     words = f"{trainings} trainings of {opt.data} with {opt.model}: about {in_words(seconds_needed(opt, clip))} here"
-    print(f"{words}; what is finished in {out}/ is kept, so the same command goes on after a stop", flush=True)
+    print(f"{words}; finished work in {out}/ is kept, so the same command resumes after a stop", flush=True)
     if opt.time: return
     began = time.perf_counter()
     with warnings.catch_warnings():

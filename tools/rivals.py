@@ -182,7 +182,7 @@ the tables are of seeds {seeds}. Differences are ProGrad at its end minus the ri
 
 Each method where its cross-entropy over the training images, L_ce, is lowest while its divergence from zero-shot \
 CLIP, L_kl over the same images, is no more than that of ProGrad's end; and where its accuracy on same first equals \
-that of ProGrad's end. A method that never gets there in a seed is left out of the difference; the last column counts.
+that of ProGrad's end. A method that never reaches it in a seed is left out of the difference; the last column counts.
 
 {meetings}
 """
