@@ -30,7 +30,7 @@ class Attention(NamedTuple):
 
 
 class _Attentions(TorchFunctionMode):
-    "Computes attention in the open and keeps it, in order; what the one at a position reads can be given"
+    "Computes attentions step by step and keeps them, in order; the values read by one of them can be replaced"
     def __init__(self, at=None, read=None):
         super().__init__()
         self.seen, self.at, self.read = [], at, read
@@ -63,7 +63,7 @@ def attend(
     images: torch.Tensor,  # Preprocessed, [B, 3, H, W]
     *,
     at: int | None = None,  # The position of an attention, in their order
-    read: torch.Tensor | None = None,  # What it shall read, [B, H, Q, d]
+    read: torch.Tensor | None = None,  # Replaces the values that it reads, [B, H, Q, d]
 ) -> tuple:  # Image features [B, E]; every `Attention`
     "Image features and the attentions on the way to them; the graph starts at the first weights"
     with _Attentions(at, read) as mode, torch.enable_grad(), clip.arithmetic():

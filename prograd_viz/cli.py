@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-# what needs torch is imported inside the functions: `prograd_demo --help` does not wait for it
+# modules that need torch are imported inside the functions: `prograd_demo --help` does not wait for them
 from .checks import check_whole
 from .runs import Runs, run_name
 from .store import plain
@@ -48,7 +48,7 @@ def on_the_object(
     images: int = 60,  # Images per split whose maps are measured
     snapshots: int = 2,  # Steps at which maps are made; the last one counts
 ) -> pd.DataFrame:  # A row for zero-shot CLIP and one per lambda: share, preference and area by split; empty_maps
-    "How much of the last maps lies on the object, where the test set is alike and where it is shifted"
+    "The share of the last maps on the object, on *same* and on *shifted*"
     from prograd_viz.maps import foreground
     steps = spread_steps(runs, snapshots)
     tables = [foreground(runs, split, images=images, steps=steps, target="true") for split in ("same", "shifted")]
@@ -64,7 +64,7 @@ def on_the_object(
 
 # %% ../nbs/60_cli.ipynb #6ec2cb7a
 def save_demo(
-    result: "Sweep",  # With what `on_the_object` says, and snapshots
+    result: "Sweep",  # With the numbers of `on_the_object`, and snapshots
     clip: "Clip",  # Its model
     out: Path,  # A folder; made if it is missing
     settings: dict,  # Goes into summary.json
@@ -90,7 +90,7 @@ def save_demo(
 
 
 def _land(runs):
-    "The landscape; None where the runs have not parted"
+    "The landscape; None where the runs do not differ"
     from prograd_viz.landscape import landscape
     try: return landscape(runs, size=31, progress=False)
     except ValueError: return None
@@ -142,7 +142,7 @@ def prograd_demo(
 
 
 def _trained(opt, clip):
-    "The sweep of the demo's settings; what is wrong with one is said before there is a folder"
+    "The sweep of the demo's settings; a wrong one is an error before a folder is made"
     from prograd_viz.gradients import check_lambdas
     from prograd_viz.sweep import Sweep, cells_of, sweep
     from prograd_viz.tasks import few_shot
@@ -157,7 +157,7 @@ def _trained(opt, clip):
     grid["seed"] = range(opt.first_seed, opt.first_seed + seeds)
     if (folder / "sweep.json").exists() and not opt.resume:
         fix = "continue them with --resume, or name another folder with --out"
-        raise ValueError(f"{str(folder)!r} holds run sets; {fix}")
+        raise ValueError(f"{str(folder)!r} contains run sets; {fix}")
     measured = {"maps": partial(on_the_object, images=check_whole("images", opt.images))}
     result = sweep(grid, folder, evaluate=measured, version=opt.images, workers=1 if seeds == 1 else None)
     result = Sweep(result.out, cells_of(grid))
@@ -168,7 +168,7 @@ def _trained(opt, clip):
 
 
 def readable(
-    summary: "Summary",  # Of a sweep with what `on_the_object` says
+    summary: "Summary",  # Of a sweep with the numbers of `on_the_object`
 ) -> pd.DataFrame:
     "The means and their intervals as text, a row per method, a column per accuracy or share"
     known = [name for name in MEASURES if name in set(summary.means["column"])]
@@ -197,7 +197,7 @@ def report(
 
 
 def _sentence(split, mean, half, seeds):
-    "Who wins, or that one cannot tell"
+    "Which method is better, or that it is undecided"
     if seeds < 2: return f"ProGrad - CoOp on {split}: {mean:+.3f}: undecided, one seed has no interval"
     gap = f"ProGrad - CoOp on {split}: {mean:+.3f} ± {half:.3f}"
     if not abs(mean) > half: return f"{gap}: undecided with {seeds:.0f} seeds"
@@ -222,6 +222,6 @@ def _parse(args):
     passes = "passes over the shots; the published number for the shots by default"
     parser.add_argument("--epochs", type=int, default=None, help=passes)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for tables, figures and run sets")
-    continues = "continue the run sets that are in the folder; what is complete is not trained again"
+    continues = "continue the run sets that are in the folder; complete ones are not trained again"
     parser.add_argument("--resume", action="store_true", help=continues)
     return parser.parse_args(args)

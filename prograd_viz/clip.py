@@ -133,7 +133,7 @@ class Clip:
         "Features of images, a batch at a time"
         encode = lambda batch: self.model.encode_image(batch.to(self.device, self.dtype))
         batches, one_core = images.split(batch_size or 128), self.device.type == "cpu" and torch.get_num_threads() == 1
-        if batch_size is None and one_core:  # what a layer leaves of so few stays in its caches
+        if batch_size is None and one_core:  # activations of so few fit in the caches
             batches = [few for batch in batches for few in batch.tensor_split(max(1, len(batch) // 16))]
         return self._encode(encode, batches)
 
@@ -316,7 +316,7 @@ def _pocket_model(checkpoint=None):
 # %% ../nbs/03_clip.ipynb #0b8cfa58
 @contextmanager
 def _quiet(level=logging.WARNING):
-    "Silence open_clip's warnings of random weights where they were asked for"
+    "Silence open_clip's warnings about random weights that were requested"
     before = logging.root.manager.disable
     logging.disable(max(level, before))
     try: yield
@@ -476,7 +476,7 @@ def _create(name, pretrained, **kwargs):
 
 
 def _unfit(path, name, error, wanted):
-    "What to say of a file that is there, but whose weights do not load"
+    "The error for an existing file whose weights do not load"
     return ValueError(f"{path} is damaged or no checkpoint of {name!r}; give {wanted}\nThe loader says: "
                       f"{str(error)[:200]}")
 

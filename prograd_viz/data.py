@@ -183,7 +183,7 @@ class Split:
             def load(part):
                 if draw is None: return torch.stack(list(pool.map(lambda i: transform(self.image(i)), part)))
                 found: list = []
-                for i in range(0, len(part), 16):  # photos are large before they are cut
+                for i in range(0, len(part), 16):  # photos are large before they are cropped
                     images = list(pool.map(self.image, part[i:i + 16]))
                     found += pool.map(transform, images, [draw(image) for image in images])
                 return torch.stack(found)
@@ -329,9 +329,9 @@ class Task:
     "The training images of a prompt and its test sets"
     name: str  # For tables and files
     train: Split  # The few labelled images
-    tests: dict  # Name -> Split; the classes of "new" are others than those of `train`
+    tests: dict  # Name -> Split; "new" has other classes than `train`
     template: str = "a photo of a {}."  # The hand-written prompt
-    settings: dict = field(default_factory=dict)  # What reproduces the task
+    settings: dict = field(default_factory=dict)  # Settings that reproduce the task
 
     def __post_init__(self):
         if self.template.count("{}") != 1: raise ValueError(f"a template needs exactly one {{}}, got {self.template!r}")
@@ -365,7 +365,7 @@ class Task:
 def few_shot_sample(
     labels: Sequence,  # Class of every image, in the order of the list of images
     shots: int,  # Images per class
-    seed: int | random.Random,  # Seed of Python's random, as published; or a generator to draw on from
+    seed: int | random.Random,  # Seed of Python's random, as published; or a generator to continue with
     warn: bool = True,  # Name the classes that have fewer images
 ) -> list:  # Positions of the drawn images
     "The published draw: classes in order of first appearance, `random.sample` for each (Dassl's sampler)"

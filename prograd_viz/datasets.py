@@ -65,7 +65,7 @@ def _aircraft(folder):
 
 
 def _imagenet_names(folder):
-    "Folder -> class name, from lines such as `n01440764 tench`; underscores, which no prompt shows, part equal names"
+    "Folder -> class name, from lines such as `n01440764 tench`; repeated names get underscores, which no prompt shows"
     names, seen = _pairs(folder / "classnames.txt"), {}
     several = [key for key, name in names.items() if "," in name]
     if several:
@@ -541,7 +541,7 @@ def _folder(name, root):
 
 
 def _root(root):
-    "The folder of all data sets, if one is given here or in the environment"
+    "The folder of all data sets, if given here or in the environment"
     root = root or os.environ.get("PROGRAD_VIZ_DATA")
     return None if root is None else Path(root).expanduser()
 
@@ -563,15 +563,15 @@ def _need(name, folder, files):
 
 
 def _elsewhere(folder, file):
-    "What to do where a data set lies one folder too high or too deep, or None"
+    "The fix for a data set that is one folder too high or too deep, or None"
     root = folder.parent
     if {".", ".."} & {*str(file).split("/")}: return None  # the folder itself, or one beside it
-    if (root / file).exists(): return f"{root} holds it, so give root={str(root.parent)!r}, with {folder.name}/ in it"
+    if (root / file).exists(): return f"{root} contains it: give root={str(root.parent)!r}, with {folder.name}/ in it"
     deeper = next((f for f in sorted(folder.glob("*/")) if (f / file).exists()), None)
-    return None if deeper is None else f"{deeper} holds it: move what is in there to {folder}"
+    return None if deeper is None else f"{deeper} contains it: move its content to {folder}"
 
 
-_MIRRORS = {  # Where later papers and other projects got a data set whose own address is gone
+_MIRRORS = {  # Mirrors of data sets whose original address is gone
     "caltech101": "https://doi.org/10.22002/D1.20086",
     "stanford_cars": "https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset",
 }
@@ -581,7 +581,7 @@ def _mirror(name):
     "Other addresses of a data set, for an error"
     others = [_MIRRORS[name]] if name in _MIRRORS else []
     others += ["https://huggingface.co/koorye/datasets (most of CoOp's)"] if name in COOP_BENCHMARK else []
-    return f"; others have it at {', '.join(others)}; no address was tried by this library" if others else ""
+    return f"; mirrors: {', '.join(others)} (not tried by this library)" if others else ""
 
 
 def _read(name, folder):
@@ -668,7 +668,7 @@ def _exactly(name, pool, few):
 
 
 def _named(name, by_name, file, source):
-    "The one item whose path ends as `file` does, or begins before it: lists of others hold paths of their machine"
+    "The one item whose path ends as `file` does, or begins before it: a list made elsewhere has other roots"
     ends = lambda item, n: item[0].parts[-n:] == file.parts[-n:]
     fits = by_name.get(file.name, [])
     for n in range(2, len(file.parts) + 1):

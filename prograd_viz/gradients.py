@@ -54,7 +54,7 @@ def prompt_gradients(
     teacher_logits: torch.Tensor,  # Zero-shot CLIP's logits for the batch, [B, C] or [R, B, C]
     temperature: float = 1.0,  # T of the divergence
     encode: Callable = text_features,  # The text encoder to use
-    memory_gb: float = math.inf,  # What the text encoder may keep for the backward pass, GB
+    memory_gb: float = math.inf,  # Limit on what is kept for the backward pass, GB
 ) -> Gradients:
     "G_d and G_g of every run: one forward pass, a backward pass each"
     parts, context = prompts.parts(len(context), memory_gb), context.detach().requires_grad_()
@@ -83,7 +83,7 @@ def _backward(text, context, at_text):
 @dataclass
 class Update:
     "The rule's direction and its diagnostics, for each of R runs"
-    g: torch.Tensor  # Direction to follow, same shape as G_d
+    g: torch.Tensor  # Direction to descend, same shape as G_d
     cos: torch.Tensor  # Cosine of G_d and G_g, [R]; NaN where they agree or G_d is zero
     conflict: torch.Tensor  # cos < 0, [R] bool
     agree: torch.Tensor  # G_g is rounding noise, [R] bool
@@ -107,7 +107,7 @@ def project(
     eps_rel: float | None = None,  # Agreement threshold on |G_g| / |G_d|; None: 100 machine epsilons of the gradients
 ) -> Update:
     "ProGrad's rule (eq. 4, with lambda as in the published code)"
-    if lam is not None and not (torch.is_tensor(lam) and lam.is_cuda):  # reading a GPU tensor would wait for it
+    if lam is not None and not (torch.is_tensor(lam) and lam.is_cuda):  # reading a GPU tensor would synchronise
         lam = check_lambdas(lam, len(g_d))
     eps_rel = 100 * torch.finfo(g_d.dtype).eps if eps_rel is None else check_in_range("eps_rel", eps_rel, 0)
     d, g = g_d.flatten(1), g_g.flatten(1)

@@ -86,7 +86,7 @@ def _upright_rgb(image):
 
 
 def _eight_bits(values):
-    "16-bit grey values as 8-bit ones; their range is 8, 12 or 16 bits, by the largest value"
+    "16-bit grey values as 8-bit ones; their range, 8, 12 or 16 bits, follows from the largest value"
     bits = next(b for b in (8, 12, 16) if values.max(initial=0) < 2**b)
     if bits < 16:
         warnings.warn(f"a 16-bit grey image has values of at most {bits} bits: it is read as {bits}-bit", stacklevel=2)

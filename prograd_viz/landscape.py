@@ -95,14 +95,14 @@ def landscape(
     progress: bool = True,  # Show a bar
     each: Callable | None = None,  # Function of the share that is done, called as it grows
 ) -> Landscape:
-    "Compute both losses and accuracy on the plane through the start and two ends; a run alone gets its path's plane"
+    "Compute both losses and accuracy on the plane through the start and two ends; a single run gets its path's plane"
     check_runs(runs).check_contexts()
     check_whole("size", size, 2)
     keys = tuple(runs.ends()) if ends is None else tuple(runs.keys[runs.run(key)] for key in ends)
     paths = torch.as_tensor(np.asarray(runs.contexts[:])).double().flatten(2)  # [K, R, M * D]
     start = paths[0, runs.run(keys[0])]
     if len(paths) < 2 and len(set(keys)) < 2:
-        raise ValueError(f"a landscape needs contexts of two steps at least, or two runs; these runs hold that of step "
+        raise ValueError(f"a landscape needs contexts of two steps at least, or two runs; these runs have that of step "
                          f"{runs.snapshot_steps[0]} alone")
     basis = _plane(paths - start, [runs.run(key) for key in keys])  # [2, M * D]
     flat = (paths - start) @ basis.T  # [K, R, 2]
@@ -129,7 +129,7 @@ def _plane(moves, ends):
         second = spans[1] - (spans[1] @ first) * first
         if second.norm() > 1e-9 * moves.abs().max() and first.isfinite().all():
             return torch.stack([first, second / second.norm()])
-    raise ValueError("the start and the two ends lie on one line, which spans no plane; name two runs that part: ends=")
+    raise ValueError("the start and the two ends lie on one line, which spans no plane; name two other runs: ends=")
 
 # %% ../nbs/52_landscape.ipynb #902653fb
 _TITLES = {"loss_ce": "$L_{ce}$ on the shots (nats)", "loss_kl": r"$L_{kl}$ to zero-shot CLIP (nats)"}
@@ -222,6 +222,6 @@ def plot_tradeoff(
 
 
 def _title(column):
-    "What a column is called on an axis"
+    "The label of a column on an axis"
     if column.startswith("acc_"): return "accuracy, " + SPLIT_TITLES.get(column[4:], column[4:])
     return _NAMES.get(column, column)

@@ -180,12 +180,12 @@ def plane_arrows(
 
 
 def _check_gradients(runs, keys):
-    "Raise where both gradients of a run were recorded at no step"
+    "Raise if a run has no step with both gradients recorded"
     rates = runs.conflicts()["conflict"]
     absent = [runs.name(runs.keys[runs.run(key)]) for key in keys if np.isnan(rates.iloc[runs.run(key)])]
     if len(absent) < len(keys): return
     raise ValueError(f"no cosine of {', '.join(absent)} was recorded, so there are no angles; it takes both gradients, "
-                     "g_d= and g_g= of Recorder.log, and a published checkpoint holds none")
+                     "g_d= and g_g= of Recorder.log, and a published checkpoint has none")
 
 
 def gradient_arrows(
@@ -306,7 +306,7 @@ def plot_maps(
         draw_row(line, shown_image(runs.clip, test.image(i)), mask, maps[:, r], [named, *words], normalise)
     for ax, key in zip(axes[0, 1:], columns): ax.set_title(runs.name(key, "math"))
     axes[0, 0].set_title("image" if masks is None else "image, object outlined")
-    unknown = "no masks: what lies on the object is not known; see with_masks"
+    unknown = "no masks: shares on the object are unknown; see with_masks"
     draw_note(fig, unknown if masks is None else about_masks(test.masks_from))
     return fig
 
@@ -362,12 +362,12 @@ def draw_note(
 
 
 def _object_words(test, i, mask):
-    "How large the object is, or that its mask is missing"
+    "The size of the object, or a note that its mask is missing"
     return f"object: {mask.float().mean():.0%} of the image" if test.masks[i] is not None else "no mask"
 
 
 def _share_words(row, mask):
-    "How much of a map lies on the object, or why that is undefined"
+    "The share of a map on the object, or why it is undefined"
     if not np.isnan(row["share"]): return f"{row['share']:.0%} on the object"
     return "empty mask" if not mask.any() else "empty map" if row["empty"] else "no map"
 
@@ -633,7 +633,7 @@ def _heighten(fig, least=1.0):
 
 
 def _check_room(fig, width):
-    "Draw the figure; raise if its panels are squeezed to nothing, or their texts lie over each other"
+    "Draw the figure; raise if its panels are squeezed to nothing, or their texts overlap"
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         fig.draw_without_rendering()
@@ -654,7 +654,7 @@ def _cut_to(fig, box):
 
 
 def _narrowed(fig, legend):
-    "Write a legend that is wider than the figure anew, in fewer columns"
+    "Redraw a legend that is wider than the figure, in fewer columns"
     fig.draw_without_rendering()
     handles, names = legend.legend_handles, [text.get_text() for text in legend.get_texts()]
     size, above = legend.get_texts()[0].get_fontsize(), legend.get_window_extent().y0 > fig.bbox.height / 2

@@ -83,7 +83,7 @@ def _glyph_table() -> dict:
 
 
 GLYPHS = _glyph_table()  # noun -> glyph names
-NOUNS = tuple(GLYPHS)  # The nouns that the pocket model knows, one sticker each
+NOUNS = tuple(GLYPHS)  # The nouns of the pocket world, one sticker each
 
 # %% ../nbs/02_pocket.ipynb #323b9a40
 def _noise(rng, px, cells, octaves=1):

@@ -71,7 +71,7 @@ def render_pool(
     path, part = folder / f"pool-{zlib.crc32(repr((scenes, px)).encode()):08x}.npy", folder / "pool.part.npy"
     if not path.exists():
         pool = np.lib.format.open_memmap(part, "w+", np.uint8, (len(scenes), px, px, 3))
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:  # a fork copies held locks of threads
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:  # a fork copies locks that threads hold
             images = workers.map(partial(render, px=px), scenes, chunksize=256)
             for i, (image, _) in enumerate(tqdm(images, total=len(scenes), desc="render")): pool[i] = image
         pool.flush()
@@ -345,15 +345,15 @@ _CARD = """# The pocket model
 
 An ordinary open_clip CLIP, described by `pocket.json`: a RegNetX-200MF image tower (timm's `regnetx_002`, from \
 scratch) at 112 px, a text transformer of width 128 with 3 layers, CLIP's own tokenizer, 128-dimensional \
-features. It is meant for one thing: seeing prompt learning at work within seconds. It knows stickers on \
-textures, and nothing of the world.
+features. It has one purpose: showing prompt learning at work within seconds. It recognises stickers on \
+textures and nothing else.
 
 ## Training
 
 {images_pool} renderings of the pocket world ({nouns} nouns, {textures} textures, 10 colours, all independent). \
 Supervised on object, texture and colour for {epochs} epochs, then aligned with captions for {steps} contrastive \
 steps on cached features, then calibrated. Rendering {render:.0f} s, supervision {supervise:.0f} s, alignment \
-{align:.0f} s: {total:.0f} minutes on {cores} cores ({machine}, torch {torch}). `make pocket` does it again.
+{align:.0f} s: {total:.0f} minutes on {cores} cores ({machine}, torch {torch}). `make pocket` repeats it.
 
 ## Accuracy
 
@@ -369,8 +369,8 @@ and objects down to half the size.
 
 ## Limits
 
-It was trained on {rows} tokens of CLIP's vocabulary and refuses others. It never saw noise or outlines: those \
-are there to make it fail.
+It was trained on {rows} tokens of CLIP's vocabulary and refuses others. It was never trained on noise or \
+outlines: these test where it fails.
 """
 
 # %% ../nbs/04_pretrain.ipynb #b5d0fdc9

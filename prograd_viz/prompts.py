@@ -49,9 +49,9 @@ class Prompts:
     def parts(
         self,
         runs: int = 1,  # Contexts encoded together
-        memory_gb: float = math.inf,  # What the text encoder may keep for a backward pass, GB
+        memory_gb: float = math.inf,  # Limit on what is kept for a backward pass, GB
     ) -> tuple:  # Pairs of (slice of the classes, their prompts)
-        "All classes at once if they fit in memory, else in parts that do"
+        "All classes at once if they fit in memory, else in parts that fit"
         if (runs, memory_gb) in self._parts: return self._parts[runs, memory_gb]
         check_in_range("memory_gb", min(memory_gb, 1e9), 1e-3)
         n: int = 1

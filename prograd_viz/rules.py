@@ -114,7 +114,7 @@ def find_rule(
 
 
 def _aggregated(aggregator):
-    "An aggregator of the rows of a Jacobian as a rule on G_d and s G_g; every run has a copy, as some remember"
+    "An aggregator of the rows of a Jacobian as a rule on G_d and s G_g; every run has a copy, as some have a state"
     copies: dict = {}
 
     def direction(x):
@@ -151,7 +151,7 @@ def feature_gradient(
     prompts: Prompts,  # The tokens around the context
     context: torch.Tensor,  # [R, M, D] or, class-specific, [R, C, M, D]
     teacher_text: torch.Tensor,  # L2-normalised, [C, E]
-    memory_gb: float = math.inf,  # What the text encoder may keep for a backward pass
+    memory_gb: float = math.inf,  # Limit on what is kept for a backward pass, GB
 ) -> torch.Tensor:  # Same shape as `context`
     "G_f: the gradient of the feature distance with respect to the context"
     context = context.detach().requires_grad_()
@@ -171,7 +171,7 @@ def steering(
     teacher_text: torch.Tensor,  # Zero-shot CLIP's text features, [C, E]
     strengths: torch.Tensor,  # lambda or strength of each run, [R]
     eps_rel: float | None = None,  # Agreement threshold, see `project`
-    memory_gb: float = math.inf,  # What the text encoder may keep for a backward pass
+    memory_gb: float = math.inf,  # Limit on what is kept for a backward pass, GB
 ) -> Callable:  # (G_d, G_g, context), each [R, *context] -> direction [R, *context]
     "A rule as a function of a training step's gradients and context"
     name, found = find_rule(rule)

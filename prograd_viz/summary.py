@@ -22,7 +22,7 @@ INTERVALS = ("t", "bootstrap")  # Student's t, or a percentile bootstrap
 def interval_of(
     values: list,  # One per seed; NaNs are left out
     interval: str = "t",  # Of `INTERVALS`
-    confidence: float = 0.95,  # Share of intervals that hold the truth
+    confidence: float = 0.95,  # Share of intervals that contain the true value
 ) -> tuple:  # mean, low, high; the bounds of a single value are NaN
     "Mean and interval over seeds"
     check_known("interval", interval, INTERVALS)
@@ -56,7 +56,7 @@ class Summary:
         "One column in the shape of the papers' tables: a row per method, a column per setting"
         source = self.differences if differences else self.means
         if source.empty:
-            raise ValueError(f"no differences: the results hold only {', '.join(self.means['method'].unique())}; name "
+            raise ValueError(f"no differences: the results have only {', '.join(self.means['method'].unique())}; name "
                              "one of these and another method in summarise(against=)")
         rows = source[source["column"] == check_known("column", column, source["column"].unique())]
         texts = [_cell(*r, 100 if percent else 1, differences) for r in zip(rows["mean"], rows["low"], rows["high"])]

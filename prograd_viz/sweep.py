@@ -148,7 +148,7 @@ def _task(options):
     return few_shot(options.pop("data"), **options)
 
 
-_FINAL_ONLY = {"evaluate_every": 10**9, "snapshot_every": 10**9}  # a table needs the ends alone; a grid may say more
+_FINAL_ONLY = {"evaluate_every": 10**9, "snapshot_every": 10**9}  # a table needs the last step; a grid may differ
 
 
 def _run(job, out, threads, evaluate, rules, clip):
@@ -226,7 +226,7 @@ def _write(x, path):
 def _on_joblib(work, jobs, workers, threads, gpus, retries):
     "On processes of this machine, or on the backend of joblib's `parallel_config`"
     if gpus:
-        raise ValueError(f"gpus={gpus} is for engine='ray', which hands out GPUs; "
+        raise ValueError(f"gpus={gpus} is for engine='ray', which assigns GPUs; "
                          "local processes use the device of their model")
     backend, n = joblib.parallel.get_active_backend()
     streams, left = backend.supports_return_generator, {job.name: job for job in jobs}
@@ -268,7 +268,7 @@ def _on_ray(work, jobs, workers, threads, gpus, retries):
         for ref in waiting: ray.cancel(ref, force=True)
 
 
-ENGINES = {"local": _on_joblib, "ray": _on_ray}  # Name -> who hands out the work
+ENGINES = {"local": _on_joblib, "ray": _on_ray}  # Name -> the function that runs the jobs
 
 # %% ../nbs/40_sweep.ipynb #30ac055c
 @dataclass(eq=False)
@@ -362,7 +362,7 @@ def sweep(
                 if isinstance(record, str):
                     _write(_read(out, job) | {"error": record, "traceback": "", "trained": False}, _file(out, job))
     except KeyboardInterrupt:
-        warnings.warn("interrupted: what is finished is kept; the same call goes on", stacklevel=2)
+        warnings.warn("interrupted: finished jobs are kept; the same call resumes", stacklevel=2)
     result = Sweep(out, cells)
     failed = result.failures
     if len(failed):
@@ -394,7 +394,7 @@ def _all_cells(asked, out):
     cells = [] if asked is None else asked.to_dict("records")
     if path.is_file(): cells = json.loads(path.read_text())["cells"] + cells
     elif asked is None:
-        fix = "load_runs opens a run set" if (out / "run.json").is_file() else "sweep(grid, out) begins one"
+        fix = "load_runs opens a run set" if (out / "run.json").is_file() else "sweep(grid, out) starts one"
         raise FileNotFoundError(f"no sweep in {str(out)!r}: it has no sweep.json; {fix}")
     return _frame([_given(row) for row in cells])
 

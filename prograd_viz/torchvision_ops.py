@@ -27,7 +27,7 @@ def _load_compiled() -> bool:
 
 
 def declare_missing() -> torch.library.Library | None:  # The library of the declarations; None if none are needed
-    "Make `import torchvision` work beside any build of torch"
+    "Make `import torchvision` work with any build of torch"
     if hasattr(torch.ops.torchvision, "nms") or _load_compiled(): return None
     library = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS: library.define(schema)

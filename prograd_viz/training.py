@@ -64,7 +64,7 @@ def epoch_batches(
 @dataclass(frozen=True)
 class Recipe:
     "The settings of a training, beside the model, the task and the lambdas; `train` describes each field"
-    rule: Any = "prograd"  # The rule; `checked` leaves its name
+    rule: Any = "prograd"  # The rule; `checked` replaces it by its name
     n_ctx: int | None = None  # M, context vectors
     init: str = "template"  # Start of the context
     class_specific: bool = False  # One context per class
@@ -78,7 +78,7 @@ class Recipe:
     warmup_lr: float = 1e-5  # Learning rate of the first epoch
     temperature: float = 1.0  # T of the divergence
     eps_rel: float | None = None  # Agreement threshold
-    memory_gb: float = 2.0  # What the text encoder may keep for a backward pass
+    memory_gb: float = 2.0  # Limit on what is kept for a backward pass, GB
     views: Any = 8  # Cached views per image, or "fresh"
     seed: int = 1  # Of random start, views and batches
     evaluate_every: int | None = None  # Steps between evaluations
@@ -93,7 +93,7 @@ class Recipe:
         found = vars(self) | {"rule": find_rule(self.rule)[0], "seed": check_seed(self.seed)}
         if self.epochs is None: found["epochs"] = published_epochs(task.shots)
         if self.teacher is None: found["teacher"] = task.template
-        if self.memory_gb == math.inf: found["memory_gb"] = 1e9  # JSON knows no infinity
+        if self.memory_gb == math.inf: found["memory_gb"] = 1e9  # JSON has no infinity
         if self.views != "fresh": found["views"] = check_whole("views", self.views, 0, fix="or 'fresh'")
         for name, least in _LEAST.items():
             check, value = check_whole if least == 1 else check_in_range, found[name]
@@ -126,7 +126,7 @@ class Replayed:
         return self.outputs
 
     def _record(self, inputs):
-        "Three calls on a stream of their own, which make what is made once, then the recorded one"
+        "Three warm-up calls on a separate stream, then the recorded one"
         self.inputs, stream = [x.detach().clone() for x in inputs], torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -218,7 +218,7 @@ class Training:
         text: torch.Tensor,  # Text features of the contexts, [R, C, E]
         last: bool = False,  # Whether the training ends here
     ) -> dict | None:  # Split -> accuracy of each run
-        "Accuracy on every split, where it is time for it; a training that has diverged is an error"
+        "Accuracy on every split, if it is due; a training that has diverged is an error"
         (done, context), every = self.after, self.recipe.evaluate_every or max(1, self.n_steps // 50)
         if not done or done % every and not last: return None
         wrong = [f"{lam:g}" for lam, x in zip(self.lambdas.tolist(), text) if not x.isfinite().all()]
@@ -256,7 +256,7 @@ class Training:
         out: str | Path | None = None,  # See `train`
         **options,  # Of `Recorder`, such as resume and checkpoint_every
     ) -> Recorder:
-        "A recorder of these runs; when it is entered, a training that continues takes up its state"
+        "A recorder of these runs; entering it restores the state of a resumed training"
         config, evaluator = self.config(out is not None), self.evaluator
         methods = [run_name(self.recipe.rule, lam) for lam in config["lambdas"]]
         return Recorder(self.task.classes, methods, lambdas=config["lambdas"], zero_shot=evaluator.text,
@@ -293,7 +293,7 @@ def train(
     warmup_lr: float = 1e-5,  # Learning rate of the first epoch
     temperature: float = 1.0,  # T of the divergence
     eps_rel: float | None = None,  # Agreement threshold, see `project`; 0 as published
-    memory_gb: float = 2.0,  # What the text encoder may keep for a backward pass; more classes than fit go in parts
+    memory_gb: float = 2.0,  # Limit on what is kept for a backward pass, GB; more classes than fit go in parts
     views: int | str = 8,  # Cached random crops and flips per image; 0: none, the images; "fresh": new at each step
     seed: int = 1,  # Of random start, views and batches
     evaluate_every: int | None = None,  # Steps between evaluations; None: about 50 in all
@@ -339,7 +339,7 @@ def _shown(last):
 # %% ../nbs/26_training.ipynb #69f9d7e2
 def finished_runs(
     out: Any,  # The folder
-    training: Training,  # With all lambdas that it should hold
+    training: Training,  # With all lambdas that the folder should contain
     **options,  # Callbacks, progress and rule, as `train_more` takes them
 ) -> Runs | None:  # None: the folder is empty, or its training has not ended
     "The runs of a folder whose training has ended; missing lambdas are trained in a folder inside it, then added"
@@ -348,10 +348,10 @@ def finished_runs(
     contents = read_contents(folder)
     there, here = contents.about["config"], plain(training.config(True))
     if there.get("versions") != here["versions"]:
-        log.warning("%s was begun with %s and continues with %s: bits may differ from those of one version",
+        log.warning("%s was started with %s and continues with %s: bits may differ from those of one version",
                     folder.path, there.get("versions"), here["versions"])
     free = {"versions", *(["lambdas"] if contents.finished else [])}
-    if there.get("hashes") == here["hashes"]: free |= {"model", "task"}  # the same files may lie elsewhere by now
+    if there.get("hashes") == here["hashes"]: free |= {"model", "task"}  # the same files may have moved
     both = pd.json_normalize([there, here]).map(str).items()
     differ = [f"{k}: {a:.80} on disk, {b:.80} given" for k, (a, b) in both if a != b and k.split(".")[0] not in free]
     if differ: raise ValueError(f"cannot resume {folder.path!r}: the configuration differs ({'; '.join(differ)}); "
@@ -373,10 +373,10 @@ def train_more(
     lambdas: Any,  # Not trained yet
     callbacks: Sequence = (),  # See `train`
     progress: bool = True,  # Show a progress bar
-    rule: Callable | None = None,  # The function that the runs followed, if it is none of `rules.RULES`
-    out: str | Path | None = None,  # Folder that keeps the new ones until they are whole; what it holds is continued
+    rule: Callable | None = None,  # The function that the runs followed, if it is not in `rules.RULES`
+    out: str | Path | None = None,  # Folder for the new ones until they are complete; its content is continued
 ) -> Runs:  # The runs and the new ones
-    "Train further lambdas exactly as the others were; interrupted, it returns the runs as they were"
+    "Train further lambdas exactly as the others were; if interrupted, return the unchanged runs"
     check_runs(runs).check_model()
     if "epochs" not in runs.config:
         raise ValueError(f"the runs {', '.join(runs.methods)} were not recorded by train, so train_more cannot repeat "
