@@ -8,7 +8,6 @@ __all__ = ['PANELS', 'PHOTOS', 'OWN', 'explore', 'show_maps', 'show_cosine', 'sh
 
 # %% ../nbs/53_explorer.ipynb #73a88266
 import atexit
-import base64
 import contextvars
 import io
 import os
@@ -18,7 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from numbers import Number
@@ -32,20 +31,19 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 from traitlets import Bytes, CFloat, Dict, Int, List, Unicode, Union, validate
 
-from .cam import TARGETS, find_layer
+from .cam import TARGETS, find_layer, layer_names
 from .checks import check_in_range, check_known, check_runs
 from .clip import ASSETS, Clip
 from .data import Split, Task
 from .images import open_image
 from .landscape import landscape, plot_landscape, plot_tradeoff
 from .maps import EXPLAINERS, Explainer
-from .plots import plot_accuracy, plot_cosine, plot_gradient_plane, plot_token_cosines
+from .plots import encoded, plot_accuracy, plot_cosine, plot_gradient_plane, plot_token_cosines
 from .runs import Recorder, Runs, load_runs
 from prograd_viz.screen import (
     RECORDED,
     ExplorerData,
     land_buffer,
-    layer_names,
     operators,
     plot_view,
     preparation,
@@ -58,18 +56,15 @@ from .store import new_file
 from .training import train_more
 
 # %% ../nbs/53_explorer.ipynb #10ca1c23
+@dataclass(eq=False)
 class Work:
     "One slow thing at a time, beside the kernel's own thread"
-    def __init__(
-        self,
-        say: Callable,  # Function of words, wrong=: whether they are bad news, done=: the share that is done, or None
-        settle: Callable = lambda: None,  # Called at the end, whatever came of it
-        alone: bool = False,  # Whether it computes on one core; see `_one_core`
-    ):
-        self.say, self.settle, self.alone = say, settle, alone
-        self._thread: Any = None
-        self.error: Exception | None = None
-        self.what = ""  # is under way; empty: nothing is
+    say: Callable  # Function of words, wrong=: whether they are bad news, done=: the share that is done, or None
+    settle: Callable = lambda: None  # Called at the end, whatever came of it
+    alone: bool = False  # Whether it computes on one core, see `_cores`
+    error: Exception | None = None  # What went wrong
+    what: str = ""  # Is under way; empty: nothing is
+    _thread: Any = None
 
     def start(
         self,
@@ -90,7 +85,7 @@ class Work:
 
         def run():
             try:
-                with _one_core() if self.alone else nullcontext(): result = work(tick)
+                with _cores(1 if self.alone else None): result = work(tick)
                 self.what = ""
                 left = done(result) or ""
                 self.say(left, wrong=bool(left))
@@ -102,7 +97,7 @@ class Work:
                 self.what = ""
                 self.settle()
 
-        self._thread = _thread_class()(target=contextvars.copy_context().run, args=(run,), daemon=True)
+        self._thread = _thread(run)
         _STARTED.add(self)
         self._thread.start()
 
@@ -112,16 +107,16 @@ class Work:
 
     def wait(self):
         "Until nothing is under way, for scripts; raises what went wrong"
-        while self._thread is not None and self._thread.is_alive(): self._thread.join()
+        while self._thread and self._thread.is_alive(): self._thread.join()
         if self.error: raise self.error
 
 
-@contextmanager
-def _one_core():
-    """A context whose thread computes on one core. A second thread has an OpenMP team of its own, and two teams wait
-    for each other at every short loop: Grad-CAM's operator of the pocket model took five times as long"""
+def _cores(number):
+    """A context whose thread computes on so many cores; None: as many as before. A second thread has an OpenMP team of
+    its own, and two teams wait for each other at every short loop: Grad-CAM's operator of the pocket model took five
+    times as long"""
     torch.get_num_threads()  # torch sets the number at a thread's first use, which would undo the limit
-    with threadpool_limits(1, user_api="openmp"): yield  # of this thread alone
+    return threadpool_limits(number, user_api="openmp")  # of this thread alone
 
 
 _STARTED: weakref.WeakSet = weakref.WeakSet()  # what may be under way when the process ends
@@ -137,23 +132,25 @@ def _stop_all():
 def _marimo():
     "The module marimo, where it runs this code"
     marimo = sys.modules.get("marimo")
-    return marimo if marimo is not None and marimo.running_in_notebook() else None
+    return marimo if marimo and marimo.running_in_notebook() else None
 
 
-def _thread_class():
-    "A thread that may move widgets; marimo has its own"
-    return getattr(_marimo(), "Thread", threading.Thread)
+def _thread(call):
+    "A thread that may move widgets; marimo has its own kind"
+    kind = getattr(_marimo(), "Thread", threading.Thread)
+    return kind(target=contextvars.copy_context().run, args=(call,), daemon=True)
 
 
 def _live():
     "Whether somebody may look at widgets: a kernel runs this, and PROGRAD_VIZ_STILL does not ask for pictures to keep"
-    if os.environ.get("PROGRAD_VIZ_STILL"): return False
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return getattr(shell, "kernel", None) is not None or _marimo() is not None
+    shell = sys.modules["IPython"].get_ipython()  # widgets bring it
+    return bool(getattr(shell, "kernel", None) or _marimo()) and not os.environ.get("PROGRAD_VIZ_STILL")
 
 # %% ../nbs/53_explorer.ipynb #11f7742a
-PANELS = ("maps", "cosine", "plane", "landscape", "accuracy", "tradeoff", "tokens")  # What can be shown
+_FIGURES: dict = {  # Panel -> what draws it for print
+    "cosine": plot_cosine, "plane": plot_gradient_plane, "landscape": partial(plot_landscape, progress=False),
+    "accuracy": plot_accuracy, "tradeoff": plot_tradeoff, "tokens": plot_token_cosines}
+PANELS = ("maps", *_FIGURES)  # What can be shown
 PHOTOS, OWN = "photos", "your split"  # Splits that have no name in the task
 
 
@@ -162,21 +159,21 @@ class Explorer(anywidget.AnyWidget):
     _esm = ASSETS / "explorer.js"
     _css = ASSETS / "explorer.css"
     # Key of the run at the slider: lambda, or the name of a method
-    lam = Union([Unicode(), CFloat()]).tag(sync=True)
-    step = Int(0).tag(sync=True)  # Training step; the nearest snapshot is shown
-    image = Int(0, min=0).tag(sync=True)  # Position of the image
-    target = Unicode("predicted").tag(sync=True)  # The score that maps explain
-    explainer = Unicode("GradCAM").tag(sync=True)  # Which map
-    split = Unicode().tag(sync=True)  # Where the images come from
-    target_layer = Unicode("default").tag(sync=True)  # Layer that maps are read from
-    pins = List(Int(min=0)).tag(sync=True)  # Positions of images that stay in view
-    set = Int(0, min=0).tag(sync=True)  # Whose maps are seen, of several seeds
-    title = Unicode().tag(sync=True)  # What was trained
-    scenes = List(Bytes()).tag(sync=True)  # Images and maps for the browser, by run set
-    land = Bytes().tag(sync=True)  # The landscape for the browser
-    _panels = List(Unicode()).tag(sync=True)
-    _runs = Bytes().tag(sync=True)
-    _work = Dict().tag(sync=True)
+    lam = Union([Unicode(), CFloat()])
+    step = Int(0)  # Training step; the nearest snapshot is shown
+    image = Int(0, min=0)  # Position of the image
+    target = Unicode("predicted")  # The score that maps explain
+    explainer = Unicode("GradCAM")  # Which map
+    split = Unicode()  # Where the images come from
+    target_layer = Unicode("default")  # Layer that maps are read from
+    pins = List(Int(min=0))  # Positions of images that stay in view
+    set = Int(0, min=0)  # Whose maps are seen, of several seeds
+    title = Unicode()  # What was trained
+    scenes = List(Bytes())  # Images and maps for the browser, by run set
+    land = Bytes()  # The landscape for the browser
+    _panels = List(Unicode())
+    _runs = Bytes()
+    _work = Dict()
 
     def __init__(
         self,
@@ -198,24 +195,24 @@ class Explorer(anywidget.AnyWidget):
         given: Any = recorder.runs(clip, task) if recorder else runs
         self.sets, self.compare = run_sets(given)
         if data is not None: explainer = data.explainer
-        self._explainers = {name: name for name in operators()} | {str(explainer): explainer}
-        self._known: dict = {}  # (split, layer, explainer) -> data that was prepared
-        self._data: list = []  # what is shown, for each run set
+        self._explainers = {str(one): one for one in (*operators(), explainer)}
+        self._data: dict = {}  # class names -> what is shown of run sets that have them: seeds may have their own
         self._at = "", "", ""  # the choice that it belongs to
-        model = self.sets[0].clip  # a small one, as pocket, gains nothing by a second core; an RN50 does
-        small = model is not None and sum(p.numel() for p in model.model.visual.parameters()) < 1e7
+        # a small model, as pocket, gains nothing by a second core; an RN50 does
+        small = self.able and sum(p.numel() for p in self.sets[0].clip.model.visual.parameters()) < 1e7
         self.work = Work(self._say, self._settle, small)
-        super().__init__(_panels=list(panels), _runs=self._record(), lam=self.runs.sorted_keys()[-1],
-                         step=_last(self.runs), split=self._find_sources(split, images), explainer=str(explainer),
-                         target=target, target_layer=target_layer or "default",
-                         title="two recipes" if self.compare else runs_title(self.sets))
+        super().__init__(
+            _panels=list(panels), _runs=runs_buffer(self.sets, self.compare, able=self.able), step=_last(self.runs),
+            lam=self.runs.sorted_keys()[-1], split=self._find_sources(split, images), explainer=str(explainer),
+            target=target, target_layer=target_layer or "default",
+            title="two recipes" if self.compare else runs_title(self.sets))
         self.observe(self._load, ["split", "target_layer", "explainer"])
         self.observe(self._retarget, "target")
         self.on_msg(self._asked)
-        if "maps" in panels and data is not None: self._adopt([data] * len(self.sets), self._choice())
+        if "maps" in panels and data is not None: self._adopt({one.classes: data for one in self.sets}, self._choice())
         elif "maps" in panels and (not recorder or self.able): self._prepare()
         if recorder: recorder.watchers.append(lambda: self.show_runs(recorder.runs(clip, task)))
-        if follow is not None:
+        if follow:
             load_runs(follow)  # may raise
             self._follow(follow)
 
@@ -224,8 +221,8 @@ class Explorer(anywidget.AnyWidget):
         runs, first = self.sets[0], {list: PHOTOS, Split: OWN}.get(type(split), split)
         if first is None: first = runs.task.usual_split if self.able else "the given images"
         known = runs.task.splits.items() if self.able else ()
-        self._sources = {name: (name, images, "") for name, one in known if one.classes == runs.classes}
-        self._sources[first] = split, images, ""  # and what is to be said of it
+        self._sources = {name: (name, images, "", {}) for name, one in known if one.classes == runs.classes}
+        self._sources[first] = split, images, "", {}  # also what is to be said of it, and what was prepared of it
         return first
 
     # -- what is shown
@@ -238,12 +235,12 @@ class Explorer(anywidget.AnyWidget):
     @property
     def data(self) -> ExplorerData | None:
         "The images that are seen; None: not yet"
-        return self._data[self.sets.index(self.runs)] if self._data else None
+        return self._data.get(self.runs.classes)
 
     @property
     def able(self) -> bool:
         "Whether model and task are in memory"
-        return None not in (self.sets[0].clip, self.sets[0].task)
+        return self.sets[0].has_model
 
     def here(self) -> tuple:  # Key of the run, step of the snapshot
         "Where the sliders are: the nearest lambda and the nearest snapshot"
@@ -251,8 +248,6 @@ class Explorer(anywidget.AnyWidget):
         apart = {key: abs(key - lam) for key in keys if str not in (type(key), type(lam))}
         if lam not in keys: lam = min(apart, key=apart.__getitem__, default=keys[-1])
         return lam, int(min(runs.snapshot_steps, key=lambda step: abs(step - self.step), default=self.step))
-
-    def _record(self): return runs_buffer(self.sets, self.compare, able=self.able)
 
     def _say(self, text, wrong=False, done=None): self._work = {"text": text, "wrong": wrong, "done": done}
 
@@ -269,8 +264,8 @@ class Explorer(anywidget.AnyWidget):
         return check_known("method" if name == "lam" else name, value, known[name])
 
     def _adopt(self, data, choice):
-        "Show these images: one `ExplorerData` for each run set"
-        self._data, self._at, self._known[choice] = data, choice, data
+        "Show these images: class names -> `ExplorerData`"
+        self._data, self._at, self._sources[choice[0]][3][choice] = data, choice, data
         self.scenes = self._packed()
 
     def _packed(self):
@@ -279,7 +274,7 @@ class Explorer(anywidget.AnyWidget):
         about = {"split": split, "splits": list(self._sources), "layer": layer, "explainers": list(self._explainers),
                  "layers": layer_names(self.sets[0].clip) if self.able and layer else []}
         targets = list(dict.fromkeys([*TARGETS, self.target]))
-        return [scene_buffer(runs, shown, targets, **about) for runs, shown in zip(self.sets, self._data)]
+        return [scene_buffer(runs, self._data[runs.classes], targets, **about) for runs in self.sets if self._data]
 
     def _retarget(self, change):
         "A class whose maps were not sent yet"
@@ -295,22 +290,19 @@ class Explorer(anywidget.AnyWidget):
     def _prepare(self):
         "As `_load`; what cannot be shown raises"
         choice = name, layer, explainer = self._choice()
-        if choice in self._known: return self._adopt(self._known[choice], choice)
-        split, images, note = self._sources[name]
-        where = None if layer in ("default", "") else layer
-        how: Any = {"images": images, "explainer": self._explainers[explainer], "target_layer": where}
-        owners = {runs.classes: runs for runs in reversed(self.sets)}  # seeds may have classes of their own
-        parts = {classes: preparation(runs, split, **how) for classes, runs in owners.items()}
-
-        def work(tick):
-            made = {classes: prepare(tick) for classes, prepare in parts.items()}
-            return [made[runs.classes] for runs in self.sets]
+        split, images, note, known = self._sources[name]
+        if choice in known: return self._adopt(known[choice], choice)
+        owners = {runs.classes: runs for runs in reversed(self.sets)}
+        parts = {classes: preparation(runs, split, images=images, explainer=self._explainers[explainer],
+                                      target_layer=None if layer == "default" else layer or None)
+                 for classes, runs in owners.items()}
 
         def done(data):
             self._adopt(data, choice)
             return note
 
-        self.work.start(f"{explainer} of images: {name}", work, done)
+        self.work.start(f"{explainer} of images: {name}",
+                        lambda tick: {classes: prepare(tick) for classes, prepare in parts.items()}, done)
 
     def _choice(self):
         "What the images depend on: split, layer (empty where none is read) and explainer"
@@ -340,19 +332,19 @@ class Explorer(anywidget.AnyWidget):
         "Train a further lambda in the background, as the others were, and show it"
         runs, last = self.runs, self.runs.steps["step"].max()
 
-        def work(tick):
-            return train_more(runs, [lam], callbacks=[lambda step, record: tick(step / last)], progress=False)
-
         def done(more):
             self._replace(runs, more)
             self.lam = more.keys[more.run(lam)]
 
-        self.work.start(f"training {lam:g}", work, done)
+        self.work.start(f"training {lam:g}", lambda tick: train_more(
+            runs, [lam], callbacks=[lambda step, record: tick(step / last)], progress=False), done)
 
     def _replace(self, runs, other):
         "Show another state of a run set"
         self.sets = [other if one is runs else one for one in self.sets]
-        with self.hold_sync(): self._runs, self.land, self.scenes = self._record(), b"", self._packed()
+        with self.hold_sync():
+            self._runs = runs_buffer(self.sets, self.compare, able=self.able)
+            self.land, self.scenes = b"", self._packed()
 
     def show_photos(
         self,
@@ -360,17 +352,15 @@ class Explorer(anywidget.AnyWidget):
     ):
         "Look at photos of your own; those that cannot be read are named, and the others shown"
         self.runs.check_model()
-        good, bad = [], []
+        good: list = []
+        bad = []
         for name, content in files.items():
-            try: image: Any = open_image(io.BytesIO(bytes(content)))
+            try: good.append(open_image(io.BytesIO(bytes(content))))
             except ValueError: bad.append(name)
-            else:
-                image.filename = name
-                good.append(image)
+            else: good[-1].filename = name
         note = f"not an image that can be read: {', '.join(bad)}; use PNG or JPEG" if bad else ""
         if not good: return self._say(note, bool(bad))
-        self._sources[PHOTOS] = good, len(good), note
-        self._known = {key: data for key, data in self._known.items() if key[0] != PHOTOS}
+        self._sources[PHOTOS] = good, 0, note, {}
         if self.split == PHOTOS: self._load()
         else: self.split = PHOTOS
 
@@ -407,7 +397,7 @@ class Explorer(anywidget.AnyWidget):
                     if not runs.interrupted or len(runs.snapshot_steps) > len(seen.snapshot_steps): self.show_runs(runs)
             except (ValueError, OSError) as e: self._say(str(e), True)
 
-        _thread_class()(target=watch, daemon=True).start()
+        _thread(watch).start()
 
     def wait(self) -> "Explorer":
         "Until nothing is under way any more, for scripts and tests"
@@ -427,11 +417,10 @@ class Explorer(anywidget.AnyWidget):
         "The numbers on screen, and what was recorded of the chosen run at this step"
         (lam, step), runs, (data, images), rows = self.here(), self.runs, self._shown(), []
         for b, key in product(images, runs.shown(lam)):
-            strength = None if key is None else runs.lambdas[runs.run(key)]
-            what = {"method": runs.name(key), "lam": strength, "step": step, "image": data.names[b]}
+            what = {"method": runs.name(key), "lam": runs.strength(key), "step": step, "image": data.names[b]}
             rows.append(what | vars(data.view(b, runs.text(key, step), self.target)))
-        about = {"explainer": data.explainer, "masks": data.masks_from or "not said"}
-        table = pd.DataFrame(rows).drop(columns="cam").assign(**about)
+        table = pd.DataFrame(rows).drop(columns="cam").assign(
+            explainer=data.explainer, masks=data.masks_from or "not said")
         return table.merge(runs.record(lam).filter(regex=RECORDED), "left", "step")
 
     def figure(self) -> Figure:
@@ -441,17 +430,16 @@ class Explorer(anywidget.AnyWidget):
             data, images = self._shown()
             return plot_view(runs, data, images=images, lam=lam, step=step, target=self.target)
         panel = self._panels[0]
-        if panel == "plane": return plot_gradient_plane(runs, lam, max(1, step))
-        if panel == "tokens": return plot_token_cosines(runs, lam)
-        if panel == "landscape": return plot_landscape(runs, progress=False)
-        return {"cosine": plot_cosine, "accuracy": plot_accuracy, "tradeoff": plot_tradeoff}[panel](runs)
+        return _FIGURES[panel](runs, *{"plane": (lam, max(1, step)), "tokens": (lam,)}.get(panel, ()))
 
     def save(
         self,
         path: str | Path | None = None,  # Of the files, without their endings; None: a name that says what they show
     ) -> tuple:  # The three files
         "Save what is on screen: the figure as PDF and PNG, the numbers as CSV"
-        base = new_file(path or self._file_name())
+        lam, step = self.here()
+        method = f"run{self.runs.run(lam) + 1}" if isinstance(lam, str) else f"lambda{lam:g}"
+        base = new_file(path or f"explorer-{method}-step{step}-image{self.image + 1}")
         files = tuple(base.with_name(f"{base.name}.{kind}") for kind in ("pdf", "png", "csv"))
         drawn = self.figure()
         for file in files[:2]: drawn.savefig(file)
@@ -459,20 +447,15 @@ class Explorer(anywidget.AnyWidget):
         self._say(f"saved {', '.join(map(str, files))}")
         return files
 
-    def _file_name(self):
-        "What is on screen, in the notebook's folder"
-        (lam, step), runs = self.here(), self.runs
-        name = f"explorer-run{runs.run(lam) + 1}" if isinstance(lam, str) else f"explorer-lambda{lam:g}"
-        return f"{name}-step{step}-image{self.image + 1}"
-
     def _repr_mimebundle_(self, **kwargs):
         "A live view where there is a kernel; elsewhere a picture that says how to get one"
         if _live(): return super()._repr_mimebundle_(**kwargs)
-        drawn, out, says = self.figure(), io.BytesIO(), "a recorded picture; run this notebook to move the sliders"
+        drawn, says = self.figure(), "a recorded picture; run this notebook to move the sliders"
         drawn.text(0.5, -0.01, says, ha="center", va="top", fontsize=8, color="#444444", style="italic")
-        drawn.savefig(out, format="png")
-        content = base64.b64encode(out.getvalue()).decode()
-        return {"image/png": content, "text/plain": f"Explorer of {self.runs}: {says}"}
+        return {"image/png": encoded(drawn, "png"), "text/plain": f"Explorer of {self.runs}: {says}"}
+
+
+for trait in Explorer.class_own_traits().values(): trait.tag(sync=True)  # all of them are shared with the page
 
 
 def _last(runs):

@@ -9,7 +9,6 @@ __all__ = ['SNAPSHOTS', 'save_report']
 import base64
 import hashlib
 import html
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -22,9 +21,9 @@ from .clip import ASSETS
 from .data import Split
 from .landscape import Landscape
 from .masks import about_masks
-from .plots import SPLIT_TITLES
+from .plots import SPLIT_TITLES, encoded
 from .runs import Runs
-from .screen import land_buffer, run_sets, set_names, thinned
+from .screen import land_buffer, run_sets, set_names
 from .store import new_file
 
 # %% ../nbs/54_report.ipynb #14bed2e6
@@ -42,30 +41,25 @@ def save_report(
 ) -> Path:  # The file
     "Write run sets as one self-contained HTML file with working sliders"
     from prograd_viz.explorer import Explorer  # here: the page is all that scripts need of widgets
-    few = [thinned(one, SNAPSHOTS) for one in run_sets(runs)[0]]
+    few = [one.thinned(SNAPSHOTS) for one in run_sets(runs)[0]]
     view = Explorer(few, split, **options).wait()
     view.close()
     if title: view.title = title
     if land: view.land = land_buffer(land)
-    fields = {name: html.escape(text) for name, text in _words(view).items()}
-    traits = view.get_state(Explorer.class_own_traits(sync=True))
+    traits = view.get_state(Explorer.class_own_traits())
     state = json.dumps(traits, default=_text, ensure_ascii=False).replace("<", "\\u003c")
-    rules = {view.runs.rule(key) for key in view.runs.keys}
-    fields["methods"] = _METHODS if rules <= {"coop", "prograd"} else ""
-    fields |= {"state": state, "summary": "".join(map(_summary, few, set_names(few))), "still": _still(view)}
-    return _write_page(new_file(path), fields)
-
-
-def _write_page(path, fields):
-    "Fill the page, and let it run nothing but its own script"
+    fields = {name: html.escape(text) for name, text in _words(view).items()}
     read = lambda *names: "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in names)
     script, style = read("explorer.js", "report.js"), read("explorer.css", "report.css")
+    # it runs nothing but its own script
     policy = (f"default-src 'none'; img-src data: blob:; style-src {_hash(style)}; script-src {_hash(script)}; "
               "base-uri 'none'; form-action 'none'")
-    fields |= {"script": script, "style": style, "policy": policy}
+    fields |= {"script": script, "style": style, "policy": policy, "state": state, "still": _still(view),
+               "summary": "".join(map(_summary, few, set_names(few)))}
     page = re.sub(r"\{\{(\w+)\}\}", lambda slot: fields[slot[1]], read("report.html"))  # in one pass
-    path.write_text(page, encoding="utf-8")
-    return path
+    file = new_file(path)
+    file.write_text(page, encoding="utf-8")
+    return file
 
 
 def _text(content): return base64.b64encode(content).decode()
@@ -74,13 +68,6 @@ def _text(content): return base64.b64encode(content).decode()
 def _hash(content): return f"'sha256-{_text(hashlib.sha256(content.encode()).digest())}'"
 
 # %% ../nbs/54_report.ipynb #11be8ff0
-_METHODS = (
-    "CoOp follows <i>G</i><sub>d</sub>, the gradient of the cross-entropy on those labels, and may pick up whatever "
-    "tells the few images apart. ProGrad also computes <i>G</i><sub>g</sub>, the gradient of the divergence from "
-    "zero-shot "
-    "CLIP, and where the two are more than 90 degrees apart it removes from <i>G</i><sub>d</sub> lambda times the part "
-    "that opposes <i>G</i><sub>g</sub>: lambda 1 removes all of it, lambda 0 is CoOp. Both start from the same vectors "
-    "and see the same batches; the seed decides which images and which batches.")
 _TESTS = {
     "same": "images like those of training", "shifted": "the same classes on other backgrounds",
     "new": "classes that were never trained on", "style": "the same classes drawn in another way",
@@ -92,9 +79,11 @@ def _words(view):
     runs, task = view.runs, view.runs.config.get("task") or {}
     many = f"{task['shots']} images of each of " if "shots" in task else ""
     tests = "; ".join(f"{name}: {_TESTS.get(name, 'another test set')}" for name in runs.tested)
+    known = {*map(runs.rule, runs.keys)} <= {"coop", "prograd"}
     return {"title": view.title, "trained": f"{', '.join(runs.methods)}, on {many}{len(runs.classes)} classes",
-            "tests": f"Test sets: {tests}." if tests else "", "explainer": view.explainer.replace("Grad", "Grad-"),
-            "split": SPLIT_TITLES.get(view.split, view.split), "masks": about_masks(view.data.masks_from)}
+            "others": "" if known else "hidden", "tests": f"Test sets: {tests}." if tests else "",
+            "explainer": view.explainer.replace("Grad", "Grad-"), "split": SPLIT_TITLES.get(view.split, view.split),
+            "masks": about_masks(view.data.masks_from)}
 
 
 def _summary(runs, title):
@@ -102,19 +91,19 @@ def _summary(runs, title):
     names = {f"acc_{split}": split for split in runs.tested} | {"loss_ce": "cross-entropy", "loss_kl": "divergence"}
     final = runs.final().loc[runs.sorted_keys(), [*names]].rename(columns=names).dropna(axis=1, how="all")
     final["steps in conflict"] = runs.conflicts()["conflict"].map("{:.0%}".format, na_action="ignore")
-    final.index = [runs.name(key, "words") for key in final.index]
-    zero = pd.DataFrame([runs.zero_shot_accuracy], [runs.name(None)])
-    return _table(pd.concat([zero, final])[[*final]].rename_axis("method").reset_index(), title)
+    final.insert(0, "method", [runs.name(key, "words") for key in final.index])
+    zero = pd.DataFrame([{"method": runs.name(None)} | runs.zero_shot_accuracy])
+    return _table(pd.concat([zero, final])[[*final]], title)
 
 
 def _still(view):
     "The end of training as a picture and its numbers, for readers without JavaScript"
     if not len(view.runs.snapshot_steps): return ""
     view.pins = list(range(len(view.data)))
-    out, numbers = io.BytesIO(), view.table()[["image", "method", "predicted", "probability", "share"]]
-    view.figure().savefig(out, format="jpg", dpi=90, pil_kwargs={"quality": 85})
-    picture = f"<img src='data:image/jpeg;base64,{_text(out.getvalue())}' alt='images and maps of the table below'>"
-    return picture + _table(numbers, "what each method predicts, and the share of its map on the object")
+    numbers = view.table()[["image", "method", "predicted", "probability", "share"]]
+    picture = encoded(view.figure(), "jpg", dpi=90, pil_kwargs={"quality": 85})
+    return (f"<img src='data:image/jpeg;base64,{picture}' alt='images and maps of the table below'>"
+            + _table(numbers, "what each method predicts, and the share of its map on the object"))
 
 
 def _table(table, title):

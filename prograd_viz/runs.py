@@ -168,7 +168,7 @@ class Runs:
         spaced = lambda names: [name.replace("_", " ") for name in names]  # CoOp's code keeps underscores
         if self.task and spaced(self.classes) == spaced(self.task.classes):
             self.classes = tuple(self.task.classes)
-        if self.zero_shot is None and self.clip and self.task: self.zero_shot = self._teacher
+        if self.zero_shot is None and self.has_model: self.zero_shot = self._teacher
 
     def _teacher(self):
         "Zero-shot CLIP's text features, from its model and the templates of the record or of the task"
@@ -195,7 +195,12 @@ class Runs:
 
     def sorted_keys(self) -> list:
         "The keys by lambda, then methods without one"
-        return [self.keys[r] for r in np.argsort(self.lambdas, kind="stable")]
+        return [self.keys[r] for r in self.order]
+
+    @property
+    def order(self) -> np.ndarray:
+        "Positions of the runs whose keys are `sorted_keys`"
+        return np.argsort(self.lambdas, kind="stable")
 
     def run(
         self,
@@ -216,13 +221,20 @@ class Runs:
         "The rule that a run followed; None for zero-shot CLIP"
         return None if key is None else rule_of(self.methods[self.run(key)], self.lambdas[self.run(key)])
 
+    def strength(
+        self,
+        key: float | str | None,  # See `run`; None for zero-shot CLIP
+    ) -> float | None:
+        "The lambda or strength of a run, NaN where it has none; None for zero-shot CLIP"
+        return None if key is None else self.lambdas[self.run(key)]
+
     def name(
         self,
         key: float | str | None,  # See `run`; None for zero-shot CLIP
         style: str = "plain",  # See `run_name`
     ) -> str:
         "What a run is called"
-        return run_name(self.rule(key), None if key is None else self.lambdas[self.run(key)], style)
+        return run_name(self.rule(key), self.strength(key), style)
 
     def record(
         self,
@@ -278,9 +290,14 @@ class Runs:
         raise ValueError("these runs hold text features and no contexts, which are needed here; "
                          "pass context= to Recorder.log")
 
+    @property
+    def has_model(self) -> bool:
+        "Whether model and task are in memory"
+        return self.clip is not None and self.task is not None
+
     def check_model(self):
         "Raise where model and task are not in memory"
-        if self.clip and self.task: return
+        if self.has_model: return
         raise ValueError("these runs have no model and task in memory; "
                          "open them with both: load_runs(path, clip, task)")
 
@@ -342,6 +359,17 @@ class Runs:
         shape = (len(left), left.shape[1] + right.shape[1], *left.shape[2:])
         both = Lazy(shape, left.dtype, lambda i: np.concatenate([left[i], right[i]]))
         return both if Lazy in (type(left), type(right)) else both[:]
+
+    def thinned(
+        self,
+        count: int,  # How many snapshots to keep
+    ) -> "Runs":
+        "The same with some of its snapshots, evenly spread, the first and the last among them"
+        known = len(self.snapshot_steps)
+        kept = np.linspace(0, known - 1, min(known, count)).round().astype(int)
+        some: Any = lambda x: Lazy((len(kept), *x.shape[1:]), x.dtype, lambda k: x[kept[k]])  # type: ignore[abstract]
+        return replace(self, snapshot_steps=self.snapshot_steps[kept], contexts=some(self.contexts),
+                       text_features=some(self.text_features))
 
     def _facts(self):
         "What run sets that are joined have in common"

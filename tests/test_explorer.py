@@ -42,7 +42,7 @@ from prograd_viz.plots import plane_arrows
 from prograd_viz.prompts import teacher_features
 from prograd_viz.report import SNAPSHOTS, save_report
 from prograd_viz.runs import Recorder, load_runs
-from prograd_viz.screen import ExplorerData, explorer_data, operators, plot_view, run_sets, thinned
+from prograd_viz.screen import ExplorerData, explorer_data, operators, plot_view, run_sets
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
@@ -891,7 +891,7 @@ def test_a_page_of_the_demo_s_three_seeds_takes_at_most_5_mb(seeds, data, tmp_pa
     assert path.stat().st_size <= 5e6
     (about, sent), (seen, maps) = (in_page(path.read_text(encoding="utf-8"), name) for name in ("_runs", "scenes"))
     assert len(about["sets"]) == 3 and len(seen["names"]) == 8 and sent["2.record"].shape[-1] == 600
-    few = thinned(long[0], SNAPSHOTS)
+    few = long[0].thinned(SNAPSHOTS)
     kept = few.snapshot_steps.tolist()
     assert sent["0.snapshots"].tolist() == kept and (kept[0], kept[-1], len(kept)) == (0, 600, SNAPSHOTS)
     assert np.array_equal(few.text_features[7], long[0].text_features[kept[7]])

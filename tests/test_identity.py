@@ -17,7 +17,6 @@ from prograd_viz import cam
 from prograd_viz.clip import load_clip
 from prograd_viz.data import Split
 from prograd_viz.maps import cam_maps
-from prograd_viz.screen import layer_names
 from prograd_viz.training import Recipe, Training
 
 TEXTS = ["a photo of a dog."]
@@ -287,8 +286,8 @@ def test_a_model_without_a_usual_layer_offers_none_in_the_explorer(tiny):
     maps = cam_maps(clip, torch.ones(1, 3, 64, 64), clip.encode_text(TEXTS), target_layer="layer2")
     assert maps.abs().max() > 0, "a named one works"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prograd_viz.screen.find_layer", lambda clip: cam._deepest_grid(clip, clip.model.visual, 99))
-        assert layer_names(clip) == []
+        patch.setattr("prograd_viz.cam.find_layer", lambda clip: cam._deepest_grid(clip, clip.model.visual, 99))
+        assert cam.layer_names(clip) == []
 
 
 SIGLIP = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "resize_mode": "squash"}
