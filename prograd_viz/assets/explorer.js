@@ -461,8 +461,9 @@ class MapRow {
     const { view, cards } = this
     const { scene, state } = view
     const { picture, outline } = view.images[b]
+    const object = outline()
     const area = scene.areas.data[b]
-    cards.forEach((card, i) => card.frame(picture, outline, i > 0))
+    cards.forEach((card, i) => card.frame(picture, object, i > 0))
     const k = training.place(state.get("step"))
     this.looks = [-1, training.reference, r].map(m => training.look(scene, view.target(), k, m, b))
     const top = Math.max(0, ...finite(this.looks.map(look => look?.top)))
@@ -1577,17 +1578,18 @@ function seen({ predicted, chance, right, share }) {
   return `${predicted} (${percent(chance)}${verdict}${part})`
 }
 
-/** The picture of an image and the outline of its object, both ready to be drawn */
+/** The picture of an image, ready to be drawn, and the outline of its object, drawn when it is first asked for */
 async function openImage({ masks, areas, pictures: { shape: [, H, W], data } }, b) {
   const pixels = new ImageData(W, H)
-  for (let i = 0; i < H * W; i++) {
-    const at = 3 * (b * H * W + i)
-    pixels.data.set([data[at], data[at + 1], data[at + 2], 255], 4 * i)
+  for (let from = 3 * b * H * W, to = 0; to < pixels.data.length; to += 4) {
+    for (let colour = 0; colour < 3; colour++) pixels.data[to + colour] = data[from++]
+    pixels.data[to + 3] = 255
   }
   const picture = await createImageBitmap(pixels)
-  if (!(areas.data[b] > 0)) return { picture, outline: null }
   const bytes = masks.shape[1]
-  return { picture, outline: drawOutline(masks.data.subarray(b * bytes, (b + 1) * bytes), H, W) }
+  let drawn = null
+  const outline = () => drawn ??= drawOutline(masks.data.subarray(b * bytes, (b + 1) * bytes), H, W)
+  return { picture, outline: areas.data[b] > 0 ? outline : () => null }
 }
 
 /** White lines with dark edges around the pixels of a mask */
