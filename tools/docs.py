@@ -10,9 +10,11 @@ import shutil
 import sys
 import tempfile
 from configparser import ConfigParser
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
@@ -101,6 +103,18 @@ DEMO = """```{raw} html
 ```"""
 
 
+def disagreeing_first(
+    runs, # The training
+    data, # Its `ExplorerData`
+): # The same
+    "Images on which the methods disagree at the end come first: one that all of them get wrong shows less"
+    text = np.stack([runs.text(key) for key in runs.shown()])
+    predicted, = data.views(text, "predicted")["predicted"]  # [methods, images]
+    order = np.argsort((predicted == predicted[0]).all(0), kind="stable")
+    arrays = {name: x[order] for name, x in vars(data).items() if isinstance(x, np.ndarray)}
+    return replace(data, **arrays, names=[data.names[b] for b in order])
+
+
 def write_demo(
     path:Path, # Of the page
 ):
@@ -115,7 +129,8 @@ def write_demo(
     task = few_shot("pocket", shots=8, seed=1, test_per_class=10)
     runs = load_runs(app, load_clip("pocket"), task)
     land = landscape(runs, size=21, progress=False)
-    save_report(runs, path, data=ExplorerData.load(app/"explorer.safetensors"), land=land)
+    data = disagreeing_first(runs, ExplorerData.load(app/"explorer.safetensors"))
+    save_report(runs, path, data=data, land=land)
 
 
 def copy(a, b):
