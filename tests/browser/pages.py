@@ -124,7 +124,7 @@ LOOK = """root => {
   const rgb = text => { const canvas = document.createElement("canvas"); canvas.width = canvas.height = 1
     const pen = canvas.getContext("2d"); pen.fillStyle = text; pen.fillRect(0, 0, 1, 1)
     return [...pen.getImageData(0, 0, 1, 1).data] }
-  const under = node => { for (; node; node = node.parentElement) {
+  const under = node => { for (; node; node = node.parentElement ?? node.getRootNode().host) {
       const c = rgb(getComputedStyle(node).backgroundColor); if (c[3] === 255) return c } return [255, 255, 255, 255] }
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT)
   while (walker.nextNode()) {
