@@ -75,7 +75,7 @@ _TESTS = {
 
 
 def _words(view):
-    "What the page says of these runs, by its place in report.html"
+    "The page's texts about these runs, by their place in report.html"
     runs, task = view.runs, view.runs.config.get("task") or {}
     many = f"{task['shots']} images of each of " if "shots" in task else ""
     tests = "; ".join(f"{name}: {_TESTS.get(name, 'another test set')}" for name in runs.tested)

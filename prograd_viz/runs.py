@@ -42,7 +42,7 @@ from prograd_viz.store import (
 )
 
 # %% ../nbs/24_runs.ipynb #2e661d56
-STEP_COLUMNS = {  # Column of `Runs.steps` -> what it holds
+STEP_COLUMNS = {  # Column of `Runs.steps` -> its meaning
     "run": "position of the run, 0..R-1",
     "method": "name of the method, see `run_name`",
     "lam": "lambda, or the strength of another rule; NaN for a method that has none",
@@ -55,7 +55,7 @@ STEP_COLUMNS = {  # Column of `Runs.steps` -> what it holds
     "cos": "cosine of G_d and G_g; NaN in agreement",
     "angle_deg": "the same angle in degrees",
     "conflict": "cos < 0; missing where the gradients were not logged",
-    "agree": "G_g is rounding noise: no angle; missing likewise",
+    "agree": "G_g is rounding noise: no angle; missing if not logged",
     "norm_gd": "|G_d|",
     "norm_gg": "|G_g|",
     "norm_g": "length of the direction that the method followed",
@@ -64,8 +64,8 @@ STEP_COLUMNS = {  # Column of `Runs.steps` -> what it holds
     "cos_step_gg": "cosine of the descent step and G_g; negative: the step raises the divergence",
     "acc_train": "accuracy on the few shots",
     "acc_same": "accuracy on the test set of the same distribution",
-    "acc_shifted": "... with backgrounds drawn anew",
-    "acc_new": "... on classes never trained on",
+    "acc_shifted": "... with shifted backgrounds",
+    "acc_new": "... on untrained classes",
     "acc_style": "... in another rendering",
     "batch_hash": "checksum of the images in the batch: equal across runs",
     "seconds": "since the start of training",
@@ -78,7 +78,7 @@ def run_name(
     strength: float | None,  # lambda of ProGrad, strength of another rule; None or NaN: it has none
     style: str = "plain",  # "plain" for tables, "words" for sentences, "math" for figures
 ) -> str:
-    "What a method is called, the same everywhere: its rule, and its strength"
+    "The name of a method, the same everywhere: its rule, and its strength"
     if rule is None: return "zero-shot CLIP"
     if rule == "coop" or (rule == "prograd" and strength == 0): return "CoOp" + " ($\\lambda=0$)" * (style == "math")
     if rule != "prograd" and style == "math": rule = rule.replace("$", r"\$")  # matplotlib reads a pair as a formula
@@ -189,7 +189,7 @@ class Runs:
 
     @property
     def keys(self) -> tuple:
-        "How each run is asked for: by its lambda, or by its name where it has none or another run has the same"
+        "The key of each run: its lambda, or its name where it has none or another run has the same"
         lams = self.lambdas
         return tuple(m if np.isnan(lam) or lams.count(lam) > 1 else lam for m, lam in zip(self.methods, lams))
 
@@ -233,7 +233,7 @@ class Runs:
         key: float | str | None,  # See `run`; None for zero-shot CLIP
         style: str = "plain",  # See `run_name`
     ) -> str:
-        "What a run is called"
+        "The name of a run"
         return run_name(self.rule(key), self.strength(key), style)
 
     def record(
@@ -335,7 +335,7 @@ class Runs:
 
     def join(
         self,
-        other: "Runs",  # Trained alike with other lambdas, or by another method
+        other: "Runs",  # With other lambdas, or by another method
     ) -> "Runs":  # The runs of both
         "Two run sets as one; they must agree in classes, snapshot steps, batches and first contexts"
         twice = ", ".join(m for m in check_runs(other).methods if m in self.methods)
@@ -372,7 +372,7 @@ class Runs:
                        text_features=some(self.text_features))
 
     def _facts(self):
-        "What run sets that are joined have in common"
+        "The configuration that joined run sets share"
         batches = self.record(self.keys[0])["batch_hash"].fillna(0)
         return {"classes": self.classes, "snapshot steps": self.snapshot_steps, "batches": batches,
                 "first contexts": self.contexts[:1, 0]}
@@ -437,8 +437,8 @@ class Recorder:
     lambdas: Any = None  # Lambda or strength of each method, NaN: none; None: those of CoOp and ProGrad
     zero_shot: Any = None  # Text features of zero-shot CLIP, [C, E]
     zero_shot_accuracy: dict = field(default_factory=dict)  # Split -> accuracy of zero-shot CLIP
-    out: str | Path | None = None  # Folder to write to while training; None: memory alone
-    resume: bool = False  # Continue what `out` holds
+    out: str | Path | None = None  # Folder to write to while training; None: memory only
+    resume: bool = False  # Continue the record in `out`
     steps: int | None = None  # Planned steps
     snapshot_every: int | None = None  # Steps between snapshots; None: as many as take 256 MB
     checkpoint_every: int | None = None  # Steps between checkpoints in `out`; None: about 50 in all
@@ -486,7 +486,7 @@ class Recorder:
                          "record other methods or classes in another folder")
 
     def _open(self):
-        "Take the folder, and what it holds"
+        "Take the folder and its content"
         if self._writer is None or self._writer.lock.is_locked: return
         self._writer.__enter__()
         known = self._continued()
@@ -558,7 +558,7 @@ class Recorder:
         if self.watchers and time.time() - self._told > 1: self._tell()
 
     def _forward(self, step, before):
-        "Hand the numbers of a step to `writer`, and the accuracies before it, which belong to the step before"
+        "Log the numbers of a step to `writer`, and the accuracies before it, which belong to the step before"
         numbers = {k: x for k, x in self.last.items() if k in self.columns and k not in ("step", "batch_hash")}
         for at, values in ((step - 1, before), (step, numbers)):
             tags = {f"{m}/{k}": number for k, x in values.items() for m, number in zip(self.methods, x.tolist())}
@@ -657,7 +657,7 @@ class Recorder:
         return every
 
     def _due(self):
-        "Whether it is time for a checkpoint"
+        "Whether a checkpoint is due"
         n, every = self.done - 1, self.checkpoint_every or self.steps and max(1, self.steps // 50)
         return n == 1 or (n > 0 and n % every == 0 if every else n - self._saved >= max(1, self._saved // 20))
 
@@ -713,7 +713,7 @@ class Recorder:
                 if diverged: self._keep_finite()
                 try: self.close(all=ended or not self.final)
                 except Exception:
-                    if ended: raise  # else the first error is the one to hear of
+                    if ended: raise  # else the first error is the one to report
         except KeyboardInterrupt:  # pressed in the block, raised after it: all is there by now
             if not ended: raise
             kind, stopped = KeyboardInterrupt, True
@@ -770,7 +770,7 @@ def _columns(accuracies): return {f"acc_{split}": x for split, x in (accuracies 
 
 
 def _check_methods(methods):
-    "Raise unless every method has a name of its own"
+    "Raise unless the names of the methods differ"
     twice = [m for m in methods if methods.count(m) > 1]
     if not methods: raise ValueError("no method given; name at least one")
     if twice: raise ValueError(f"method {twice[0]!r} is given more than once; each names a run")
@@ -868,9 +868,9 @@ def _flags(numbers):
 def save_runs(
     runs: Runs,  # What to write
     path: str | Path,  # A folder, or an address such as memory://name
-    replaces: bool = False,  # Whether it takes the place of a run set that is there
+    replaces: bool = False,  # Whether it replaces an existing run set
 ) -> str | Path:  # The path
-    "Write a run set, whole or not at all"
+    "Write a complete run set or nothing"
     missing = [name for name in STEP_COLUMNS if name not in check_runs(runs).steps]
     if missing: raise ValueError(f"the record has no column {missing[0]!r}; a run set on disk has all of STEP_COLUMNS")
     folder = Folder.of(path)
