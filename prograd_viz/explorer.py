@@ -69,7 +69,7 @@ class Work:
     def start(
         self,
         what: str,  # For the reader
-        work: Callable,  # Function of `tick`, in the thread; tick(share that is done) moves the bar, or raises CancelledError
+        work: Callable,  # Of `tick`, in the thread; tick(share that is done) moves the bar, or raises CancelledError
         done: Callable,  # Function of the result of `work`; its own result is shown at the end, as an error
     ):
         "Begin, unless another task is under way"
