@@ -241,7 +241,8 @@ def _warn_of_collapse(table, rows, value):
 
 def _average(means, over, rows):
     "Mean over data sets; NaN and a warning where one is missing, as two rows would average different sets"
-    found, average = means.groupby(rows, sort=False), means.groupby(rows, sort=False).mean()
+    found = means.groupby(rows, sort=False)
+    average = found.mean()
     for row, some in found:
         lacks = means.index.unique(over).difference(some.index.unique(over), sort=False)
         if not len(lacks): continue
