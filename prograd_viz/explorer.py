@@ -266,19 +266,21 @@ class Explorer(anywidget.AnyWidget):
     def _adopt(self, data, choice):
         "Show these images: class names -> `ExplorerData`"
         self._data, self._at, self._sources[choice[0]][3][choice] = data, choice, data
-        self.scenes = self._packed()
+        self._give_images()
 
-    def _packed(self):
-        "The images for the browser"
+    def _give_images(self):
+        "Give the browser the images; again, where another thread has changed them or the runs meanwhile"
         split, layer, _ = self._at
         about = {"split": split, "splits": list(self._sources), "layer": layer, "explainers": list(self._explainers),
                  "layers": layer_names(self.sets[0].clip) if self.able and layer else []}
         targets = list(dict.fromkeys([*TARGETS, self.target]))
-        return [scene_buffer(runs, self._data[runs.classes], targets, **about) for runs in self.sets if self._data]
+        sets, data = self.sets, self._data
+        self.scenes = [scene_buffer(runs, data[runs.classes], targets, **about) for runs in sets if data]
+        if sets is not self.sets or data is not self._data: self._give_images()
 
     def _retarget(self, change):
         "A class whose maps were not sent yet"
-        if self._data and change["new"] not in TARGETS: self.scenes = self._packed()
+        if self._data and change["new"] not in TARGETS: self._give_images()
 
     def _load(self, change=None):
         "Show the images of this split at this layer, prepared now or before"
@@ -344,7 +346,8 @@ class Explorer(anywidget.AnyWidget):
         self.sets = [other if one is runs else one for one in self.sets]
         with self.hold_sync():
             self._runs = runs_buffer(self.sets, self.compare, able=self.able)
-            self.land, self.scenes = b"", self._packed()
+            self.land = b""
+            self._give_images()
 
     def show_photos(
         self,

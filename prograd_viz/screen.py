@@ -183,15 +183,16 @@ def preparation(
                          f"the first; the explorer has {', '.join(operators())}; for a single step see cam_maps")
     if isinstance(split, list): split, images = Split(split, np.zeros(len(split)), runs.classes), len(split)
     test, rows = pick_images(runs, split, images=images)
-    clip, layer = runs.clip, target_layer
-    if found.reads_layer: layer = find_layer(clip, layer)
+    clip = runs.clip
+    if found.reads_layer: target_layer = find_layer(clip, target_layer)
     else: found.check(clip)
 
     def prepare(each=lambda share: None):
         parts = []
         for n, i in enumerate(rows, 1):
             tensor = test.tensor(clip, [i])
-            parts.append((found.prepare(clip, tensor, target_layer=layer).by_text(), clip.encode_image(tensor)))
+            parts.append((found.prepare(clip, tensor, target_layer=target_layer).by_text(),
+                          clip.encode_image(tensor)))
             each(n / len(rows))
         pictures = np.stack([shown_image(clip, test.image(i)) for i in rows])
         masks, masks_from = np.zeros(pictures.shape[:3], bool), "none"
@@ -276,8 +277,8 @@ def set_names(
     "What distinguishes run sets: their seeds, and the options in which their recipes differ"
     recipes = _recipes(sets)
     apart = recipes.columns[recipes.nunique() > 1][:4]
-    words = lambda row: [f"{key.split('.')[-1]} {row[key]:.24}" for key in apart]
-    return ["; ".join([f"seed {seed}", *words(row)]) for seed, row in recipes.iterrows()]
+    return ["; ".join([f"seed {seed}", *(f"{key.split('.')[-1]} {row[key]:.24}" for key in apart)])
+            for seed, row in recipes.iterrows()]
 
 
 def runs_buffer(

@@ -33,6 +33,7 @@ def page(tmp_path_factory, trained, browser):
     "The editor with an open explorer"
     app = tmp_path_factory.mktemp("marimo") / "e.py"
     app.write_text(CELL.format(folder=str(trained[1])), encoding="utf-8")
+    app.with_name("pyproject.toml").write_text("[tool.marimo.runtime]\nauto_instantiate = true\n", encoding="utf-8")
     with lab.marimo(app) as (address, token):
         page = lab.watched(browser, 1280, 1000)
         page.goto(f"{address}/?access_token={token}", wait_until="commit")
