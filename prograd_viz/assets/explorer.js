@@ -438,7 +438,7 @@ class MapRow {
   constructor(view, training) {
     Object.assign(this, { view, training })
     this.cards = ["image", "", "", ""].map(title => new Card(view, title))
-    this.title = make("h4", { hidden: true })
+    this.title = make("h4", { role: "presentation", hidden: true })
     this.node = make("div", { class: "pv-maps" }, this.title, ...this.cards.map(card => card.node))
   }
 
@@ -652,7 +652,7 @@ class Panel {
     this.legend = make("div", { class: "pv-legend" })
     this.body = make("div", { class: "pv-body" })
     this.foot = make("footer", { hidden: true })
-    const head = make("header", {}, make("h4", {}, ...formula(title)), this.note, ...extra)
+    const head = make("header", {}, make("h4", { role: "presentation" }, ...formula(title)), this.note, ...extra)
     const box = { class: "pv-panel", "aria-label": title }
     this.node = make("section", box, head, this.legend, this.body, this.foot)
   }
@@ -1682,8 +1682,8 @@ class Controls {
     this.where = make("output", { class: "pv-where" })
     return make("div", { class: "pv-jumps" }, this.play,
       this.follow("speed", picker(attributes, speeds, view.state.get("speed"))),
-      button("\u2039 p", "previous conflict (p)", () => view.conflict(-1)),
-      button("n \u203a", "next conflict (n)", () => view.conflict(1)),
+      button("\u2039 p", "\u2039 p: previous conflict", () => view.conflict(-1)),
+      button("n \u203a", "n \u203a: next conflict", () => view.conflict(1)),
       this.where)
   }
 
@@ -1703,7 +1703,7 @@ class Controls {
     const { view } = this
     const seeds = view.book.about.compare ? [] : view.book.sets.map(({ name }, s) => [s, name])
     const save = () => view.ask({ ask: "save" })
-    this.pin = button("pin", "keep this image in view", () => this.keep())
+    this.pin = button("pin", "pin or unpin: keep this image in view", () => this.keep())
     const all = [
       ...(view.scene ? this.pickers() : []),
       seeds.length > 1 ? this.pick("seed", "set", seeds, view.training().s, "maps of ") : null,
