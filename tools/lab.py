@@ -1,4 +1,4 @@
-"JupyterLab, Voila and marimo on a free port of this machine, and Chromium: for tests and the explorer's benchmark."
+"JupyterLab and Voila on a free port of this machine, and Chromium: for tests/browser and the explorer's benchmark."
 import os
 import secrets
 import shutil
@@ -86,14 +86,6 @@ def voila(
     return serving(folder, ["voila", str(app), "--no-browser", "--Voila.ip=127.0.0.1", "--port={port}",
                             "--token={token}", "--template=local",
                             f"--VoilaConfiguration.extension_denylist={denied}"])
-
-
-def marimo(
-    app:Path, # A notebook of marimo's
-):
-    "marimo's editor with one notebook, which it runs; its address takes ?access_token="
-    return serving(app.parent, ["marimo", "--quiet", "edit", str(app), "--headless", "--host=127.0.0.1",
-                                "--port={port}", "--token-password={token}", "--skip-update-check"])
 
 
 @contextmanager
