@@ -39,8 +39,10 @@ from .pocket import COLOURS, NOUNS, TEMPLATES, TEXTURES, caption, random_scenes,
 class Recipe:
     "The settings of the pretraining"
     images: int = 60_000  # Renderings in the training pool
+    others: float = 0.1  # Share of them in a style other than the usual one
     px: int = 112  # Side of an image, pixels
     epochs: int = 10  # Supervised epochs
+    sides: tuple = (64, 80, 112)  # Images are reduced to these sides, one after the other, in equally many epochs
     batch: int = 128  # Images in a supervised batch
     lr: float = 4e-3  # Peak learning rate, supervised
     weights: tuple = (1.0, 0.3, 0.3)  # Loss weights of object, texture, colour
@@ -66,7 +68,7 @@ def render_pool(
     folder: Path,  # Where the pool goes
     scenes: list,  # What to render
     px: int,  # Side of an image, pixels
-) -> np.ndarray:  # Images [N, px, px, 3] uint8, memory-mapped
+) -> np.ndarray:  # Images [N, px, px, 3] uint8
     "Render all scenes, or open a complete pool of the same scenes"
     path, part = folder / f"pool-{zlib.crc32(repr((scenes, px)).encode()):08x}.npy", folder / "pool.part.npy"
     if not path.exists():
@@ -76,7 +78,7 @@ def render_pool(
             for i, (image, _) in enumerate(tqdm(images, total=len(scenes), desc="render")): pool[i] = image
         pool.flush()
         part.rename(path)
-    return np.load(path, mmap_mode="r")
+    return np.load(path)
 
 # %% ../nbs/04_pretrain.ipynb #1aca75fc
 def _save(path, done, module, optimiser):
@@ -117,10 +119,12 @@ def _log(folder, **row):
 def to_float(
     images: np.ndarray,  # [N, px, px, 3] uint8
     model: open_clip.CLIP,  # The model whose normalisation is used
-) -> torch.Tensor:  # [N, 3, px, px] float32, channels last
-    "Rendered images, which already have the model's size, with CLIP's normalisation"
+    side: int | None = None,  # Reduce the images to this side
+) -> torch.Tensor:  # [N, 3, side, side] float32
+    "Rendered images with CLIP's normalisation"
     cfg = model.visual.preprocess_cfg
     x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
+    if side and side != x.shape[-1]: x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
     return (x - torch.tensor(cfg["mean"])[:, None, None]) / torch.tensor(cfg["std"])[:, None, None]
 
 
@@ -158,9 +162,11 @@ def supervise(
     for epoch in range(done, recipe.epochs):
         rng, start, hits, total = np.random.default_rng([recipe.seed, epoch]), time.time(), 0, 0.0
         order = rng.permutation(len(images))[:per_epoch * recipe.batch].reshape(-1, recipe.batch)
-        bar = tqdm(order, desc=f"supervise {epoch + 1}/{recipe.epochs}")
+        side = recipe.sides[-1 - (recipe.epochs - 1 - epoch) * len(recipe.sides) // recipe.epochs]
+        bar = tqdm(order, desc=f"supervise {epoch + 1}/{recipe.epochs}, {side} px")
         for i, rows in enumerate(bar):
-            x, y = _augment(to_float(images[np.sort(rows)], model), rng), torch.from_numpy(labels[np.sort(rows)])
+            x = _augment(to_float(images[rows], model, side), rng)
+            y = torch.from_numpy(labels[rows])
             with torch.autocast("cpu", torch.bfloat16): scores = net["head"](net["trunk"](x))
             parts = scores.float().split(sizes, dim=1)
             losses = (w * F.cross_entropy(p, t) for w, p, t in zip(recipe.weights, parts, y.T))
@@ -408,7 +414,7 @@ def pretrain(
         return result
 
     torch.manual_seed(recipe.seed)
-    model, scenes = build_pocket(), random_scenes(recipe.images, recipe.seed)
+    model, scenes = build_pocket(), random_scenes(recipe.images, recipe.seed, others=recipe.others)
     images = timed("render", render_pool, work, scenes, recipe.px)
     timed("supervise", supervise, model, images, scene_labels(scenes), recipe, work)
     model.eval()
