@@ -277,6 +277,13 @@ def _grown(image, rim):
     return image.filter(ImageFilter.BoxBlur(rim)).point(lambda v: min(255, (2 * rim + 1) * v))
 
 
+def _shadow(image, softness):
+    "The soft shadow of an L image, to its lower right"
+    moved = Image.new("L", image.size)
+    moved.paste(image.filter(ImageFilter.GaussianBlur(softness)), (round(1.1 * softness), round(1.6 * softness)))
+    return moved
+
+
 @dataclass(frozen=True)
 class _Cut:
     "A glyph in its place: float maps in [0, 1], all [px, px, 1]"
@@ -297,7 +304,7 @@ def _cut(glyph, pose, px):
     height = np.asarray(fill.filter(ImageFilter.GaussianBlur(px / 40)), np.float32) / 255
     rows, columns = np.gradient(height)
     light = (-(rows + columns) * px / 16).clip(-1, 1)
-    shadow = ImageChops.offset(whole.filter(ImageFilter.GaussianBlur(px / 50)), round(px / 45), round(px / 32))
+    shadow = _shadow(whole, px / 50)
     maps = [np.asarray(im, np.float32)[..., None] / 255 for im in (fill, whole, line)]
     return _Cut(*maps, light[..., None], np.asarray(shadow, np.float32)[..., None] / 255)
 
@@ -365,8 +372,7 @@ def _clutter(image, mask, rng, n):
         piece = Image.new("L", (2 * px, 2 * px))
         ImageDraw.Draw(piece).polygon([tuple(2 * p) for p in points], fill=255)
         piece = piece.reduce(2)
-        shadow = ImageChops.offset(piece.filter(ImageFilter.GaussianBlur(px / 50)), round(px / 60), round(px / 45))
-        piece, shadow = (np.asarray(p, np.float32)[..., None] / 255 for p in (piece, shadow))
+        piece, shadow = (np.asarray(p, np.float32)[..., None] / 255 for p in (piece, _shadow(piece, px / 60)))
         colour = np.array(list(COLOURS.values())[rng.integers(len(COLOURS))], np.float32)
         image = _over(_over(image, 0, 0.4 * shadow), colour, piece)
         mask = mask & (piece[..., 0] < 0.5)
