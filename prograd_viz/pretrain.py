@@ -280,7 +280,7 @@ def _fresh(model, scenes, **look):
     return F.normalize(model.visual.head(pooled_features(model, images)), dim=-1)
 
 
-EASY, HARDEST = {"size": 1.0}, {"size": 0.5, "noise": 0.2}  # where a knob begins and ends; others begin at 0
+EASY, HARDEST = {"size": 1.0}, {"size": 0.5, "blur": 0.01}  # where a knob begins and ends; others begin at 0
 
 
 @torch.no_grad()
