@@ -291,7 +291,10 @@ def calibrate(
 ) -> None:
     "Set the logit scale with the highest likelihood on held-out renderings, from easy to hard"
     rng, scenes = np.random.default_rng([seed, 3]), random_scenes(n, seed)
-    looks = {knob: rng.uniform(EASY.get(knob, 0), hardest, n) for knob, hardest in HARDEST.items()}
+    looks = {}
+    for knob, hardest in HARDEST.items():
+        easy = EASY.get(knob, 0.0)
+        looks[knob] = easy + (hardest - easy) * rng.random(n)
     features = _fresh(model, scenes, **looks)
     labels = scene_labels(scenes)[:, 0]
     logits = zero_shot(model, features, NOUNS, labels)["logits"] / model.logit_scale.exp()
