@@ -46,15 +46,16 @@ def save_report(
     view.close()
     if title: view.title = title
     if land: view.land = land_buffer(land)
-    traits = view.get_state(Explorer.class_own_traits())
-    state = json.dumps(traits, default=_text, ensure_ascii=False).replace("<", "\\u003c")
     fields = {name: html.escape(text) for name, text in _words(view).items()}
     read = lambda *names: "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in names)
     script, style = read("explorer.js", "report.js"), read("explorer.css", "report.css")
     # it runs nothing but its own script
     policy = (f"default-src 'none'; img-src data: blob:; style-src {_hash(style)}; script-src {_hash(script)}; "
               "base-uri 'none'; form-action 'none'")
-    fields |= {"script": script, "style": style, "policy": policy, "state": state, "still": _still(view),
+    fields |= {"script": script, "style": style, "policy": policy, "still": _still(view),
+               "state": json.dumps(view.get_state(Explorer.class_own_traits()), default=_text,
+                                   ensure_ascii=False).replace("<", "\\u003c"),
+               "methods": read("methods.html") if {*map(few[0].rule, few[0].keys)} <= {"coop", "prograd"} else "",
                "summary": "".join(map(_summary, few, set_names(few)))}
     page = re.sub(r"\{\{(\w+)\}\}", lambda slot: fields[slot[1]], read("report.html"))  # in one pass
     file = new_file(path)
@@ -79,9 +80,8 @@ def _words(view):
     runs, task = view.runs, view.runs.config.get("task") or {}
     many = f"{task['shots']} images of each of " if "shots" in task else ""
     tests = "; ".join(f"{name}: {_TESTS.get(name, 'another test set')}" for name in runs.tested)
-    known = {*map(runs.rule, runs.keys)} <= {"coop", "prograd"}
     return {"title": view.title, "trained": f"{', '.join(runs.methods)}, on {many}{len(runs.classes)} classes",
-            "others": "" if known else "hidden", "tests": f"Test sets: {tests}." if tests else "",
+            "tests": f"Test sets: {tests}." if tests else "",
             "explainer": view.explainer.replace("Grad", "Grad-"), "split": SPLIT_TITLES.get(view.split, view.split),
             "masks": about_masks(view.data.masks_from)}
 

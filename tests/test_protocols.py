@@ -187,7 +187,7 @@ def test_ctrl_c_returns_the_rows_so_far_and_the_same_call_goes_on(vit, world, tm
         if len(calls) == 5: raise KeyboardInterrupt
     monkeypatch.setattr("prograd_viz.sweep.train", lambda *given, **options: train(*given, callbacks=[stop], **options))
     run = lambda: few_shot_protocol(vit, "oxford_pets", 1, [1, 2, 3], [0], {"root": world}, tmp_path, **FAST)
-    with pytest.warns(UserWarning, match="interrupted: what is finished is kept"): table = run()
+    with pytest.warns(UserWarning, match="interrupted: finished jobs are kept"): table = run()
     assert set(table["seed"]) == {1, 2} and len(table) == 2 * 2
     before, whole = len(calls), run()
     assert len(calls) - before < 4 and len(whole) == 3 * 2, "the third seed alone is continued"

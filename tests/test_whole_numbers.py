@@ -124,7 +124,7 @@ def test_numbers_of_images_and_bins_may_be_floats(clip, task):
 
 def test_a_protocol_takes_one_number_or_many_of_any_type():
     def asked(shots, seeds):
-        return [(c["data"], c["shots"], c["seed"]) for c in _cells("pocket", shots, seeds, [1], {})]
+        return [(c["data"], c["shots"], c["seed"]) for c in _cells("pocket", shots, seeds, [1], {}, None)]
 
     assert asked(np.int64(2), 1.0) == [("pocket", 2, 1)]
     assert asked(np.array([1, 2]), range(1, 3)) == [("pocket", k, s) for k in (1, 2) for s in (1, 2)]
