@@ -52,11 +52,11 @@ def save_report(
     # it runs nothing but its own script
     policy = (f"default-src 'none'; img-src data: blob:; style-src {_hash(style)}; script-src {_hash(script)}; "
               "base-uri 'none'; form-action 'none'")
-    fields |= {"script": script, "style": style, "policy": policy, "still": _still(view),
+    fields |= {"script": script, "style": style, "policy": policy,
                "state": json.dumps(view.get_state(Explorer.class_own_traits()), default=_text,
                                    ensure_ascii=False).replace("<", "\\u003c"),
                "methods": read("methods.html") if {*map(few[0].rule, few[0].keys)} <= {"coop", "prograd"} else "",
-               "summary": "".join(map(_summary, few, set_names(few)))}
+               "summary": "".join(map(_summary, few, set_names(few))), "still": _still(view)}  # the still pins all, last
     page = re.sub(r"\{\{(\w+)\}\}", lambda slot: fields[slot[1]], read("report.html"))  # in one pass
     file = new_file(path)
     file.write_text(page, encoding="utf-8")
