@@ -56,7 +56,7 @@ def save_report(
                "state": json.dumps(view.get_state(Explorer.class_own_traits()), default=_text,
                                    ensure_ascii=False).replace("<", "\\u003c"),
                "methods": read("methods.html") if {*map(few[0].rule, few[0].keys)} <= {"coop", "prograd"} else "",
-               "summary": "".join(map(_summary, few, set_names(few))), "still": _still(view)}  # the still pins all, last
+               "summary": "".join(map(_summary, few, set_names(few))), "still": _still(view)}  # last: it pins all
     page = re.sub(r"\{\{(\w+)\}\}", lambda slot: fields[slot[1]], read("report.html"))  # in one pass
     file = new_file(path)
     file.write_text(page, encoding="utf-8")
