@@ -2,32 +2,22 @@
 // No third-party code. The Python side is prograd_viz.screen, which packs the data, and prograd_viz.explorer.
 
 /**
- * Numbers and maps come as safetensors buffers, whose metadata hold a JSON text under "about".
- * @typedef {object} Method
- * @property {number|string} key  lambda, or the name of a method that has none
- * @property {string} name        what it is called in sentences
- * @property {string} rule        "coop", "prograd" or another
- * @property {string} colour      hex, the same as in figures
- *
- * @typedef {object} RunSet       one training: R methods, S steps, K snapshots
- * @property {string} name
- * @property {Method[]} methods   in the order of the slider
- * @property {number} reference   which method is compared with the slider's: CoOp where there is one
- * @property {string[]} columns   of its record
- * @property {string[]} tested    test sets
- * @property {Object<string, ?number>} zero  accuracy of zero-shot CLIP by test set
- *
- * @typedef {object} Tensor
- * @property {number[]} shape
- * @property {Uint8Array|Int16Array|Float32Array|Float64Array} data
+ * Numbers and maps come as safetensors buffers, whose metadata hold a JSON text under "about"; a tensor here is
+ * {shape, data}.
  *
  * Buffer "runs": about {compare, able, t, coop: colour of G_d, zero: {name, colour}, sets: RunSet[],
  *   trainable: whether more strengths can be trained}; tensors heat [256, 3] and, of set s,
  *   s.record [columns, R, S], s.snapshots [K], s.arrows [R, S, 4, 2], s.tokens [R, S, M]
+ * RunSet, one training of R methods, S steps and K snapshots: {name, methods: Method[] in the order of the slider,
+ *   reference: which method is compared with the slider's (CoOp where there is one), columns: of its record,
+ *   tested: test sets, zero: accuracy of zero-shot CLIP by test set}
+ * Method: {key: lambda, or the name of a method that has none, name: what it is called in sentences, rule: "coop",
+ *   "prograd" or another, colour: the same as in figures}
  * Buffers "scenes", one for each run set: about {split, splits, layer, layers: the default one first, explainer,
- *   explainers, targets, classes, names, labels, masks}; tensors pictures [B, H, W, 3], masks (bits) [B, bytes], areas [B]; of
- *   target t: maps.t [K, R, B, h, w] of 255ths of top.t [K, R, B], share.t [K, R, B], explained.t [K, R, B, 2],
- *   predicted and chance [K, R, B]; the same of zero-shot CLIP under "zero.", without K and with R = 1
+ *   explainers, targets, classes, names, labels, masks}; tensors pictures [B, H, W, 3], masks (bits) [B, bytes],
+ *   areas [B]; of target t: maps.t [K, R, B, h, w] of 255ths of top.t [K, R, B], share.t [K, R, B],
+ *   explained.t [K, R, B, 2], predicted and chance [K, R, B]; the same of zero-shot CLIP under "zero.", without K and
+ *   with R = 1
  * Buffer "land": about {set, ends: two keys}; tensors x [X], y [Y], loss_ce, loss_kl, accuracy [Y, X], steps [K],
  *   paths [R, K, 2], inside [R]
  */
@@ -37,11 +27,12 @@ const TYPES = { U8: Uint8Array, I16: Int16Array, F32: Float32Array, F64: Float64
 
 // ---------------------------------------------------------------------------------------------- small tools
 
-/** An element: attributes, listeners as functions, children as nodes or text */
+/** An element: attributes, listeners as functions, a style as an object, children as nodes or text */
 function make(tag, attributes = {}, ...children) {
   const node = tag.startsWith("svg:") ? document.createElementNS(SVG, tag.slice(4)) : document.createElement(tag)
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") node.addEventListener(name, value)
+    else if (name === "style") Object.assign(node.style, value)  // the policy of a report forbids the attribute
     else if (value !== false && value != null) node.setAttribute(name, value === true ? "" : value)
   }
   node.append(...children.filter(child => child != null))
@@ -55,10 +46,8 @@ function button(words, label, click) {
 
 /** A select of [value, words, title] */
 function picker(attributes, options, usual) {
-  const entries = options.map(([value, words, title]) => {
-    return make("option", { value, title, selected: value === usual }, words)
-  })
-  return make("select", attributes, ...entries)
+  const option = ([value, words, title]) => make("option", { value, title, selected: value === usual }, words)
+  return make("select", attributes, ...options.map(option))
 }
 
 /** A line of a drawing */
@@ -88,15 +77,10 @@ const clamp = (x, low, high) => Math.min(Math.max(x, low), high)
 const finite = values => values.filter(Number.isFinite)
 const sum = values => values.reduce((a, b) => a + b, 0)
 
-/** The smallest and the largest finite value of any number of them; infinite where there is none */
+/** The smallest and the largest finite value; infinite where there is none */
 function extent(values) {
-  const found = [Infinity, -Infinity]
-  for (const value of values) {
-    if (!Number.isFinite(value)) continue
-    found[0] = Math.min(found[0], value)
-    found[1] = Math.max(found[1], value)
-  }
-  return found
+  const wider = ([low, high], value) => [Math.min(low, value), Math.max(high, value)]
+  return finite(values).reduce(wider, [Infinity, -Infinity])
 }
 
 /** About n round numbers between two ends */
@@ -123,6 +107,13 @@ export function unpack(view) {
   return found
 }
 
+/** The part of a tensor at its first indices: tensor[i][j]... */
+function part({ shape, data }, ...indices) {
+  const size = shape.slice(indices.length).reduce((a, b) => a * b, 1)
+  const at = indices.reduce((before, index, n) => before * shape[n] + index, 0)
+  return data.subarray(at * size, (at + 1) * size)
+}
+
 /** What the reader has chosen; whoever changes it tells all others */
 class State {
   constructor(values) { Object.assign(this, { values, watchers: [] }) }
@@ -147,6 +138,11 @@ function later(call, wait) {
   return () => { timer ??= setTimeout(due, wait) }
 }
 
+/** Call with the size of a node whenever it changes, for as long as there is that node */
+function watch(node, call) {
+  new ResizeObserver(([{ contentRect: { width, height } }]) => call(width, height)).observe(node)
+}
+
 /** Values averaged over a window around each place; NaN is left out */
 function smooth(values, window = 15) {
   const half = window >> 1
@@ -160,7 +156,7 @@ function smooth(values, window = 15) {
 
 /** A training as the panels ask for it */
 class Training {
-  /** @param {RunSet} about */
+  /** @param {object} about  a RunSet */
   constructor(book, s, about) {
     Object.assign(this, about, { book, s })
     this.steps = Array.from(this.column("step", 0))
@@ -174,8 +170,7 @@ class Training {
   /** A column of a method, [S] */
   column(name, r) {
     const c = this.columns.indexOf(name)
-    const { shape: [, R, S], data } = this.book[`${this.s}.record`]
-    return c < 0 ? null : data.subarray((c * R + r) * S, (c * R + r + 1) * S)
+    return c < 0 ? null : part(this.book[`${this.s}.record`], c, r)
   }
 
   /** The same, averaged over 15 steps, computed once */
@@ -186,13 +181,8 @@ class Training {
 
   /** Position of the snapshot nearest to a step */
   place(step) {
-    let low = 0
-    let high = this.places.length - 1
-    while (high - low > 1) {
-      const middle = (low + high) >> 1
-      if (this.places[middle] <= step) low = middle
-      else high = middle
-    }
+    const low = Math.max(0, this.places.findLastIndex(place => place <= step))
+    const high = Math.min(low + 1, this.places.length - 1)
     return step - this.places[low] <= this.places[high] - step ? low : high
   }
 
@@ -217,10 +207,7 @@ class Training {
   }
 
   /** The share of the steps with recorded gradients that are in conflict */
-  rate(r) {
-    const known = this.column("conflict", r).filter(Number.isFinite).length
-    return known ? this.conflicts(r).length / known : NaN
-  }
+  rate(r) { return this.conflicts(r).length / finite(this.column("conflict", r)).length }
 
   /** The last value of a column that was measured at or before a step */
   upTo(name, r, step) {
@@ -232,22 +219,19 @@ class Training {
   look(scene, target, k, r, b) {
     const { images, classes } = scene.about
     const of = r < 0 ? "zero." : ""
-    const at = r < 0 ? b : (k * this.methods.length + r) * images.length + b
     const maps = scene[`${of}maps.${target}`]
     if (!maps) return null
     const [h, w] = maps.shape.slice(-2)
-    const number = name => scene[of + name].data[at]
+    const get = name => part(scene[of + name], ...(r < 0 ? [0, b] : [k, r, b]))
     const named = c => classes[c] ?? "no prediction"
-    const [one, two] = scene[`${of}explained.${target}`].data.subarray(2 * at, 2 * at + 2)
+    const [predicted] = get("predicted")
+    const [one, two] = get(`explained.${target}`)
     const { label } = images[b]
-    const predicted = number("predicted")
     return {
-      cells: maps.data.subarray(at * h * w, (at + 1) * h * w),
-      h,
-      w,
-      top: number(`top.${target}`),
-      share: number(`share.${target}`),
-      chance: number("chance"),
+      cells: get(`maps.${target}`), h, w,
+      top: get(`top.${target}`)[0],
+      share: get(`share.${target}`)[0],
+      chance: get("chance")[0],
       predicted: named(predicted),
       explained: two < 0 ? named(one) : `${named(one)} \u2212 ${named(two)}`,
       right: label < 0 || predicted < 0 ? null : label === predicted,
@@ -255,15 +239,9 @@ class Training {
   }
 }
 
-/** What tells the methods apart: lambda, another strength, or the method */
-function strength(methods) {
-  if (methods.some(({ key }) => typeof key === "string")) return "method"
-  return methods.every(({ rule }) => rule === "coop" || rule === "prograd") ? "lambda" : "strength"
-}
-
 /** Everything that came from Python */
 class Book {
-  constructor({ runs, scenes, land }) {
+  constructor(runs, scenes, land) {
     Object.assign(this, unpack(runs))
     this.sets = this.about.sets.map((about, s) => new Training(this, s, about))
     this.scenes = scenes.map(unpack)
@@ -271,45 +249,32 @@ class Book {
       about.images = about.names.map((name, b) => ({ name: name.replace(/^\d+: /, ""), label: about.labels[b] }))
     }
     this.land = land?.byteLength ? unpack(land) : null
-    this.strength = strength(this.sets[0].methods)
+    const { methods } = this.sets[0]
+    const numbered = methods.every(({ rule }) => rule === "coop" || rule === "prograd") ? "lambda" : "strength"
+    this.strength = methods.some(({ key }) => typeof key === "string") ? "method" : numbered  // tells them apart
   }
 }
 
 // ---------------------------------------------------------------------------------------------- maps
 
-/** Where each pixel lies between two cells, with half-cell centres: left cell, weight of its right neighbour */
-function between(cells, side) {
-  const left = new Uint16Array(side)
-  const weight = new Float32Array(side)
-  for (let i = 0; i < side; i++) {
-    const at = clamp((i + 0.5) * cells / side - 0.5, 0, cells - 1)
-    left[i] = Math.min(Math.floor(at), Math.max(0, cells - 2))
-    weight[i] = cells > 1 ? at - left[i] : 0
-  }
-  return { left, weight }
-}
-
-/** A map at image resolution, bilinear, as the library resizes it -> Float32Array [height * width] */
-export function resized(cells, h, w, height, width) {
-  const across = between(w, width)
-  const down = between(h, height)
-  const wide = new Float32Array(h * width)
-  for (let j = 0; j < h; j++) {
-    for (let x = 0; x < width; x++) {
-      const at = j * w + across.left[x]
-      const a = across.weight[x]
-      wide[j * width + x] = cells[at] * (1 - a) + (a ? cells[at + 1] * a : 0)
-    }
-  }
-  const out = new Float32Array(height * width)
-  for (let y = 0; y < height; y++) {
-    const upper = down.left[y] * width
-    const b = down.weight[y]
-    for (let x = 0; x < width; x++) {
-      out[y * width + x] = wide[upper + x] * (1 - b) + (b ? wide[upper + width + x] * b : 0)
+/** Rows of n values, drawn out to m values and turned into columns; bilinear, with half-cell centres */
+function stretched(values, rows, n, m) {
+  const out = new Float32Array(m * rows)
+  for (let i = 0; i < m; i++) {
+    const at = clamp((i + 0.5) * n / m - 0.5, 0, n - 1)
+    const left = Math.min(Math.floor(at), Math.max(0, n - 2))
+    const weight = Math.fround(at - left)
+    for (let row = 0; row < rows; row++) {
+      const cell = row * n + left
+      out[i * rows + row] = values[cell] * (1 - weight) + (weight ? values[cell + 1] * weight : 0)
     }
   }
   return out
+}
+
+/** A map at image resolution, as the library resizes it -> Float32Array [height * width] */
+export function resized(cells, h, w, height, width) {
+  return stretched(stretched(cells, h, w, width), width, h, height)
 }
 
 /** 256 colours of a map with their opacity, as pixels */
@@ -323,34 +288,25 @@ function palette(heat, opacity) {
   return colours
 }
 
-/** What a canvas shows, without colours and pale */
-function fade(pen, width, height) {
-  for (const [operation, colour] of [["saturation", "#fff"], ["source-over", "#ffffff4c"]]) {
-    Object.assign(pen, { globalCompositeOperation: operation, fillStyle: colour })
-    pen.fillRect(0, 0, width, height)
-  }
-}
-
 const PIXELS = 224  // A map is painted with so many pixels along its longer side, and enlarged by the browser
 
 /** One of the pictures of a row: the image, or a map over it; with its numbers below */
 class Card {
-  constructor(view, title) {
-    this.view = view
+  constructor() {
     this.chip = make("span", { class: "pv-chip" })
-    this.title = make("span", {}, title)
+    this.title = make("span")
     this.base = make("canvas")
     this.heat = make("canvas")
     this.line = make("canvas")
     this.value = make("output", { class: "pv-value" })
-    const point = {
-      pointermove: event => this.read(event),
-      pointerleave: () => { this.value.textContent = "" },
-    }
-    this.stage = make("div", { class: "pv-stage", ...point }, this.base, this.heat, this.line, this.value)
+    const pointerleave = () => { this.value.textContent = "" }
+    const stage = { class: "pv-stage", pointermove: event => this.read(event), pointerleave }
+    this.stage = make("div", stage, this.base, this.heat, this.line, this.value)
     this.says = make("div", { class: "pv-says" })
+    this.fill = make("i")
+    this.mark = make("b")
     const words = "the share of the map on the object; the mark: the object's share of the image"
-    this.bar = make("div", { class: "pv-bar", title: words }, make("i"), make("b"))
+    this.bar = make("div", { class: "pv-bar", title: words }, this.fill, this.mark)
     this.share = make("div", { class: "pv-share" })
     const caption = make("figcaption", {}, this.chip, this.title)
     this.node = make("figure", { class: "pv-card" }, caption, this.stage, this.says, this.bar, this.share)
@@ -366,20 +322,21 @@ class Card {
   /** The picture and the object's outline; once for each image */
   frame(picture, outline, pale) {
     if (this.picture === picture && this.outline === outline) return
-    Object.assign(this, { picture, outline })
     const scale = PIXELS / Math.max(picture.width, picture.height)
-    this.width = Math.max(1, Math.round(picture.width * scale))
-    this.height = Math.max(1, Math.round(picture.height * scale))
-    for (const canvas of [this.base, this.heat]) Object.assign(canvas, { width: this.width, height: this.height })
+    const [width, height] = [picture.width, picture.height].map(side => Math.max(1, Math.round(side * scale)))
+    const image = new ImageData(width, height)
+    Object.assign(this, { picture, outline, width, height, image, pixels: new Uint32Array(image.data.buffer) })
+    for (const canvas of [this.base, this.heat]) Object.assign(canvas, { width, height })
+    Object.assign(this.line, { width: 2 * width, height: 2 * height })
     const pen = this.base.getContext("2d")
     pen.imageSmoothingEnabled = picture.width > PIXELS
-    pen.drawImage(picture, 0, 0, this.width, this.height)
-    if (pale) fade(pen, this.width, this.height)
-    Object.assign(this.line, { width: 2 * this.width, height: 2 * this.height })
-    if (outline) this.line.getContext("2d").drawImage(outline, 0, 0, this.line.width, this.line.height)
-    this.image = new ImageData(this.width, this.height)
-    this.pixels = new Uint32Array(this.image.data.buffer)
-    this.stage.style.aspectRatio = `${this.width} / ${this.height}`
+    pen.drawImage(picture, 0, 0, width, height)
+    for (const [operation, colour] of pale ? [["saturation", "#fff"], ["source-over", "#ffffff4c"]] : []) {
+      Object.assign(pen, { globalCompositeOperation: operation, fillStyle: colour })  // no colours, and pale
+      pen.fillRect(0, 0, width, height)
+    }
+    if (outline) this.line.getContext("2d").drawImage(outline, 0, 0, 2 * width, 2 * height)
+    this.stage.style.aspectRatio = `${width} / ${height}`
   }
 
   /** A map; `top` gets the last colour */
@@ -401,26 +358,20 @@ class Card {
     this.value.textContent = `${percent(this.values[y * this.width + x] * this.scale / 255)} of the row's largest`
   }
 
-  /** The numbers below */
+  /** The numbers below, and a bar as long as the share, with a mark where the object's area is */
   numbers(look, area) {
     const { predicted, explained, share, top, right } = look
     const chance = Number.isFinite(look.chance) ? ` ${percent(look.chance)} ` : " "
     const verdict = { true: "\u2713 right", false: "\u2717 wrong" }[right] ?? ""
-    const mark = make("span", { class: right ? "pv-right" : "pv-wrong" }, verdict)
     const why = top > 0 ? "no mask" : "empty map"
     const none = Number.isFinite(top) ? why : "no map"
     const known = Number.isFinite(share)
     this.words(predicted, known ? `${percent(share)} on the object, ${fixed(share / area, 1)} per area` : none)
-    this.says.append(chance, mark)
+    this.says.append(chance, make("span", { class: right ? "pv-right" : "pv-wrong" }, verdict))
     this.says.title = `${predicted}${chance}${verdict}; the map explains ${explained}`
-    if (area > 0) this.measure(share || 0, area)
-  }
-
-  /** A bar as long as the share, with a mark where the object's area is */
-  measure(share, area) {
-    const [fill, mark] = this.bar.children
-    Object.assign(fill.style, { width: `${100 * share}%`, background: this.colour })
-    mark.style.left = `${100 * area}%`
+    if (!(area > 0)) return
+    Object.assign(this.fill.style, { width: `${100 * (share || 0)}%`, background: this.colour })
+    this.mark.style.left = `${100 * area}%`
     this.bar.style.visibility = "visible"
   }
 
@@ -437,28 +388,26 @@ class Card {
 class MapRow {
   constructor(view, training) {
     Object.assign(this, { view, training })
-    this.cards = ["image", "", "", ""].map(title => new Card(view, title))
-    this.title = make("h4", { role: "presentation", hidden: true })
+    this.cards = Array.from({ length: 4 }, () => new Card())
+    this.title = make("h4", { role: "presentation" })
     this.node = make("div", { class: "pv-maps" }, this.title, ...this.cards.map(card => card.node))
   }
 
   draw(b, caption) {
-    const { view } = this
-    const training = this.training()
-    const r = training.nearest(view.state.get("lam"))
-    this.title.hidden = !caption
-    this.title.textContent = caption ?? ""
+    const { view, training } = this
+    const r = view.method(training)
+    this.title.textContent = caption
     const methods = [view.book.about.zero, training.methods[training.reference], training.methods[r]]
     const heads = [{ name: "image", colour: null }, ...methods]
     this.cards.forEach((card, i) => card.name(heads[i].colour, heads[i].name))
-    if (view.scene) return this.look(b, training, r)
+    if (view.scene) return this.look(b, r)
     const first = training.hasText ? "preparing \u2026" : "no text features"
     for (const card of this.cards) card.words(first, "")
   }
 
   /** The image and its maps */
-  look(b, training, r) {
-    const { view, cards } = this
+  look(b, r) {
+    const { view, training, cards } = this
     const { scene, state } = view
     const { picture, outline } = view.images[b]
     const object = outline()
@@ -482,64 +431,47 @@ class MapRow {
 /** Axes, lines and a cursor in a box that keeps its size */
 class Chart {
   /**
-   * @param {View} view
    * @param {object} options
    *   x, y: [low, high]; xTicks, yTicks: numbers; xLabel, title, label: for those who hear it; xFormat, format: of the
    *   ticks; square, bare: without lines at the y ticks; shade: [low, high] along y
-   *   lines: [{r, colour, points: [[x, y]], dots: [[x, y]], band: [[x, low, high]], dash, halo}]
-   *   seek: function of [x, y]; read: function of (x, y) that returns words; onfit, redraw: after a change of size
+   *   lines: [{r, colour, points: [[x, y]] or [[x, y, low, high]] with a band, dots: [[x, y]], dash, halo}]
+   *   seek: function of [x, y]; read: function of (x, y) that returns words, if any; onfit, redraw: after a change of size
    *   under: a canvas that fills the axes, below all else
    */
-  constructor(view, options) {
+  constructor(options) {
     Object.assign(this, options)
-    const heard = (name, call) => [name, event => { if (this.inner) call(event) }]
-    const listeners = Object.fromEntries([
-      heard("pointerdown", event => this.press(event)),
-      heard("pointermove", event => this.move(event)),
-      heard("pointerleave", () => { this.tip.hidden = true }),
-    ])
-    this.svg = make("svg:svg", { role: "img", "aria-label": this.label ?? this.title ?? "", ...listeners })
-    this.tip = make("output", { class: "pv-tip", hidden: true })
+    const pointermove = event => this.move(event)
+    const pointerdown = event => {
+      this.svg.setPointerCapture(event.pointerId)
+      this.move(event)
+    }
+    const pointerleave = () => { this.tip.textContent = "" }
+    const listeners = { pointermove, pointerdown, pointerleave }
+    this.svg = make("svg:svg", { role: "img", "aria-label": this.label, ...listeners })
+    this.tip = make("output", { class: "pv-tip" })
     this.node = make("div", { class: "pv-chart" }, this.under, this.svg, this.tip)
-    this.under?.classList.add("pv-under")
-    view.watch(this.node, (width, height) => this.fit(width, height))
-  }
-
-  press(event) {
-    this.svg.setPointerCapture(event.pointerId)
-    this.move(event)
+    watch(this.node, (width, height) => this.fit(width, height))
   }
 
   /** Say what is under the pointer; go there while it is pressed */
   move(event) {
+    if (!this.inner) return  // not drawn yet
     const box = this.svg.getBoundingClientRect()
-    const at = [event.clientX - box.left, event.clientY - box.top]
-    if (event.buttons & 1) this.seek?.(this.back(...at))
-    this.point(...at)
-  }
-
-  back(px, py) {
+    const [px, py] = [event.clientX - box.left, event.clientY - box.top]
     const [left, top, width, height] = this.inner
-    const [x, y] = [(px - left) / width, (py - top) / height]
-    return [this.x[0] + x * (this.x[1] - this.x[0]), this.y[1] - y * (this.y[1] - this.y[0])]
+    const [[x0, x1], [y0, y1]] = [this.x, this.y]
+    const at = [x0 + (px - left) / width * (x1 - x0), y1 - (py - top) / height * (y1 - y0)]
+    if (event.buttons & 1) this.seek(at)
+    this.tip.textContent = this.read(...at)
+    this.tip.style.left = `${clamp(px + 12, 0, Math.max(0, this.size[0] - this.tip.offsetWidth))}px`
+    this.tip.style.top = `${py > this.size[1] / 2 ? 0 : this.size[1] - this.tip.offsetHeight}px`
   }
 
   px(x) { return this.inner[0] + (x - this.x[0]) / (this.x[1] - this.x[0]) * this.inner[2] }
-
   py(y) { return this.inner[1] + (this.y[1] - y) / (this.y[1] - this.y[0]) * this.inner[3] }
 
   /** A point as paths and polygons take it */
   at(x, y) { return `${this.px(x).toFixed(1)} ${this.py(y).toFixed(1)}` }
-
-  point(px, py) {
-    const words = this.read?.(...this.back(px, py))
-    this.tip.hidden = !words
-    if (!words) return
-    const [width, height] = this.size
-    this.tip.textContent = words
-    this.tip.style.left = `${clamp(px + 12, 0, Math.max(0, width - this.tip.offsetWidth))}px`
-    this.tip.style.top = `${py > height / 2 ? 0 : height - this.tip.offsetHeight}px`
-  }
 
   /** Draw all that does not move */
   fit(width, height) {
@@ -553,13 +485,11 @@ class Chart {
     this.inner = this.square ? [left + (w - side) / 2, top, side, side] : [left, top, w, h]
     this.groups = this.lines.map(line => this.line(line))
     this.moving = make("svg:g")
-    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`)
     this.svg.replaceChildren(...this.axes(), ...this.groups, this.moving)
     const names = ["left", "top", "width", "height"]
     if (this.under) names.forEach((name, n) => { this.under.style[name] = `${this.inner[n]}px` })
     this.onfit?.(this)
-    this.emphasise(this.shown)
-    this.redraw?.()
+    this.redraw()
   }
 
   axes() {
@@ -588,57 +518,41 @@ class Chart {
     return parts
   }
 
-  line({ colour, points, band, dots, halo, dash }) {
-    const group = make("svg:g", { class: "pv-line" })
-    if (band) group.append(this.band(band, colour))
-    if (dots) group.append(this.dots(dots, colour))
-    let pen = "M"
-    let d = ""
-    for (const [x, y] of points) {
-      const known = Number.isFinite(y)
-      if (known) d += pen + this.at(x, y)
-      pen = known ? "L" : "M"
+  line({ colour, points, dots, halo, dash }) {
+    const draw = (d, attributes) => make("svg:path", { d, ...attributes })
+    const parts = []
+    const band = points.filter(([, , low, high]) => Number.isFinite(low + high))
+    if (band.length) {
+      const edge = [...band.map(([x, , low]) => [x, low]), ...band.map(([x, , , high]) => [x, high]).reverse()]
+      const corners = edge.map(([x, y]) => this.at(x, clamp(y, ...this.y)))
+      parts.push(make("svg:polygon", { points: corners.join(" "), fill: colour, opacity: 0.18 }))
     }
-    if (halo) group.append(make("svg:path", { d, class: "pv-halo" }))
-    const dashes = { "stroke-dasharray": dash ? "5 4" : null }
-    group.append(make("svg:path", { d, stroke: colour, "stroke-width": 1.8, ...dashes, fill: "none" }))
-    return group
+    if (dots) {
+      const every = Math.ceil(dots.length / 2000)
+      const shown = dots.filter(([, y], i) => Number.isFinite(y) && i % every === 0)
+      const marks = shown.map(([x, y]) => `M${this.at(x, y)}h.01`)
+      parts.push(draw(marks.join(""), { stroke: colour, class: "pv-dots" }))
+    }
+    const known = i => Number.isFinite(points[i]?.[1])
+    const strokes = points.map(([x, y], i) => known(i) ? (known(i - 1) ? "L" : "M") + this.at(x, y) : "")
+    const d = strokes.join("")
+    if (halo) parts.push(draw(d, { class: "pv-halo" }))
+    const dashes = dash ? "5 4" : null
+    parts.push(draw(d, { stroke: colour, "stroke-width": 1.8, "stroke-dasharray": dashes, fill: "none" }))
+    return make("svg:g", { class: "pv-line" }, ...parts)
   }
 
-  band(band, colour) {
-    const known = band.filter(([, low, high]) => Number.isFinite(low + high))
-    const edge = [...known.map(([x, low]) => [x, low]), ...known.reverse().map(([x, , high]) => [x, high])]
-    const points = edge.map(([x, y]) => this.at(x, clamp(y, ...this.y))).join(" ")
-    return make("svg:polygon", { points, fill: colour, opacity: 0.18 })
-  }
-
-  /** At most 2000 points */
-  dots(dots, colour) {
-    const every = Math.ceil(dots.length / 2000)
-    const marks = dots.filter(([, y], i) => Number.isFinite(y) && i % every === 0)
-    const d = marks.map(([x, y]) => `M${this.at(x, y)}h.01`).join("")
-    return make("svg:path", { d, stroke: colour, class: "pv-dots" })
-  }
-
-  /** Only these methods in full; others stay as faint lines */
-  emphasise(shown) {
-    this.shown = shown
-    if (!shown || !this.groups) return
+  /** These methods in full, others as faint lines; a vertical line at x, and dots at [x, y, colour] */
+  show(methods, x, dots = []) {
+    if (!this.inner) return  // not drawn yet
     this.lines.forEach(({ r }, i) => {
-      this.groups[i].classList.toggle("pv-faint", r !== undefined && !shown.includes(r))
+      this.groups[i].classList.toggle("pv-faint", r !== undefined && !methods.includes(r))
     })
-  }
-
-  /** A vertical line, and dots at [x, y, colour] */
-  cursor(x, dots = []) {
-    if (!this.moving) return
     const [, top, , height] = this.inner
     const line = x === null ? [] : [segment([this.px(x), top], [this.px(x), top + height], { class: "pv-cursor" })]
     const known = dots.filter(([at, y]) => Number.isFinite(at + y))
-    const marks = known.map(([at, y, fill]) => {
-      return make("svg:circle", { cx: this.px(at), cy: this.py(y), r: 4.5, fill, class: "pv-dot" })
-    })
-    this.moving.replaceChildren(...line, ...marks)
+    const circle = ([at, y, fill]) => ({ cx: this.px(at), cy: this.py(y), r: 4.5, fill, class: "pv-dot" })
+    this.moving.replaceChildren(...line, ...known.map(dot => make("svg:circle", circle(dot))))
   }
 }
 
@@ -646,45 +560,42 @@ class Chart {
 
 /** A quiet box with a heading, a legend and a chart */
 class Panel {
-  constructor(group, title, { wide = 1, extra = [] } = {}) {
-    Object.assign(this, { group, view: group.view, wide })
+  constructor(view, training, title, wide = 1) {
+    Object.assign(this, { view, training, wide })
     this.note = make("span", { class: "pv-note" })
     this.legend = make("div", { class: "pv-legend" })
     this.body = make("div", { class: "pv-body" })
-    this.foot = make("footer", { hidden: true })
-    const head = make("header", {}, make("h4", { role: "presentation" }, ...formula(title)), this.note, ...extra)
+    this.foot = make("footer")
+    this.head = make("header", {}, make("h4", { role: "presentation" }, ...formula(title)), this.note)
     const box = { class: "pv-panel", "aria-label": title }
-    this.node = make("section", box, head, this.legend, this.body, this.foot)
+    this.node = make("section", box, this.head, this.legend, this.body, this.foot)
   }
 
-  get training() { return this.group.training() }
-
-  /** The step of the slider, or the last of a shorter training */
+  /** The step of the slider, or the last of a shorter training; the method at the slider; zero-shot CLIP */
   get step() { return clamp(this.view.state.get("step"), 0, this.training.last) }
-
-  /** The method at the slider */
-  get r() { return this.training.nearest(this.view.state.get("lam")) }
-
+  get r() { return this.view.method(this.training) }
   get zero() { return this.view.book.about.zero }
 
   /** Methods to show in full: the reference and the one at the slider */
   shown() { return [...new Set([this.training.reference, this.r])] }
 
-  plot(options) { return new Chart(this.view, { redraw: () => this.draw(), ...options }) }
+  /** A chart in the body */
+  plot(options) {
+    const chart = new Chart({ redraw: () => this.draw(), ...options })
+    this.body.append(chart.node)
+    return chart
+  }
 
   /** A line of every method */
   lines(of) { return this.training.methods.map(({ colour }, r) => ({ r, colour, ...of(r) })) }
-
-  seek(step) { this.view.go(clamp(Math.round(step), 0, this.training.last)) }
 
   key(entries) {
     const said = JSON.stringify(entries)
     if (this.keyed === said) return
     this.keyed = said
     this.legend.replaceChildren(...entries.map(([colour, words, dash]) => {
-      const chip = make("i", { class: dash ? "pv-chip pv-dashed" : "pv-chip" })
-      chip.style[dash ? "borderTopColor" : "background"] = colour
-      return make("span", {}, chip, ...formula(words))
+      const style = { [dash ? "borderTopColor" : "background"]: colour }
+      return make("span", {}, make("i", { class: dash ? "pv-chip pv-dashed" : "pv-chip", style }), ...formula(words))
     }))
   }
 
@@ -694,8 +605,22 @@ class Panel {
     this.key([...this.shown().map(r => [methods[r].colour, methods[r].name + word(r)]), ...more])
   }
 
-  /** Dots of the methods that are shown, at what `of` returns */
-  marks(of) { return this.shown().map(r => [...of(r), this.training.methods[r].colour]) }
+  /** The same methods in a chart, with a line at x and a dot for each where `at` says */
+  show(chart, x, at) {
+    const dots = this.shown().map(r => [...at(r), this.training.methods[r].colour])
+    chart.show(this.shown(), x, dots)
+  }
+
+  /** A picker of what the panel shows, remembered when all is built anew; else the first of the usual ones there is */
+  choose(name, label, options, usual, call) {
+    const { chosen } = this.view
+    const change = event => {
+      chosen[name] = event.target.value
+      call()
+    }
+    const first = [chosen[name], ...usual].find(value => options.some(option => option[0] === value))
+    return picker({ "aria-label": label, change }, options, first)
+  }
 
   /** What the pointer reads of the methods that are shown */
   values(of) { return this.shown().map(r => `${this.training.methods[r].name} ${of(r)}`).join(", ") }
@@ -704,77 +629,64 @@ class Panel {
   plotSteps(options) {
     const last = Math.max(1, this.training.last)
     const found = ticks(0, last).filter(x => Number.isInteger(x) && x < 0.9 * last)
-    const seek = ([x]) => this.seek(x)
+    const seek = ([x]) => this.view.go(clamp(Math.round(x), 0, this.training.last))
     return this.plot({ x: [0, last], xTicks: [...found, last], xLabel: "step", seek, ...options })
   }
+
+  /** What the pointer reads at a step: `of` takes the position in the record */
+  atStep(x, of) {
+    const step = Math.round(clamp(x, 1, this.training.last))
+    const i = this.training.row(step)
+    return i < 0 ? "" : `step ${step}${of(i)}`
+  }
+
+  /** The step of the slider in a chart over the steps, with dots as high as `of` says */
+  showStep(chart, of) { this.show(chart, this.step, r => [this.step, of(r)]) }
 }
 
 /** G_d -> G with a lowered d, and G in the same script */
 function formula(words) {
-  return words.split(/(\bG\b|G_[dg]|L_(?:ce|kl))/).map(part => {
-    const symbol = part === "G" || /^[GL]_/.test(part)
-    return symbol ? make("i", {}, part[0], make("sub", {}, part.slice(2))) : part
+  return words.split(/(\bG\b|G_[dg]|L_(?:ce|kl))/).map(piece => {
+    const symbol = piece === "G" || /^[GL]_/.test(piece)
+    return symbol ? make("i", {}, piece[0], make("sub", {}, piece.slice(2))) : piece
   })
 }
 
-/** Mean and 95% interval over seeds of one column of a method; with one seed the column itself */
-function overSeeds(panel, column, r, smoothing) {
-  const { training, view } = panel
-  const { sets, about } = view.book
+/** [step, mean, low, high] of a column of a method over seeds, with the 95% interval; with one seed [step, value] */
+function overSeeds({ training, view: { book: { sets, about } } }, kind, name, r) {
   const own = set => {
     const at = set.methods.findIndex(method => method.name === training.methods[r].name)
-    if (at < 0) return null
-    return smoothing ? set.smoothed(column, at) : set.column(column, at)
+    return at < 0 ? null : set[kind](name, at)
   }
-  const alike = about.compare ? [training] : sets
-  const values = alike.map(own).filter(Boolean)
-  if (values.length < 2) return { mean: own(training) }
+  const values = (about.compare ? [training] : sets).map(own).filter(Boolean)
+  if (values.length < 2) return training.steps.map((step, i) => [step, values[0][i]])
   const n = Math.min(...values.map(v => v.length))
-  const mean = new Float64Array(n)
-  const [low, high] = [[], []]
-  for (let i = 0; i < n; i++) {
+  return training.steps.slice(0, n).map((step, i) => {
     const known = finite(values.map(v => v[i]))
-    mean[i] = sum(known) / known.length
-    const variance = sum(known.map(c => (c - mean[i]) ** 2)) / (known.length - 1)
+    const mean = sum(known) / known.length
+    const variance = sum(known.map(x => (x - mean) ** 2)) / (known.length - 1)
     const half = known.length === sets.length ? about.t * Math.sqrt(variance / known.length) : NaN
-    low.push(mean[i] - half)
-    high.push(mean[i] + half)
-  }
-  return { mean, low, high }
+    return [step, mean, mean - half, mean + half]
+  })
 }
 
 class CosinePanel extends Panel {
-  constructor(group) {
-    super(group, "Cosine of G_d and G_g", { wide: 2 })
+  constructor(view, training) {
+    super(view, training, "Cosine of G_d and G_g", 2)
     this.note.classList.add("pv-wordy")
-    const { training } = this
     const lines = this.lines(r => {
-      const { mean, low, high } = overSeeds(this, "cos", r, true)
       const cos = training.column("cos", r)
-      return {
-        points: training.steps.map((x, i) => [x, mean[i]]),
-        dots: training.steps.map((x, i) => [x, cos[i]]),
-        band: low && training.steps.map((x, i) => [x, low[i], high[i]]),
-      }
+      const dots = training.steps.map((step, i) => [step, cos[i]])
+      return { points: overSeeds(this, "smoothed", "cos", r), dots }
     })
     this.chart = this.plotSteps({
-      y: [-1, 1],
-      yTicks: [-1, -0.5, 0, 0.5, 1],
-      format: y => y === 0 ? "0" : signed(y).replace(/0$/, ""),
+      y: [-1, 1], yTicks: [-1, -0.5, 0, 0.5, 1], format: y => y === 0 ? "0" : signed(y).replace(/0$/, ""),
       shade: [-1, 0],
       lines,
       label: "Cosine of the two gradients over the steps",
-      read: x => this.read(x),
+      read: x => this.atStep(x, i => `: ${this.values(r => cosine(training.column("cos", r)[i]))}`),
     })
-    this.body.append(this.chart.node)
     this.known = lines.some(line => line.dots.some(([, y]) => Number.isFinite(y)))
-  }
-
-  read(x) {
-    const { training } = this
-    const step = Math.round(clamp(x, 1, training.last))
-    const i = training.row(step)
-    return i < 0 ? "" : `step ${step}: ${this.values(r => cosine(training.column("cos", r)[i]))}`
   }
 
   draw() {
@@ -787,19 +699,24 @@ class CosinePanel extends Panel {
       const rate = training.rate(r)
       return Number.isFinite(rate) ? `: ${percent(rate)} of steps in conflict` : ": no cosine recorded"
     })
-    this.chart.emphasise(this.shown())
-    const i = training.row(step)
-    this.chart.cursor(step, i < 0 ? [] : this.marks(r => [step, training.column("cos", r)[i]]))
+    this.showStep(this.chart, r => training.column("cos", r)[training.row(step)])
   }
 }
 
+const ARROWS = [  // of the gradient plane, in the order of the data
+  { sub: "g", wide: 3 },
+  { sub: "d", wide: 3 },
+  { sub: "", wide: 7, opacity: 0.85 },
+  { wide: 1.6, dashes: "4 3" },
+]
+
 class PlanePanel extends Panel {
-  constructor(group) {
-    super(group, "Gradient plane")
+  constructor(view, training) {
+    super(view, training, "Gradient plane")
     const label = "The two gradients, the method's direction and the real step, to scale"
     this.svg = make("svg:svg", { role: "img", "aria-label": label })
     this.body.append(this.svg)
-    this.view.watch(this.body, (...size) => {
+    watch(this.body, (...size) => {
       this.size = size
       this.draw()
     })
@@ -813,12 +730,15 @@ class PlanePanel extends Panel {
     if (!this.size || this.size[1] < 60) return
     const of = name => training.column(name, r)[i]
     this.note.textContent = this.words(of)
-    this.svg.setAttribute("viewBox", `0 0 ${this.size.join(" ")}`)
-    this.svg.replaceChildren(...this.ground())
+    const [width, height] = this.size
+    this.svg.replaceChildren(
+      make("svg:rect", { x: 0, y: height / 2, width, height: height / 2, class: "pv-shade" }),
+      segment([0, height / 2], [width, height / 2], { class: "pv-grid" }),
+      make("svg:text", { x: 6, y: 14 }, "towards zero-shot CLIP"),
+      make("svg:text", { x: 6, y: height - 6 }, "away from it"),
+    )
     if (!Number.isFinite(of("norm_gd"))) return
-    const { shape: [, S], data } = this.view.book[`${training.s}.arrows`]
-    const at = (r * S + i) * 8
-    const ends = [0, 2, 4, 6].map(n => Array.from(data.subarray(at + n, at + n + 2)))
+    const ends = [0, 1, 2, 3].map(n => [...part(this.view.book[`${training.s}.arrows`], r, i, n)])
     const lengths = ["norm_gg", "norm_gd"].map(name => ` ${brief(of(name))}`)
     this.svg.append(...this.arrows(ends, colours, lengths))
   }
@@ -832,16 +752,6 @@ class PlanePanel extends Panel {
     return Number.isFinite(angle) ? `${fixed(angle, 0)}\u00b0 apart` : "no angle"
   }
 
-  ground() {
-    const [width, height] = this.size
-    return [
-      make("svg:rect", { x: 0, y: height / 2, width, height: height / 2, class: "pv-shade" }),
-      segment([0, height / 2], [width, height / 2], { class: "pv-grid" }),
-      make("svg:text", { x: 6, y: 14 }, "towards zero-shot CLIP"),
-      make("svg:text", { x: 6, y: height - 6 }, "away from it"),
-    ]
-  }
-
   /** Four arrows from the middle, and the names of the first three; those that are not finite are left out */
   arrows(ends, colours, lengths) {
     const [width, height] = this.size
@@ -850,20 +760,12 @@ class PlanePanel extends Panel {
     const scale = Math.min(...middle) / reach
     const tips = ends.map(([x, y]) => [middle[0] + x * scale, middle[1] - y * scale])
     const there = n => tips[n].every(Number.isFinite)
-    const arrow = (n, wide, extra) => there(n) ? this.arrow(middle, tips[n], colours[n], wide, extra) : []
-    const name = (n, sub, length) => there(n) ? [this.name(n, tips[n], sub, length)] : []
-    return [
-      ...arrow(2, 7, { opacity: 0.85 }),
-      ...arrow(1, 3),
-      ...arrow(0, 3),
-      ...arrow(3, 1.6, { "stroke-dasharray": "4 3" }),
-      ...name(0, "g", lengths[0]),
-      ...name(1, "d", lengths[1]),
-      ...name(2, "", ""),
-    ]
+    const arrow = n => this.arrow(middle, tips[n], { colour: colours[n], ...ARROWS[n] })
+    const name = n => this.name(n, tips[n], ARROWS[n].sub, lengths[n] ?? "")
+    return [...[2, 1, 0, 3].filter(there).flatMap(arrow), ...[0, 1, 2].filter(there).map(name)]
   }
 
-  arrow(from, [x, y], colour, wide, extra = {}) {
+  arrow(from, [x, y], { colour, wide, dashes, opacity }) {
     const length = Math.hypot(x - from[0], y - from[1]) || 1
     const head = Math.min(11, length)
     const side = head * 0.42 + wide / 4
@@ -871,8 +773,8 @@ class PlanePanel extends Panel {
     const neck = [x - ux * head, y - uy * head]
     const wings = [-side, side].map(s => `${neck[0] + uy * s},${neck[1] - ux * s}`)
     return [
-      segment(from, neck, { stroke: colour, "stroke-width": wide, ...extra }),
-      make("svg:polygon", { points: `${x},${y} ${wings.join(" ")}`, fill: colour, ...extra }),
+      segment(from, neck, { stroke: colour, "stroke-width": wide, "stroke-dasharray": dashes, opacity }),
+      make("svg:polygon", { points: `${x},${y} ${wings.join(" ")}`, fill: colour, opacity }),
     ]
   }
 
@@ -924,71 +826,48 @@ class PathPanel extends Panel {
   /** Show the methods, and where each is after a step */
   follow(step, word) {
     this.methods([], word)
-    this.chart.emphasise(this.shown())
-    this.chart.cursor(null, this.marks(r => {
-      const found = this.paths[r].findLast(p => p[2] <= step) ?? this.paths[r][0] ?? [NaN, NaN]
-      return found.slice(0, 2)
-    }))
+    const place = r => this.paths[r].findLast(p => p[2] <= step) ?? this.paths[r][0] ?? [NaN, NaN]
+    this.show(this.chart, null, r => place(r).slice(0, 2))
   }
 }
 
 class TradeoffPanel extends PathPanel {
-  constructor(group) {
-    super(group, "Trade-off")
-    const { training } = this
+  constructor(view, training) {
+    super(view, training, "Trade-off")
     const shown = training.columns.filter(name => COLUMN_NAMES[name] || isAccuracy(name))
-    this.known = shown.filter(name => training.column(name, 0).some(Number.isFinite))
-    this.xs = this.choose("x", ["acc_same", "loss_kl"])
-    this.ys = this.choose("y", ["acc_shifted", "acc_new", "loss_ce"])
-    this.foot.hidden = false
+    const known = shown.filter(name => training.column(name, 0).some(Number.isFinite))
+    const options = known.map(name => [name, plain(name)])
+    const column = (along, usual) => this.choose(along, `column along ${along}`, options, usual, () => this.build())
+    this.xs = column("x", ["acc_same", "loss_kl"])
+    this.ys = column("y", ["acc_shifted", "acc_new", "loss_ce"])
     this.foot.append("\u2191 ", this.ys, " \u2192 ", this.xs)
     this.build()
   }
 
-  /** What the reader has chosen before, else the first of the usual columns that is known */
-  choose(along, usual) {
-    const { chosen } = this.view
-    const change = event => {
-      chosen[along] = event.target.value
-      this.build()
-    }
-    const first = [chosen[along], ...usual].find(name => this.known.includes(name)) ?? this.known[0]
-    const options = this.known.map(name => [name, plain(name)])
-    return picker({ "aria-label": `column along ${along}`, change }, options, first)
-  }
-
-  /** A column as the path shows it: accuracies as measured, the rest averaged over 15 steps */
-  column(name, r) { return isAccuracy(name) ? this.training.column(name, r) : this.training.smoothed(name, r) }
-
-  /** [x, y, step] wherever both are known */
-  path(x, y, r) {
-    if (!x || !y) return []
-    const [a, b] = [this.column(x, r), this.column(y, r)]
-    return this.training.steps.map((step, i) => [a[i], b[i], step]).filter(p => Number.isFinite(p[0] + p[1]))
+  /** [x, y, step] wherever both are known: accuracies as measured, the rest averaged over 15 steps */
+  path(names, r) {
+    const { training } = this
+    const [a, b] = names.map(name => isAccuracy(name) ? training.column(name, r) : training.smoothed(name, r))
+    return training.steps.map((step, i) => [a[i], b[i], step]).filter(([x, y]) => Number.isFinite(x + y))
   }
 
   build() {
     const [x, y] = [this.xs.value, this.ys.value]
     const used = x && y
-    this.paths = this.training.methods.map((_, r) => this.path(x, y, r))
+    this.paths = this.training.methods.map((_, r) => used ? this.path([x, y], r) : [])
     const range = n => {
       const [low, high] = extent(this.paths.flat().map(p => p[n]))
       const room = 0.06 * (high - low || 1)
       return low <= high ? [low - room, high + room] : [0, 1]
     }
     const [xFormat, format] = [x, y].map(name => isAccuracy(name) ? percent : short)
-    if (this.chart) this.view.unwatch(this.chart.node)
+    this.chart?.node.remove()
     this.chart = this.plotPaths({
-      x: range(0),
-      y: range(1),
-      xTicks: ticks(...range(0), 3),
-      yTicks: ticks(...range(1)),
-      xFormat,
-      format,
+      x: range(0), xTicks: ticks(...range(0), 3), xFormat,
+      y: range(1), yTicks: ticks(...range(1)), format,
       label: used ? `${axis(y)} against ${axis(x)}, a path per method` : "not recorded",
       read: (...at) => this.near(at, p => `step ${p[2]}: ${xFormat(p[0])}, ${format(p[1])}`),
     })
-    this.body.replaceChildren(this.chart.node)
     const words = [x, y].every(isAccuracy) ? "of accuracies" : ""
     this.note.textContent = used ? words : "not recorded"
   }
@@ -997,11 +876,10 @@ class TradeoffPanel extends PathPanel {
 }
 
 class AccuracyPanel extends Panel {
-  constructor(group) {
-    super(group, "Accuracy", { wide: 2 })
+  constructor(view, training) {
+    super(view, training, "Accuracy", 2)
     this.body.classList.add("pv-several")
-    this.charts = this.training.tested.map(split => ({ split, chart: this.test(split) }))
-    this.body.append(...this.charts.map(({ chart }) => chart.node))
+    this.charts = training.tested.map(split => this.test(split))
     if (!this.charts.length) this.note.textContent = "not recorded"
   }
 
@@ -1010,51 +888,40 @@ class AccuracyPanel extends Panel {
     const { training } = this
     const last = Math.max(1, training.last)
     const lines = this.lines(r => {
-      const { mean, low, high } = overSeeds(this, `acc_${split}`, r, false)
-      const all = training.steps.map((x, i) => [x, mean[i], low?.[i], high?.[i]])
-      const known = all.filter(([, y]) => Number.isFinite(y))
-      return { points: known.map(([x, y]) => [x, y]), band: low && known.map(([x, , a, b]) => [x, a, b]) }
+      return { points: overSeeds(this, "column", `acc_${split}`, r).filter(([, y]) => Number.isFinite(y)) }
     })
     const zero = training.zero[split]
     if (Number.isFinite(zero)) lines.push({ colour: this.zero.colour, points: [[0, zero], [last, zero]], dash: true })
-    const [low, high] = extent(lines.flatMap(({ points, band = [] }) => [...points, ...band].flatMap(p => p.slice(1))))
+    const [low, high] = extent(lines.flatMap(({ points }) => points.flatMap(point => point.slice(1))))
     const room = 0.08 * (high - low || 0.1)
     const y = low <= high ? [Math.max(0, low - room), Math.min(1, high + room)] : [0, 1]
     return this.plotSteps({
       xTicks: [0, last],
-      y,
-      yTicks: ticks(...y, 5),
-      format: percent,
+      y, yTicks: ticks(...y, 5), format: percent,
       title: split,
       lines,
       label: `Accuracy on ${split} over the steps`,
-      read: x => this.read(split, x),
+      read: x => {
+        const step = training.places[training.place(clamp(x, 0, training.last))]
+        return `step ${step}: ${this.values(r => percent(training.upTo(`acc_${split}`, r, step)))}`
+      },
     })
   }
 
-  read(split, x) {
-    const { training } = this
-    const step = training.places[training.place(clamp(x, 0, training.last))]
-    return `step ${step}: ${this.values(r => percent(training.upTo(`acc_${split}`, r, step)))}`
-  }
-
   draw() {
-    const { training, step } = this
     this.methods([[this.zero.colour, this.zero.name, true]])
-    for (const { split, chart } of this.charts) {
-      chart.emphasise(this.shown())
-      chart.cursor(step, this.marks(r => [step, training.upTo(`acc_${split}`, r, step)]))
+    for (const chart of this.charts) {
+      this.showStep(chart, r => this.training.upTo(`acc_${chart.title}`, r, this.step))
     }
   }
 }
 
 class TokensPanel extends Panel {
-  constructor(group) {
-    super(group, "Cosine per context vector")
-    const { shape: [, S, M], data } = this.view.book[`${this.training.s}.tokens`]
-    this.M = M
-    this.cosine = (m, i) => data[(this.r * S + i) * M + m]
-    this.canvas = make("canvas", { class: "pv-cells" })
+  constructor(view, training) {
+    super(view, training, "Cosine per context vector")
+    this.tokens = view.book[`${training.s}.tokens`]
+    const { shape: [, , M] } = this.tokens
+    this.canvas = make("canvas", { class: "pv-under pv-cells" })
     this.chart = this.plotSteps({
       y: [0.5, M + 0.5],
       yTicks: ticks(1, Math.max(2, M), 4).filter(m => Number.isInteger(m) && m <= M),
@@ -1062,34 +929,30 @@ class TokensPanel extends Panel {
       bare: true,
       lines: [],
       label: "Cosine of the two gradients within each context vector, over the steps",
-      read: (x, y) => this.read(x, y),
+      read: (x, y) => {
+        const m = clamp(Math.round(M + 1 - y), 1, M)
+        return this.atStep(x, i => `, vector ${m}: ${cosine(part(this.tokens, this.r, i)[m - 1])}`)
+      },
       under: this.canvas,
     })
-    this.body.append(this.chart.node)
     this.method = make("span")
     const ramp = [make("span", {}, "\u22121"), make("span", { class: "pv-ramp" }), make("span", {}, "+1")]
     this.legend.append(...ramp, this.method)
   }
 
-  read(x, y) {
-    const step = Math.round(clamp(x, 1, this.training.last))
-    const i = this.training.row(step)
-    const m = clamp(Math.round(this.M + 1 - y), 1, this.M)
-    return i < 0 ? "" : `step ${step}, vector ${m}: ${cosine(this.cosine(m - 1, i))}`
-  }
-
   draw() {
-    if (this.painted !== this.r) this.paint()
-    this.method.textContent = this.training.methods[this.r].name
-    this.chart.cursor(this.step)
+    const { r } = this
+    if (this.painted !== r) this.paint(r)
+    this.painted = r
+    this.method.textContent = this.training.methods[r].name
+    this.chart.show([], this.step)
   }
 
-  paint() {
-    this.painted = this.r
-    const S = this.training.steps.length
+  paint(r) {
+    const { shape: [, S, M] } = this.tokens
+    const cosines = part(this.tokens, r)
     const width = clamp(S, 1, 600)
-    const colour = (x, m) => diverging(this.cosine(m, Math.floor(x * S / width)))
-    paint(this.canvas, width, this.M, colour)
+    paint(this.canvas, width, M, (x, m) => diverging(cosines[Math.floor(x * S / width) * M + m]))
   }
 }
 
@@ -1114,42 +977,32 @@ function diverging(c) {
 const SURFACES = { loss_kl: "divergence", loss_ce: "cross-entropy", accuracy: "accuracy" }
 
 class LandscapePanel extends PathPanel {
-  constructor(group) {
-    const change = event => {
-      this.view.chosen.surface = event.target.value
-      this.paint()
-    }
-    const attributes = { "aria-label": "what the contours show", change }
-    const surface = picker(attributes, Object.entries(SURFACES), group.view.chosen.surface)
-    super(group, "Landscape", { extra: [make("span", { class: "pv-pick" }, surface)] })
-    this.surface = surface
-    this.land = this.view.book.land
-    if (!this.land || this.land.about.set !== this.training.s) return this.offer()
-    const { x, y, steps, about: { ends }, paths: { shape: [, K], data } } = this.land
-    const toward = this.training.methods[this.training.method(ends[0])]
-    const point = (r, k) => [...data.slice(2 * (r * K + k), 2 * (r * K + k) + 2), steps.data[k]]
-    this.paths = this.training.methods.map((_, r) => Array.from({ length: K }, (_, k) => point(r, k)))
-    this.canvas = make("canvas")
+  constructor(view, training) {
+    super(view, training, "Landscape")
+    this.land = view.book.land
+    if (!this.land || this.land.about.set !== training.s) return this.offer()
+    const surfaces = Object.entries(SURFACES)
+    this.surface = this.choose("surface", "what the contours show", surfaces, [], () => this.paint())
+    this.head.append(make("span", { class: "pv-pick" }, this.surface))
+    const { x, y, steps, paths, about: { ends } } = this.land
+    const toward = training.methods[training.method(ends[0])]
+    this.paths = training.methods.map((_, r) => Array.from(steps.data, (step, k) => [...part(paths, r, k), step]))
+    this.canvas = make("canvas", { class: "pv-under" })
     this.chart = this.plotPaths({
-      x: [x.data[0], x.data.at(-1)],
-      y: [y.data[0], y.data.at(-1)],
-      xTicks: [],
-      yTicks: [],
+      x: [x.data[0], x.data.at(-1)], xTicks: [],
+      y: [y.data[0], y.data.at(-1)], yTicks: [],
       xLabel: `\u2192 towards the end of ${toward.name}`,
       square: true,
       label: "Contours on the plane of contexts, with the path of each method",
       under: this.canvas,
-      onfit: chart => this.mark(chart),
+      onfit: chart => this.decorate(chart),
       read: (a, b) => this.read(a, b),
     })
-    this.body.append(this.chart.node)
-    this.foot.hidden = false
     this.paint()
   }
 
   /** Without a landscape: a button that asks for one, where somebody can compute it */
   offer() {
-    this.surface.hidden = true
     const { view, land } = this
     const able = view.able && this.training === view.training()  // the kernel computes that of the chosen run set
     const owner = land ? view.book.sets[land.about.set] : view.training()
@@ -1161,11 +1014,15 @@ class LandscapePanel extends PathPanel {
   }
 
   /** A frame, and a star where all paths begin */
-  mark(chart) {
+  decorate(chart) {
     const [x, y, width, height] = chart.inner
     chart.svg.prepend(make("svg:rect", { x, y, width, height, class: "pv-frame" }))
     const [a, b] = this.paths[0][0]
-    chart.moving.before(make("svg:polygon", { points: star(chart.px(a), chart.py(b)), class: "pv-start" }))
+    const corners = Array.from({ length: 10 }, (_, n) => {
+      const [angle, radius] = [n * Math.PI / 5, n % 2 ? 0.42 * 7 : 7]
+      return `${chart.px(a) + radius * Math.sin(angle)},${chart.py(b) - radius * Math.cos(angle)}`
+    })
+    chart.moving.before(make("svg:polygon", { points: corners.join(" "), class: "pv-start" }))
   }
 
   read(a, b) {
@@ -1213,22 +1070,10 @@ class LandscapePanel extends PathPanel {
   }
 }
 
-/** The corners of a star */
-function star(x, y, size = 7) {
-  const corner = n => [n * Math.PI / 5, n % 2 ? 0.42 * size : size]
-  const corners = Array.from({ length: 10 }, (_, n) => corner(n))
-  return corners.map(([angle, r]) => `${x + r * Math.sin(angle)},${y - r * Math.cos(angle)}`).join(" ")
-}
-
-const PANELS = {
-  cosine: CosinePanel,
-  plane: PlanePanel,
-  landscape: LandscapePanel,
-  accuracy: AccuracyPanel,
-  tradeoff: TradeoffPanel,
-  tokens: TokensPanel,
-}
-const ROWS = [["cosine", "plane", "landscape"], ["accuracy", "tradeoff", "tokens"]]
+const ROWS = [
+  { cosine: CosinePanel, plane: PlanePanel, landscape: LandscapePanel },
+  { accuracy: AccuracyPanel, tradeoff: TradeoffPanel, tokens: TokensPanel },
+]
 const ABSENT = {  // Why a panel may be missing
   accuracy: "accuracy, which was recorded on no test set",
   tokens: "the cosine per context vector, which was recorded at no step",
@@ -1236,33 +1081,25 @@ const ABSENT = {  // Why a panel may be missing
 
 /** All that shows one training: its maps and its panels */
 class Group {
+  /** @param {Training} training  the same for as long as there is this group */
   constructor(view, training) {
-    Object.assign(this, { view, training })
+    Object.assign(this, { view, training, maps: [], panels: [] })
     this.rows = make("div", { class: "pv-rows" })
-    this.maps = []
-    this.panels = []
-    const title = make("h3", { hidden: !view.book.about.compare }, training().name)
-    const rows = ROWS.map(names => this.row(names.filter(name => this.has(name))))
-    const absent = Object.keys(ABSENT).filter(name => view.wanted.includes(name) && !this.has(name))
-    const why = `Not shown: ${absent.map(name => ABSENT[name]).join("; ")}.`
-    const note = make("p", { class: "pv-absent", hidden: !absent.length }, why)
+    const empty = {
+      accuracy: training.tested.length === 0,
+      tokens: !view.book[`${training.s}.tokens`].data.some(Number.isFinite),
+      landscape: !view.able && !view.book.land,
+    }
+    const wanted = name => view.wanted.includes(name)
+    const rows = ROWS.map(kinds => this.row(kinds, name => wanted(name) && !empty[name]))
+    const absent = Object.keys(ABSENT).filter(name => wanted(name) && empty[name]).map(name => ABSENT[name])
+    const title = make("h3", { hidden: !view.book.about.compare }, training.name)
+    const note = make("p", { class: "pv-absent", hidden: !absent.length }, `Not shown: ${absent.join("; ")}.`)
     this.node = make("div", { class: "pv-group" }, title, this.rows, ...rows, note)
   }
 
-  /** Whether a panel is wanted and has something to show */
-  has(name) {
-    const { book, able, wanted } = this.view
-    const { s, tested } = this.training()
-    const empty = {
-      tokens: !book[`${s}.tokens`].data.some(Number.isFinite),
-      accuracy: tested.length === 0,
-      landscape: !able && !book.land,
-    }
-    return wanted.includes(name) && !empty[name]
-  }
-
-  row(names) {
-    const panels = names.map(name => new PANELS[name](this))
+  row(kinds, isShown) {
+    const panels = Object.keys(kinds).filter(isShown).map(name => new kinds[name](this.view, this.training))
     const total = sum(panels.map(panel => panel.wide))
     const narrow = panels.filter(panel => panel.wide === 1).length
     for (const { node, wide } of panels) {
@@ -1273,24 +1110,18 @@ class Group {
     return make("div", { class: "pv-grid-row" }, ...panels.map(panel => panel.node))
   }
 
-  /** The chosen image, and those that stay in view */
-  images() {
-    const { view } = this
-    const count = view.scene?.about.images.length ?? 0
-    const all = new Set([view.image(), ...view.state.get("pins").filter(b => b < count)])
-    return view.wanted.includes("maps") ? [...all] : []
-  }
-
   draw() {
     const { view, maps } = this
-    const images = this.images()
+    const count = view.scene?.about.images.length ?? 0
+    const all = new Set([view.image(), ...view.state.get("pins").filter(b => b < count)])  // the chosen one and pinned
+    const images = view.wanted.includes("maps") ? [...all] : []
     while (maps.length < images.length) {
       maps.push(new MapRow(view, this.training))
       this.rows.append(maps.at(-1).node)
     }
     maps.forEach((row, n) => {
       row.node.hidden = n >= images.length
-      if (n < images.length) row.draw(images[n], n ? `pinned: ${view.scene.about.images[images[n]].name}` : null)
+      if (n < images.length) row.draw(images[n], n ? `pinned: ${view.scene.about.images[images[n]].name}` : "")
     })
     for (const panel of this.panels) panel.draw()
   }
@@ -1298,33 +1129,28 @@ class Group {
 
 // ---------------------------------------------------------------------------------------------- the view
 
-const TARGET_WORDS = new Map(Object.entries({
-  predicted: "predicted class",
-  true: "true class",
-  contrast: "true class against its rival",
-}))
+const TARGET_WORDS = new Map([
+  ["predicted", "predicted class"],
+  ["true", "true class"],
+  ["contrast", "true class against its rival"],
+])
 const EXPLAINERS = { GradCAM: "Grad-CAM", GradECLIP: "Grad-ECLIP" }
-const FILTERS = {
-  all: ["all", "all images"],
-  differ: ["differ", "the reference and the method predict different classes"],
-  gained: ["gained", "the reference is wrong and the method right"],
-  lost: ["lost", "the reference is right and the method wrong"],
-  moved: ["moved", "by the change of the share on the object, largest first"],
+const FILTERS = {  // What they mean, and whether what the reference and the method see of an image fits
+  all: ["all images", () => true],
+  differ: ["the reference and the method predict different classes", (a, b) => a.predicted !== b.predicted],
+  gained: ["the reference is wrong and the method right", (a, b) => a.right === false && b.right],
+  lost: ["the reference is right and the method wrong", (a, b) => a.right && b.right === false],
+  moved: ["by the change of the share on the object, largest first", () => true],
 }
 const THEMES = ["class", "data-jp-theme-light", "data-theme", "data-vscode-theme-kind"]
 
 /** Everything between the data and the page */
 export class View {
-  /**
-   * @param {HTMLElement} el     where to draw
-   * @param {State} state        of the reader's choices
-   * @param {object} options     ask: function of (message, buffers) to the kernel, or null; panels: names
-   */
-  constructor(el, state, { ask = null, panels = ["maps", ...Object.keys(PANELS)] } = {}) {
+  /** In `el`; `ask` is a function of (message, buffers) to the kernel, or null, `panels` are names */
+  constructor(el, state, { ask = null, panels = ["maps", ...ROWS.flatMap(Object.keys)] } = {}) {
     Object.assign(this, { state, ask, able: false, wanted: panels, images: [], scene: null, turn: 0, chosen: {} })
-    const keydown = event => this.press(event)
     const about = { tabindex: 0, role: "application", "aria-label": "Explorer of a training" }
-    this.root = make("div", { class: "pv-root", ...about, keydown })
+    this.root = make("div", { class: "pv-root", ...about, keydown: event => this.press(event) })
     this.root.explorer = this  // for a console, and for tests
     el.append(this.root)
     const stop = { type: "button", hidden: true, click: () => ask({ ask: "cancel" }) }
@@ -1333,11 +1159,7 @@ export class View {
     this.tell = later(() => { this.twin.textContent = this.sentence() }, 350)
     state.watchers.push(names => this.changed(names))
     this.theme = this.theme.bind(this)
-    this.calls = new WeakMap()
-    this.sizes = new ResizeObserver(entries => {
-      for (const { target, contentRect: { width, height } } of entries) this.calls.get(target)(width, height)
-    })
-    this.watch(this.root, this.theme)  // notebooks put it into the page later
+    watch(this.root, this.theme)  // notebooks put it into the page later
     this.media = matchMedia("(prefers-color-scheme: dark)")
     this.media.addEventListener("change", this.theme)
     this.observer = new MutationObserver(this.theme)
@@ -1347,18 +1169,9 @@ export class View {
   remove() {
     this.turn = Infinity  // data that still load come too late
     this.observer.disconnect()
-    this.sizes.disconnect()
     this.media.removeEventListener("change", this.theme)
     this.stop()
   }
-
-  /** Call with the size of a node whenever it changes, until all is built anew */
-  watch(node, call) {
-    this.calls.set(node, call)
-    this.sizes.observe(node)
-  }
-
-  unwatch(node) { this.sizes.unobserve(node) }
 
   /** Form controls follow the page: dark where its text is light */
   theme() {
@@ -1374,7 +1187,7 @@ export class View {
   /** Take over what came from Python */
   async adopt(buffers) {
     const turn = this.turn += 1
-    const book = new Book(buffers)
+    const book = new Book(...buffers)
     const opened = scene => Promise.all(scene.about.images.map((_, b) => openImage(scene, b)))
     const pictures = await Promise.all(book.scenes.map(opened))
     if (turn !== this.turn || turn === Infinity) return  // newer data have come meanwhile
@@ -1403,6 +1216,9 @@ export class View {
   /** The chosen image, or the last where there are fewer */
   image() { return clamp(this.state.get("image"), 0, Math.max(0, this.images.length - 1)) }
 
+  /** Which method of a training is at the slider */
+  method(training = this.training()) { return training.nearest(this.state.get("lam")) }
+
   /** The score that the maps explain; until those of another have come, the one before */
   target() {
     const known = this.scene.about.targets
@@ -1413,11 +1229,9 @@ export class View {
     const { book, root, wanted } = this
     const { compare } = book.about
     const focus = root.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null
-    this.sizes.disconnect()
-    this.watch(root, this.theme)
     this.controls = new Controls(this)
     this.rail = wanted.includes("maps") ? new Rail(this) : null
-    this.groups = compare ? book.sets.map(set => new Group(this, () => set)) : [new Group(this, () => this.training())]
+    this.groups = (compare ? book.sets : [this.training()]).map(training => new Group(this, training))
     this.twin = make("p", { class: "pv-twin", role: "status", "aria-live": "polite" })
     const main = make("div", { class: compare ? "pv-main pv-compare" : "pv-main" }, ...this.groups.map(g => g.node))
     const body = make("div", { class: "pv-with-rail" }, this.rail?.node, main)
@@ -1432,9 +1246,8 @@ export class View {
     if (!this.book) return
     const { state, book, scene } = this
     if (names.includes("opacity")) this.colours = palette(book.heat.data, state.get("opacity"))
-    if (names.includes("target") && scene?.about.targets.includes(state.get("target"))) {
-      this.lastTarget = state.get("target")
-    }
+    const target = state.get("target")
+    if (names.includes("target") && scene?.about.targets.includes(target)) this.lastTarget = target
     if (!names.includes("set")) return this.update()
     this.openScene()
     this.build()
@@ -1476,8 +1289,7 @@ export class View {
   /** To another method: they are in the order of the slider */
   turnTo(more) {
     const { methods } = this.training()
-    const r = this.training().nearest(this.state.get("lam")) + more
-    this.state.set({ lam: methods[clamp(r, 0, methods.length - 1)].key })
+    this.state.set({ lam: methods[clamp(this.method() + more, 0, methods.length - 1)].key })
   }
 
   /** To the next or the last conflict that has a snapshot */
@@ -1485,7 +1297,7 @@ export class View {
     const training = this.training()
     const step = this.step()
     const there = new Set(training.places)
-    const all = training.conflicts(training.nearest(this.state.get("lam"))).filter(s => there.has(s))
+    const all = training.conflicts(this.method()).filter(s => there.has(s))
     const found = way > 0 ? all.find(s => s > step) : all.findLast(s => s < step)
     if (found !== undefined) this.state.set({ step: found })
   }
@@ -1496,12 +1308,11 @@ export class View {
     event.stopPropagation()  // notebooks take arrows and letters for commands of their own
     if (target.matches("select, textarea, input:not([data-slider])")) return
     const onLambda = target.matches("[data-slider=lam]")
-    const along = places => onLambda ? this.turnTo(Math.sign(places)) : this.walk(places)
-    const toEnd = way => onLambda ? this.turnTo(way * 1e6) : this.walk(way * 1e9)
-    const far = event.shiftKey ? 10 : 1
+    const along = way => onLambda ? this.turnTo(way) : this.walk(event.shiftKey ? 10 * way : way)
+    const toEnd = way => onLambda ? this.turnTo(way * 1e9) : this.walk(way * 1e9)
     const act = {
-      ArrowLeft: () => along(-far),
-      ArrowRight: () => along(far),
+      ArrowLeft: () => along(-1),
+      ArrowRight: () => along(1),
       ArrowDown: () => this.turnTo(-1),
       ArrowUp: () => this.turnTo(1),
       Home: () => toEnd(-1),
@@ -1517,14 +1328,11 @@ export class View {
     act()
   }
 
-  toggle() {
-    if (this.playing) this.stop()
-    else this.play()
-  }
-
   atEnd() { return this.training().place(this.state.get("step")) === this.training().places.length - 1 }
 
-  play() {
+  /** Play, or stop */
+  toggle() {
+    if (this.playing) return this.stop()
     if (this.atEnd()) this.state.set({ step: this.training().places[0] })
     let before = performance.now()
     let owed = 0
@@ -1550,8 +1358,8 @@ export class View {
   sentence() {
     const training = this.training()
     const step = this.step()
-    const method = training.methods[training.nearest(this.state.get("lam"))].name
-    const names = [this.book.about.zero.name, training.methods[training.reference].name, method]
+    const [reference, method] = [training.reference, this.method()].map(r => training.methods[r].name)
+    const names = [this.book.about.zero.name, reference, method]
     const looks = this.groups[0].maps[0]?.looks
     const start = `Step ${step}, ${method}: ${this.gradients(training, step)}. `
     if (!looks?.every(Boolean)) return start
@@ -1562,7 +1370,7 @@ export class View {
   gradients(training, step) {
     const i = training.row(step)
     if (i < 0) return "before the first step"
-    const value = name => training.column(name, training.nearest(this.state.get("lam")))[i]
+    const value = name => training.column(name, this.method())[i]
     const cos = value("cos")
     const none = value("agree") === 1 ? "the prompt is still the teacher's" : "no cosine was recorded"
     if (!Number.isFinite(cos)) return none
@@ -1579,16 +1387,14 @@ function seen({ predicted, chance, right, share }) {
 }
 
 /** The picture of an image, ready to be drawn, and the outline of its object, drawn when it is first asked for */
-async function openImage({ masks, areas, pictures: { shape: [, H, W], data } }, b) {
+async function openImage({ masks, areas, pictures }, b) {
+  const [, H, W] = pictures.shape
   const pixels = new ImageData(W, H)
-  for (let from = 3 * b * H * W, to = 0; to < pixels.data.length; to += 4) {
-    for (let colour = 0; colour < 3; colour++) pixels.data[to + colour] = data[from++]
-    pixels.data[to + 3] = 255
-  }
+  pixels.data.fill(255)
+  part(pictures, b).forEach((value, i) => { pixels.data[i + Math.floor(i / 3)] = value })  // opacity stays
   const picture = await createImageBitmap(pixels)
-  const bytes = masks.shape[1]
   let drawn = null
-  const outline = () => drawn ??= drawOutline(masks.data.subarray(b * bytes, (b + 1) * bytes), H, W)
+  const outline = () => drawn ??= drawOutline(part(masks, b), H, W)
   return { picture, outline: areas.data[b] > 0 ? outline : () => null }
 }
 
@@ -1621,52 +1427,53 @@ class Controls {
   constructor(view) {
     this.view = view
     this.followers = []
-    const { wanted, book: { strength }, state } = view
+    const { book: { strength }, state } = view
     this.subtitle = make("span", { class: "pv-note" })
     this.choices = make("div", { class: "pv-choices" })
-    if (wanted.includes("maps")) this.choose()
-    const label = text => make("label", {}, text)
-    const symbol = strength === "lambda" ? "\u03bb" : strength
-    const bar = [label(symbol), this.lambdas(), this.trainer(), label("step"), this.steps(), this.jumps()]
-    const title = make("div", { class: "pv-title" }, make("strong", {}, state.get("title")), this.subtitle, this.choices)
-    this.node = make("div", { class: "pv-head" }, title, make("div", { class: "pv-sliders" }, ...bar), view.ask && view.work)
+    if (view.wanted.includes("maps")) this.choose()
+    const symbol = make("label", {}, strength === "lambda" ? "\u03bb" : strength)
+    const bar = [symbol, this.lambdas(), this.trainer(), make("label", {}, "step"), this.steps(), this.jumps()]
+    const name = make("strong", {}, state.get("title"))
+    const title = make("div", { class: "pv-title" }, name, this.subtitle, this.choices)
+    const sliders = make("div", { class: "pv-sliders" }, ...bar)
+    this.node = make("div", { class: "pv-head" }, title, sliders, view.ask && view.work)
   }
 
-  /** A control that shows a choice, whoever makes it */
+  /** A control that makes a choice, and shows it whoever makes it */
   follow(name, control) {
+    const { state } = this.view
+    const cast = typeof state.get(name) === "number" ? Number : String
+    control.addEventListener("input", () => state.set({ [name]: cast(control.value) }))
     this.followers.push([name, control])
     return control
   }
 
-  slider(name, label, count, input) {
-    const range = { type: "range", min: 0, max: Math.max(1, count - 1), step: 1, disabled: count < 2 }
+  /** A slider along the values that a choice may have */
+  slider(name, label, values) {
+    const last = values.length - 1
+    const input = event => this.view.state.set({ [name]: values[Math.min(event.target.value, last)] })
+    const range = { type: "range", min: 0, max: Math.max(1, last), step: 1, disabled: last < 1 }
     return make("input", { ...range, "aria-label": label, "data-slider": name, input })
   }
 
   lambdas() {
-    const { view } = this
-    const { methods } = view.training()
-    const last = methods.length - 1
-    const input = () => view.state.set({ lam: methods[Math.min(this.lam.value, last)].key })
-    this.lam = this.slider("lam", view.book.strength, methods.length, input)
-    const words = key => typeof key === "string" ? key : String(+key.toPrecision(6))
+    const keys = this.view.training().methods.map(({ key }) => key)
+    const last = keys.length - 1
+    this.lam = this.slider("lam", this.view.book.strength, keys)
     const every = last >= 7 ? Math.ceil((last + 1) / 7) : 1
-    const marks = methods.map((method, r) => {
-      const mark = make("span", {}, r % every && r < last ? "" : words(method.key))
-      mark.style.left = `${last ? 100 * r / last : 0}%`
-      return mark
+    const marks = keys.map((key, r) => {
+      const words = typeof key === "string" ? key : +key.toPrecision(6)
+      const style = { left: `${last ? 100 * r / last : 0}%` }
+      return make("span", { style }, r % every && r < last ? "" : words)
     })
     const scale = make("div", { class: "pv-marks", "aria-hidden": "true" }, ...marks)
     return make("div", { class: "pv-lam" }, this.lam, scale)
   }
 
   steps() {
-    const { state } = this.view
-    const { places } = this.view.training()
-    const input = () => state.set({ step: places[Math.min(this.step.value, places.length - 1)] })
-    this.step = this.slider("step", "step", places.length, input)
+    this.step = this.slider("step", "step", this.view.training().places)
     this.film = make("canvas", { class: "pv-film", title: "steps in conflict", "aria-hidden": "true" })
-    this.view.watch(this.film, () => {
+    watch(this.film, () => {
       this.filmed = null
       this.strip()
     })
@@ -1675,13 +1482,12 @@ class Controls {
 
   jumps() {
     const { view } = this
-    const change = event => view.state.set({ speed: +event.target.value })
     const speeds = [5, 15, 30, 60].map(n => [n, `${n}/s`])
-    const attributes = { "aria-label": "speed", title: "snapshots per second", change }
+    const speed = { "aria-label": "speed", title: "snapshots per second" }
     this.play = button("\u25b6", "play (space)", () => view.toggle())
     this.where = make("output", { class: "pv-where" })
     return make("div", { class: "pv-jumps" }, this.play,
-      this.follow("speed", picker(attributes, speeds, view.state.get("speed"))),
+      this.follow("speed", picker(speed, speeds, view.state.get("speed"))),
       button("\u2039 p", "\u2039 p: previous conflict", () => view.conflict(-1)),
       button("n \u203a", "n \u203a: next conflict", () => view.conflict(1)),
       this.where)
@@ -1689,24 +1495,22 @@ class Controls {
 
   /** A picker; a single entry can only be read */
   pick(label, name, options, usual = this.view.state.get(name), words = `${label} `) {
-    const { ask, state } = this.view
     const known = options.some(([value]) => value === usual) ? options : [...options, [usual, String(usual)]]
     const disabled = known.length < 2
-    if (disabled && !ask) return null  // a page of its own has nothing to choose here
-    const cast = typeof usual === "number" ? Number : String
-    const change = event => state.set({ [name]: cast(event.target.value) })
-    const select = picker({ "aria-label": label, title: label, disabled, change }, known, usual)
+    if (disabled && !this.view.ask) return null  // a page of its own has nothing to choose here
+    const select = picker({ "aria-label": label, title: label, disabled }, known, usual)
     return make("label", { class: "pv-choice" }, words, this.follow(name, select))
   }
 
   choose() {
     const { view } = this
-    const seeds = view.book.about.compare ? [] : view.book.sets.map(({ name }, s) => [s, name])
+    const { sets, about: { compare } } = view.book
+    const seeds = sets.map(({ name }, s) => [s, name])
     const save = () => view.ask({ ask: "save" })
     this.pin = button("pin", "pin or unpin: keep this image in view", () => this.keep())
     const all = [
       ...(view.scene ? this.pickers() : []),
-      seeds.length > 1 ? this.pick("seed", "set", seeds, view.training().s, "maps of ") : null,
+      sets.length > 1 && !compare ? this.pick("seed", "set", seeds, view.training().s, "maps of ") : null,
       this.opacity(),
       this.pin,
       ...(view.able ? this.photos() : []),
@@ -1734,10 +1538,8 @@ class Controls {
   }
 
   opacity() {
-    const { state } = this.view
-    const input = event => state.set({ opacity: +event.target.value })
-    const range = { type: "range", min: 0, max: 1, step: 0.05, value: state.get("opacity") }
-    const slider = make("input", { ...range, "aria-label": "opacity of the maps", input })
+    const range = { type: "range", min: 0, max: 1, step: 0.05, value: this.view.state.get("opacity") }
+    const slider = make("input", { ...range, "aria-label": "opacity of the maps" })
     return make("label", { class: "pv-choice" }, "opacity ", this.follow("opacity", slider))
   }
 
@@ -1768,9 +1570,8 @@ class Controls {
     if (!view.ask || !able || !trainable || !view.wanted.includes("maps")) return make("span")
     const begin = () => {
       const lam = field.valueAsNumber
-      const { methods } = view.training()
-      const known = view.training().method(lam)
-      if (known >= 0) view.state.set({ lam: methods[known].key })  // it was trained before
+      const known = view.training().methods[view.training().method(lam)]
+      if (known) view.state.set({ lam: known.key })  // it was trained before
       else if (Number.isFinite(lam)) view.ask({ ask: "train", lam })
       else this.say(`type a number to train another ${strength}`, true)
     }
@@ -1795,7 +1596,7 @@ class Controls {
   /** The conflicts of a method below the step slider, like the frames of a film */
   strip() {
     const training = this.view.training()
-    const r = training.nearest(this.view.state.get("lam"))
+    const r = this.view.method()
     const width = this.film.clientWidth
     if (this.filmed === r || !width) return
     this.filmed = r
@@ -1812,9 +1613,8 @@ class Controls {
     const { state } = view
     const training = view.training()
     const step = view.step()
-    const i = training.row(step)
-    const r = training.nearest(state.get("lam"))
-    const cos = i < 0 ? NaN : training.column("cos", r)[i]
+    const r = view.method()
+    const cos = training.column("cos", r)[training.row(step)]
     this.lam.value = r
     this.lam.setAttribute("aria-valuetext", training.methods[r].name)
     this.step.value = training.place(step)
@@ -1852,7 +1652,7 @@ class Rail {
   constructor(view) {
     this.view = view
     const change = event => view.state.set({ filter: event.target.value })
-    const filters = Object.entries(FILTERS).map(([value, words]) => [value, ...words])
+    const filters = Object.entries(FILTERS).map(([name, [meaning]]) => [name, name, meaning])
     this.filter = picker({ "aria-label": "which images", change }, filters)
     this.list = make("div", { class: "pv-thumbs", role: "listbox", "aria-label": "images to choose from" })
     this.node = make("nav", { class: "pv-rail", "aria-label": "rail" }, this.filter, this.list)
@@ -1866,9 +1666,8 @@ class Rail {
     const side = Math.min(picture.width, picture.height)
     const [left, top] = [(picture.width - side) / 2, (picture.height - side) / 2]
     canvas.getContext("2d").drawImage(picture, left, top, side, side, 0, 0, 88, 88)
-    const option = button(null, name, () => this.view.state.set({ image: b }))
+    const option = button(canvas, name, () => this.view.state.set({ image: b }))
     option.setAttribute("role", "option")
-    option.append(canvas)
     return option
   }
 
@@ -1880,16 +1679,11 @@ class Rail {
     const all = this.thumbs.map((_, b) => b)
     if (filter === "all" || !training.hasText) return all
     const k = training.places.length - 1
-    const look = r => all.map(b => training.look(view.scene, view.target(), k, r, b))
-    const [one, two] = [training.reference, training.nearest(view.state.get("lam"))].map(look)
-    const change = b => Math.abs(one[b].share - two[b].share) || 0
-    if (filter === "moved") return all.sort((a, b) => change(b) - change(a))
-    const fits = {
-      differ: b => one[b].predicted !== two[b].predicted,
-      gained: b => one[b].right === false && two[b].right,
-      lost: b => one[b].right && two[b].right === false,
-    }
-    return all.filter(fits[filter])
+    const look = (r, b) => training.look(view.scene, view.target(), k, r, b)
+    const pairs = all.map(b => [look(training.reference, b), look(view.method(), b)])
+    const change = b => Math.abs(pairs[b][0].share - pairs[b][1].share) || 0
+    const fitting = all.filter(b => FILTERS[filter][1](...pairs[b]))
+    return filter === "moved" ? fitting.sort((a, b) => change(b) - change(a)) : fitting
   }
 
   draw() {
@@ -1900,7 +1694,7 @@ class Rail {
     if (this.key !== key) {
       this.key = key
       this.filter.value = filter
-      this.filter.title = `${FILTERS[filter][1]}, judged by the end of training`
+      this.filter.title = `${FILTERS[filter][0]}, judged by the end of training`
       const chosen = this.chosen().map(b => this.thumbs[b])
       this.list.replaceChildren(...(chosen.length ? chosen : [make("p", { class: "pv-note" }, "none")]))
     }
@@ -1936,17 +1730,10 @@ function render({ model, el }) {
     const { text = "", wrong = false, done = null } = model.get("_work")
     view.controls?.say(text, wrong, done)
   }
-  const adopt = () => {
-    const [runs, scenes, land] = BUFFERS.map(name => model.get(name))
-    return view.adopt({ runs, scenes, land }).then(work)
-  }
+  const adopt = () => view.adopt(BUFFERS.map(name => model.get(name))).then(work)
   const again = later(adopt, 0)
   const follow = name => [`change:${name}`, () => state.set({ [name]: model.get(name) }, "kernel")]
-  const heard = [
-    ...SHARED.map(follow),
-    ...BUFFERS.map(name => [`change:${name}`, again]),
-    ["change:_work", work],
-  ]
+  const heard = [...SHARED.map(follow), ...BUFFERS.map(name => [`change:${name}`, again]), ["change:_work", work]]
   for (const [name, call] of heard) model.on(name, call)
   adopt()
   return () => {
@@ -1973,11 +1760,10 @@ export function mount(el, buffers, chosen) {
   addEventListener("hashchange", () => {
     const found = fromAddress()
     if (!Object.keys(found).length) return  // a link within the page
-    const usual = IN_ADDRESS.map(name => [name, values[name]])
-    state.set({ ...Object.fromEntries(usual), ...found })
+    state.set({ ...Object.fromEntries(IN_ADDRESS.map(name => [name, values[name]])), ...found })
     settle()
   })
-  view.adopt(buffers).then(settle)
+  view.adopt([buffers.runs, buffers.scenes, buffers.land]).then(settle)
   return view
 }
 
