@@ -408,12 +408,12 @@ class MapRow {
   /** The image and its maps */
   look(b, r) {
     const { view, training, cards } = this
-    const { scene, state } = view
+    const scene = view.book.scenes[training.s]
     const { picture, outline } = view.images[b]
     const object = outline()
     const area = scene.areas.data[b]
     cards.forEach((card, i) => card.frame(picture, object, i > 0))
-    const k = training.place(state.get("step"))
+    const k = training.place(view.state.get("step"))
     this.looks = [-1, training.reference, r].map(m => training.look(scene, view.target(), k, m, b))
     const top = Math.max(0, ...finite(this.looks.map(look => look?.top)))
     this.looks.forEach((look, i) => {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import BOXES, ROOT, SCREENSHOTS, assert_map, assert_shows, small_text
+from pages import BOXES, ROOT, SCREENSHOTS, assert_map, assert_shows, expected, put, small_text
 
 import lab
 from buffers import some
@@ -136,6 +136,10 @@ def test_seeds_show_bands_and_a_picker(browser, trained, data, tmp_path):
     assert page.wrong == []
 
 
+CARDS = """cards => cards.map(card => ["figcaption", ".pv-says", ".pv-share"].map(name => {
+  return card.querySelector(name).textContent }))"""
+
+
 def test_two_recipes_stand_side_by_side(browser, trained, data, tmp_path):
     runs = trained[0]
     slow = train(runs.clip, runs.task, lambdas=[0, 1], epochs=20, views=0, progress=False)
@@ -148,6 +152,10 @@ def test_two_recipes_stand_side_by_side(browser, trained, data, tmp_path):
     assert names == 2 * ["image", "zero-shot CLIP", "CoOp", runs.name(1.0)]
     titles = root.locator("h3").all_inner_texts()
     assert len(set(titles)) == 2 and page.locator("caption").all_inner_texts()[:2] == titles
+    put(root, step=20)
+    for group, own in zip(root.locator(".pv-group").all(), (runs, slow)):
+        shown = group.locator(".pv-card").evaluate_all(CARDS)
+        assert shown == expected(own, data, {"lam": 1.0, "step": 20, "image": 0, "target": "predicted"})["cards"]
     if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "two.png", full_page=True)
     assert page.wrong == []
 
