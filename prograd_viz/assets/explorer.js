@@ -40,8 +40,8 @@ function make(tag, attributes = {}, ...children) {
 }
 
 /** A button whose label is read aloud and shown by the pointer */
-function button(words, label, click) {
-  return make("button", { type: "button", title: label, "aria-label": label, click }, words)
+function button(content, label, click, role = null) {
+  return make("button", { type: "button", title: label, "aria-label": label, click, role }, content)
 }
 
 /** A select of [value, words, title] */
@@ -83,6 +83,13 @@ function extent(values) {
   return finite(values).reduce(wider, [Infinity, -Infinity])
 }
 
+/** The same with some room at both ends, as much as `flat` would need where it is nothing; [0, 1] without a value */
+function roomy(values, room, flat) {
+  const [low, high] = extent(values)
+  const more = room * (high - low || flat)
+  return low <= high ? [low - more, high + more] : [0, 1]
+}
+
 /** About n round numbers between two ends */
 function ticks(low, high, n = 4) {
   const rough = (high - low) / n
@@ -97,10 +104,9 @@ function ticks(low, high, n = 4) {
 export function unpack(view) {
   const bytes = new Uint8Array(view.buffer ?? view, view.byteOffset ?? 0, view.byteLength).slice()
   const first = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true))
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, first)))
-  const found = { about: JSON.parse(header.__metadata__.about) }
-  delete header.__metadata__
-  for (const [name, { dtype, shape, data_offsets: [start, end] }] of Object.entries(header)) {
+  const { __metadata__: { about }, ...tensors } = JSON.parse(new TextDecoder().decode(bytes.subarray(8, first)))
+  const found = { about: JSON.parse(about) }
+  for (const [name, { dtype, shape, data_offsets: [start, end] }] of Object.entries(tensors)) {
     const Kind = TYPES[dtype]
     found[name] = { shape, data: new Kind(bytes.buffer, first + start, (end - start) / Kind.BYTES_PER_ELEMENT) }
   }
@@ -397,8 +403,8 @@ class MapRow {
     const { view, training } = this
     const r = view.method(training)
     this.title.textContent = caption
-    const methods = [view.book.about.zero, training.methods[training.reference], training.methods[r]]
-    const heads = [{ name: "image", colour: null }, ...methods]
+    const methods = [training.reference, r].map(m => training.methods[m])
+    const heads = [{ name: "image", colour: null }, view.book.about.zero, ...methods]
     this.cards.forEach((card, i) => card.name(heads[i].colour, heads[i].name))
     if (view.scene) return this.look(b, r)
     const first = training.hasText ? "preparing \u2026" : "no text features"
@@ -435,8 +441,8 @@ class Chart {
    *   x, y: [low, high]; xTicks, yTicks: numbers; xLabel, title, label: for those who hear it; xFormat, format: of the
    *   ticks; square, bare: without lines at the y ticks; shade: [low, high] along y
    *   lines: [{r, colour, points: [[x, y]] or [[x, y, low, high]] with a band, dots: [[x, y]], dash, halo}]
-   *   seek: function of [x, y]; read: function of (x, y) that returns words, if any; onfit, redraw: after a change of size
-   *   under: a canvas that fills the axes, below all else
+   *   seek: function of [x, y]; read: function of (x, y) that returns words, if any; onfit, redraw: after a change of
+   *   size; under: a canvas that fills the axes, below all else
    */
   constructor(options) {
     Object.assign(this, options)
@@ -644,12 +650,10 @@ class Panel {
   showStep(chart, of) { this.show(chart, this.step, r => [this.step, of(r)]) }
 }
 
-/** G_d -> G with a lowered d, and G in the same script */
+/** G_d -> G with a lowered d, and G in the same script; splitting keeps these symbols, as every other piece */
 function formula(words) {
-  return words.split(/(\bG\b|G_[dg]|L_(?:ce|kl))/).map(piece => {
-    const symbol = piece === "G" || /^[GL]_/.test(piece)
-    return symbol ? make("i", {}, piece[0], make("sub", {}, piece.slice(2))) : piece
-  })
+  const symbol = name => make("i", {}, "G", make("sub", {}, name.slice(2)))
+  return words.split(/(\bG(?:_[dg])?\b)/).map((piece, n) => n % 2 ? symbol(piece) : piece)
 }
 
 /** [step, mean, low, high] of a column of a method over seeds, with the 95% interval; with one seed [step, value] */
@@ -855,16 +859,12 @@ class TradeoffPanel extends PathPanel {
     const [x, y] = [this.xs.value, this.ys.value]
     const used = x && y
     this.paths = this.training.methods.map((_, r) => used ? this.path([x, y], r) : [])
-    const range = n => {
-      const [low, high] = extent(this.paths.flat().map(p => p[n]))
-      const room = 0.06 * (high - low || 1)
-      return low <= high ? [low - room, high + room] : [0, 1]
-    }
+    const [xRange, yRange] = [0, 1].map(n => roomy(this.paths.flat().map(p => p[n]), 0.06, 1))
     const [xFormat, format] = [x, y].map(name => isAccuracy(name) ? percent : short)
     this.chart?.node.remove()
     this.chart = this.plotPaths({
-      x: range(0), xTicks: ticks(...range(0), 3), xFormat,
-      y: range(1), yTicks: ticks(...range(1)), format,
+      x: xRange, xTicks: ticks(...xRange, 3), xFormat,
+      y: yRange, yTicks: ticks(...yRange), format,
       label: used ? `${axis(y)} against ${axis(x)}, a path per method` : "not recorded",
       read: (...at) => this.near(at, p => `step ${p[2]}: ${xFormat(p[0])}, ${format(p[1])}`),
     })
@@ -892,9 +892,8 @@ class AccuracyPanel extends Panel {
     })
     const zero = training.zero[split]
     if (Number.isFinite(zero)) lines.push({ colour: this.zero.colour, points: [[0, zero], [last, zero]], dash: true })
-    const [low, high] = extent(lines.flatMap(({ points }) => points.flatMap(point => point.slice(1))))
-    const room = 0.08 * (high - low || 0.1)
-    const y = low <= high ? [Math.max(0, low - room), Math.min(1, high + room)] : [0, 1]
+    const values = lines.flatMap(({ points }) => points.flatMap(point => point.slice(1)))
+    const y = roomy(values, 0.08, 0.1).map(end => clamp(end, 0, 1))
     return this.plotSteps({
       xTicks: [0, last],
       y, yTicks: ticks(...y, 5), format: percent,
@@ -984,6 +983,8 @@ class LandscapePanel extends PathPanel {
     const surfaces = Object.entries(SURFACES)
     this.surface = this.choose("surface", "what the contours show", surfaces, [], () => this.paint())
     this.head.append(make("span", { class: "pv-pick" }, this.surface))
+    const words = "the share of a displacement that lies in the plane of this picture, where not all does"
+    this.legend.title = `in brackets: ${words}`
     const { x, y, steps, paths, about: { ends } } = this.land
     const toward = training.methods[training.method(ends[0])]
     this.paths = training.methods.map((_, r) => Array.from(steps.data, (step, k) => [...part(paths, r, k), step]))
@@ -1063,8 +1064,6 @@ class LandscapePanel extends PathPanel {
     if (!this.chart) return
     const { training } = this
     const share = r => this.land.inside.data[r]
-    const words = "the share of a displacement that lies in the plane of this picture, where not all does"
-    this.legend.title = `in brackets: ${words}`
     const bracket = r => share(r) < 0.995 ? ` (${percent(share(r))})` : ""
     this.follow(training.places[training.place(this.step)], bracket)
   }
@@ -1148,7 +1147,7 @@ const THEMES = ["class", "data-jp-theme-light", "data-theme", "data-vscode-theme
 export class View {
   /** In `el`; `ask` is a function of (message, buffers) to the kernel, or null, `panels` are names */
   constructor(el, state, { ask = null, panels = ["maps", ...ROWS.flatMap(Object.keys)] } = {}) {
-    Object.assign(this, { state, ask, able: false, wanted: panels, images: [], scene: null, turn: 0, chosen: {} })
+    Object.assign(this, { state, ask, able: false, wanted: panels, turn: 0, chosen: {} })
     const about = { tabindex: 0, role: "application", "aria-label": "Explorer of a training" }
     this.root = make("div", { class: "pv-root", ...about, keydown: event => this.press(event) })
     this.root.explorer = this  // for a console, and for tests
@@ -1192,7 +1191,6 @@ export class View {
     const pictures = await Promise.all(book.scenes.map(opened))
     if (turn !== this.turn || turn === Infinity) return  // newer data have come meanwhile
     Object.assign(this, { book, pictures, able: Boolean(this.ask) && book.about.able })
-    this.openScene()
     this.colours = palette(book.heat.data, this.state.get("opacity"))
     this.build()
     const ready = this.scene || !this.wanted.includes("maps")
@@ -1200,15 +1198,12 @@ export class View {
     if (missing) this.ask({ ask: "landscape", unasked: true })  // the kernel decides: where it takes seconds
   }
 
-  /** The images of the training that is seen */
-  openScene() {
-    const { s } = this.training()
-    this.scene = this.book.scenes[s] ?? null
-    this.images = this.pictures[s] ?? []
-  }
-
   /** The training that sliders and panels speak of */
   training() { return this.book.sets[Math.min(this.state.get("set"), this.book.sets.length - 1)] }
+
+  /** Its images and maps, where there are any, and their pictures */
+  get scene() { return this.book.scenes[this.training().s] }
+  get images() { return this.pictures[this.training().s] ?? [] }
 
   /** The step of the slider, or the last of a shorter training */
   step() { return clamp(this.state.get("step"), 0, this.training().last) }
@@ -1248,9 +1243,8 @@ export class View {
     if (names.includes("opacity")) this.colours = palette(book.heat.data, state.get("opacity"))
     const target = state.get("target")
     if (names.includes("target") && scene?.about.targets.includes(target)) this.lastTarget = target
-    if (!names.includes("set")) return this.update()
-    this.openScene()
-    this.build()
+    if (names.includes("set")) this.build()
+    else this.update()
   }
 
   /** Draw now, at most once between two frames of the screen */
@@ -1429,12 +1423,11 @@ class Controls {
     this.followers = []
     const { book: { strength }, state } = view
     this.subtitle = make("span", { class: "pv-note" })
-    this.choices = make("div", { class: "pv-choices" })
-    if (view.wanted.includes("maps")) this.choose()
+    const choices = make("div", { class: "pv-choices" }, ...(view.wanted.includes("maps") ? this.choose() : []))
     const symbol = make("label", {}, strength === "lambda" ? "\u03bb" : strength)
     const bar = [symbol, this.lambdas(), this.trainer(), make("label", {}, "step"), this.steps(), this.jumps()]
     const name = make("strong", {}, state.get("title"))
-    const title = make("div", { class: "pv-title" }, name, this.subtitle, this.choices)
+    const title = make("div", { class: "pv-title" }, name, this.subtitle, choices)
     const sliders = make("div", { class: "pv-sliders" }, ...bar)
     this.node = make("div", { class: "pv-head" }, title, sliders, view.ask && view.work)
   }
@@ -1508,7 +1501,7 @@ class Controls {
     const seeds = sets.map(({ name }, s) => [s, name])
     const save = () => view.ask({ ask: "save" })
     this.pin = button("pin", "pin or unpin: keep this image in view", () => this.keep())
-    const all = [
+    return [
       ...(view.scene ? this.pickers() : []),
       sets.length > 1 && !compare ? this.pick("seed", "set", seeds, view.training().s, "maps of ") : null,
       this.opacity(),
@@ -1516,7 +1509,6 @@ class Controls {
       ...(view.able ? this.photos() : []),
       view.ask ? button("save figure", "save what is on screen: PDF, PNG and CSV", save) : null,
     ]
-    this.choices.append(...all.filter(Boolean))
   }
 
   /** What the maps explain and where the images come from */
@@ -1666,9 +1658,7 @@ class Rail {
     const side = Math.min(picture.width, picture.height)
     const [left, top] = [(picture.width - side) / 2, (picture.height - side) / 2]
     canvas.getContext("2d").drawImage(picture, left, top, side, side, 0, 0, 88, 88)
-    const option = button(canvas, name, () => this.view.state.set({ image: b }))
-    option.setAttribute("role", "option")
-    return option
+    return button(canvas, name, () => this.view.state.set({ image: b }), "option")
   }
 
   /** Images that fit the filter, judged by the last snapshot: moving the step moves nothing here */
