@@ -400,27 +400,20 @@ class MapRow {
   }
 
   draw(b, caption) {
-    const { view, training } = this
-    const r = view.method(training)
-    this.title.textContent = caption
-    const methods = [training.reference, r].map(m => training.methods[m])
-    const heads = [{ name: "image", colour: null }, view.book.about.zero, ...methods]
-    this.cards.forEach((card, i) => card.name(heads[i].colour, heads[i].name))
-    if (view.scene) return this.look(b, r)
-    const first = training.hasText ? "preparing \u2026" : "no text features"
-    for (const card of this.cards) card.words(first, "")
-  }
-
-  /** The image and its maps */
-  look(b, r) {
     const { view, training, cards } = this
+    const methods = [training.reference, view.method(training)]
+    const heads = [{ name: "image", colour: null }, view.book.about.zero, ...methods.map(r => training.methods[r])]
     const scene = view.book.scenes[training.s]
+    this.title.textContent = caption
+    cards.forEach((card, i) => card.name(heads[i].colour, heads[i].name))
+    const waiting = training.hasText ? "preparing \u2026" : "no text features"
+    if (!scene) return cards.forEach(card => card.words(waiting, ""))
     const { picture, outline } = view.images[b]
     const object = outline()
     const area = scene.areas.data[b]
     cards.forEach((card, i) => card.frame(picture, object, i > 0))
     const k = training.place(view.state.get("step"))
-    this.looks = [-1, training.reference, r].map(m => training.look(scene, view.target(), k, m, b))
+    this.looks = [-1, ...methods].map(r => training.look(scene, view.target(), k, r, b))
     const top = Math.max(0, ...finite(this.looks.map(look => look?.top)))
     this.looks.forEach((look, i) => {
       const card = cards[i + 1]
@@ -1267,18 +1260,14 @@ export class View {
     this.drawn = performance.now()
   }
 
-  /** To the place nearest to a step */
-  go(step) {
-    const { places } = this.training()
-    this.state.set({ step: places[this.training().place(step)] })
+  /** To the snapshot nearest to a step, or some snapshots further */
+  go(step, further = 0) {
+    const training = this.training()
+    const { places } = training
+    this.state.set({ step: places[clamp(training.place(step) + further, 0, places.length - 1)] })
   }
 
-  /** Along the snapshots */
-  walk(places) {
-    const training = this.training()
-    const k = training.place(this.state.get("step"))
-    this.state.set({ step: training.places[clamp(k + places, 0, training.places.length - 1)] })
-  }
+  walk(places) { this.go(this.state.get("step"), places) }
 
   /** To another method: they are in the order of the slider */
   turnTo(more) {
