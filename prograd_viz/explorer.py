@@ -345,9 +345,9 @@ class Explorer(anywidget.AnyWidget):
         "Show another state of a run set"
         self.sets = [other if one is runs else one for one in self.sets]
         with self.hold_sync():
+            self._give_images()  # first: whoever sees the new record finds its images
             self._runs = runs_buffer(self.sets, self.compare, able=self.able)
             self.land = b""
-            self._give_images()
 
     def show_photos(
         self,
