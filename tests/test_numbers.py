@@ -13,7 +13,6 @@ import nbformat
 import pandas as pd
 import pytest
 
-import compare_evidence
 import evidence
 import fill
 import headline
@@ -122,21 +121,6 @@ def test_the_table_of_results_follows_from_its_csv():
 def test_the_table_of_neighbours_follows_from_its_csv():
     written = (FIGURES / "headline/neighbours.md").read_text(encoding="utf-8")
     assert headline.neighbours_md(pd.read_csv(FIGURES / "headline/neighbours.csv")) == written
-
-
-def test_two_computations_of_the_evidence_are_compared(monkeypatch):
-    """An archive beside itself differs nowhere; beside another processor's and an earlier version's, everywhere in the
-    last digits, and the verdicts are compared"""
-    monkeypatch.setattr(evidence, "SEEDS", range(2000, 2002))
-    archive, other = (FIGURES / "evidence" / name for name in ("records.jsonl.gz", "records-avx512.jsonl.gz"))
-    itself, beside = (compare_evidence.report(archive, b) for b in (archive, other))
-    assert "- 60 of 60 jobs" in itself
-    assert "mean over seeds is 0.0000" in itself
-    assert "- 0 of" in itself
-    assert "differ by 0.0000 at most" in itself
-    assert "- 0 of 60 jobs" in beside and "mean over seeds is 0.0000" not in beside and "over the 2 seeds" in beside
-    assert re.search(r"(?m)^\| accuracy, new \| (\d+ / ){2}\d+ \| (\d+ / ){2}\d+ \|$", beside)
-    assert re.search(r"(?m)^\| accuracy, new \| [1-9]\d* of 210 \| 0\.\d{3} \|$", beside)
 
 
 def test_the_model_card_follows_from_its_json():

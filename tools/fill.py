@@ -120,12 +120,6 @@ def state(method, when, column):
     return f"{found[spaced(method), spaced(when)]:.2f}"
 
 
-def verdicts(which):
-    "How many verdicts two computations compare (`all`), and how many of them differ (`changed`)"
-    text = (root/"figures/evidence/compared.md").read_text(encoding="utf-8")
-    return dict(zip(("changed", "all"), re.search(r"- (\d+) of ([\d,]+) verdicts", text).groups()))[which]
-
-
 # -- the explorer and the models -------------------------------------------------------------------
 
 def explorer_ms(what): return rows("bench/explorer").query("model == 'pocket' and what == @what")["ms"].iloc[0]
@@ -144,7 +138,7 @@ def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
 NUMBERS = (chosen, screened, ahead, behind, ahead_corrected, behind_corrected, counted, settings, settings_of, mean_gap,
-           random_share, seeds, trainings, wins, gain, correlation, undecided, against, state, verdicts, key_to_frame,
+           random_share, seeds, trainings, wins, gain, correlation, undecided, against, state, key_to_frame,
            first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 

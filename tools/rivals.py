@@ -19,11 +19,11 @@ from scipy import stats
 from evidence import corrected
 from headline import KEPT, SEEDS
 from prograd_viz.clip import load_clip
-from prograd_viz.landscape import context_losses
 from prograd_viz.plots import SPLIT_TITLES, colour, figure
 from prograd_viz.rules import RULES, find_rule
 from prograd_viz.runs import mean_interval, run_name
 from prograd_viz.sweep import cells_of, sweep
+from tradeoff import cheapest, path_losses
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENED = range(20)
@@ -62,10 +62,10 @@ def paths_of(grid, name, seeds):
 def path_of(runs, seed):
     "Both losses over all training images, and accuracies, at the snapshots of a run set"
     contexts = torch.as_tensor(np.asarray(runs.contexts[:]))  # [K, R, M, D]
-    losses = context_losses(runs, contexts.flatten(0, 1), "same")
+    losses = path_losses(runs, contexts.flatten(0, 1))
     at = {"step": np.repeat(runs.snapshot_steps, len(runs.methods)),
           "method": list(runs.methods) * len(runs.snapshot_steps)}
-    table = pd.DataFrame({**at, "loss_ce": losses["loss_ce"], "loss_kl": losses["loss_kl"]})
+    table = losses.assign(**at)
     accuracies = runs.steps[["step", "method", *(f"acc_{split}" for split in SPLITS)]]
     table = table.merge(accuracies, on=["step", "method"]).dropna()
     start = {f"acc_{split}": runs.zero_shot_accuracy[split] for split in SPLITS}  # of the template's own words
@@ -104,17 +104,6 @@ def reached(path, column, value):
     return before + (after - before) * (value - before[column]) / (after[column] - before[column])
 
 
-def cheapest(path, column, limit):
-    "The state with the lowest cross-entropy on a path while a column is no higher than a limit, also between snapshots"
-    numbers = path.sort_values("step")[["step", *MEASURES]].reset_index(drop=True)
-    before, after = numbers.iloc[:-1].reset_index(drop=True), numbers.iloc[1:].reset_index(drop=True)
-    crossed = (before[column] - limit) * (after[column] - limit) < 0
-    share = ((limit - before[column]) / (after[column] - before[column]))[crossed]
-    between = before[crossed] + (after[crossed] - before[crossed]).mul(share, axis=0)
-    states = pd.concat([numbers[numbers[column] <= limit], between], ignore_index=True)
-    return states.loc[states["loss_ce"].idxmin()] if len(states) else numbers.iloc[0] * np.nan
-
-
 def compared(paths, stops):
     "How to stop, method, seed -> the state of the method: at its end, where chosen, and where it meets ProGrad's end"
     rows = []
@@ -123,7 +112,7 @@ def compared(paths, stops):
         goal, end = mine.loc[mine["step"].idxmax()], path.loc[path["step"].idxmax(), ["step", *MEASURES]]
         found = {"at the end": end}
         if method not in (ZERO_SHOT, PAIR[1]):
-            found |= {"at no more divergence": cheapest(path, "loss_kl", goal["loss_kl"]),
+            found |= {"at no more divergence": cheapest(path[["step", *MEASURES]], "loss_kl", goal["loss_kl"]),
                       "at equal accuracy on same": reached(path, "acc_same", goal["acc_same"])}
         if method in stops: found["stopped early"] = path.loc[path["step"] == stops[method]].iloc[0][[*end.index]]
         rows += [{"seed": seed, "method": method, "when": when, **state} for when, state in found.items()]
