@@ -171,10 +171,10 @@ def _trained(opt, clip):
     from prograd_viz.tasks import few_shot
     from prograd_viz.training import Recipe, epoch_batches
     lambdas, seeds = check_lambdas(opt.lambdas).tolist(), check_whole("seeds", opt.seeds)
-    task = few_shot("pocket", opt.shots, opt.first_seed, noise=opt.noise, rho=opt.rho, test_per_class=1)
+    task = few_shot("pocket", opt.shots, opt.first_seed, size=opt.size, rho=opt.rho, test_per_class=1)
     recipe, folder = Recipe(epochs=opt.epochs).checked(task), opt.out / "runs"
     steps = recipe.epochs * len(epoch_batches(len(task.train), recipe.batch_size, recipe.seed, 1))
-    grid = {"shots": opt.shots, "noise": opt.noise, "rho": opt.rho, "lam": lambdas, "epochs": opt.epochs}
+    grid = {"shots": opt.shots, "size": opt.size, "rho": opt.rho, "lam": lambdas, "epochs": opt.epochs}
     grid |= {"snapshot_every": 1 + steps // 2000, "evaluate_every": max(1, steps // 50)}
     grid["test_per_class"] = check_whole("test_per_class", opt.test_per_class)
     grid["seed"] = range(opt.first_seed, opt.first_seed + seeds)
@@ -207,7 +207,7 @@ def report(
     from prograd_viz.summary import summarise
     summary, area = summarise(result, columns=[*MEASURES]), result.results()["area_same"].mean()
     n, gaps = opt.seeds, summary.differences
-    world = f"pocket world, {opt.shots} shots, rho {opt.rho:g}, noise {opt.noise:g}"
+    world = f"pocket world, {opt.shots} shots, rho {opt.rho:g}, objects at {opt.size:g}"
     title = f"{world}; {n} seed{'s' * (n > 1)}, mean ± 95% interval"
     lines = ["", title, "", readable(summary).to_string(), "",
              "same / shifted / new / style: accuracy on each test set; in conflict: share of steps;",
@@ -236,7 +236,7 @@ def _parse(args):
     parser.add_argument("--shots", type=int, default=8, help="training images per class")
     one_each = "one prompt each: 0 is CoOp, 1 ProGrad"
     parser.add_argument("--lambdas", type=float, nargs="+", default=[0.0, 1.0], help=one_each)
-    parser.add_argument("--noise", type=float, default=0.15, help="pixel noise, of the full range")
+    parser.add_argument("--size", type=float, default=0.55, help="scale of the objects: smaller is harder")
     shares = "share of training images on their class's own texture"
     parser.add_argument("--rho", type=float, default=1.0, help=shares)
     per_class = "test images per class and test set"

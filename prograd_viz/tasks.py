@@ -33,13 +33,13 @@ def pocket_task(
     *,
     classes: int | Sequence[str] = 12,  # How many, or which nouns
     rho: float = 1.0,  # Share of images on their class's own texture
-    size: float = 0.6,  # Scale of the objects
+    size: float = 0.55,  # Scale of the objects, which makes the task hard
     clutter: int = 0,  # How many small things lie around and on the object
     cover: float = 0.0,  # Share of the object that a board hides
     fog: float = 0.0,  # Share of grey in every pixel
     blur: float = 0.0,  # Standard deviation of a Gaussian blur, as a share of the side
-    noise: float = 0.15,  # Standard deviation of pixel noise, of the full range
-    styles: Sequence[str] = STYLES[1:],  # Of the stickers in the test set *style*, drawn equally
+    noise: float = 0.0,  # Standard deviation of pixel noise, of the full range
+    styles: Sequence[str] = ("flat", "outline", "embossed"),  # Of the stickers in the test set *style*, drawn equally
     test_per_class: int = 25,  # Test images per class and split
     px: int = 112,  # Side of an image, pixels
 ) -> Task:

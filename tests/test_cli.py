@@ -23,7 +23,7 @@ TABLES = {"report.html", "steps.parquet", "foreground.parquet", "summary.csv", "
 FIGURES = {"cosine.png", "angles.png", "accuracy.png", "maps.png", "foreground.png", "lambda.png", "gradient_plane.png"}
 SPLITS = ("same", "shifted", "new", "style")
 DEMO = ["--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0.8", "0",
-        "--noise", "0.25", "--test-per-class", "2", "--images", "3"]
+        "--size", "0.5", "--test-per-class", "2", "--images", "3"]
 IMAGES = 2  # whose maps are measured
 
 
@@ -65,7 +65,7 @@ def small(tmp_path_factory):
 
 def swept(out, grid):
     "A sweep as the demo makes it"
-    every = {"noise": 0.25, "snapshot_every": 1, "evaluate_every": 1}
+    every = {"size": 0.5, "snapshot_every": 1, "evaluate_every": 1}
     return sweep(grid | every, out, evaluate={"maps": partial(on_the_object, images=IMAGES)}, workers=1, progress=False)
 
 
@@ -110,9 +110,9 @@ def test_the_demos_figures_are_pictures(demo):
 def test_the_demos_files_agree_with_each_other(demo):
     rows, record = assert_agree(demo[0] / "here" / "there")
     assert list(rows["method"]) == ["zero-shot CLIP", "CoOp", "ProGrad 0.8"] and set(rows["seed"]) == {5}
-    assert {k: record["settings"][k] for k in ("seeds", "first_seed", "shots", "lambdas", "noise", "rho",
+    assert {k: record["settings"][k] for k in ("seeds", "first_seed", "shots", "lambdas", "size", "rho",
                                                "epochs")} == {
-        "seeds": 1, "first_seed": 5, "shots": 1, "lambdas": [0.8, 0.0], "noise": 0.25, "rho": 1.0, "epochs": 3}
+        "seeds": 1, "first_seed": 5, "shots": 1, "lambdas": [0.8, 0.0], "size": 0.5, "rho": 1.0, "epochs": 3}
     assert record["config"]["epochs"] == 3 and record["config"]["lambdas"] == [0.0, 0.8]
 
 
@@ -156,7 +156,7 @@ def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
 @pytest.mark.parametrize("arguments, says", [
     (["--lambdas", "1.5"], "lambda must be between 0 and 1, got 1.5"), (["--lambdas", "nan"], "nan"),
     (["--seeds", "0"], "seeds must be at least 1, got 0"), (["--first-seed", "-1"], "got -1"),
-    (["--shots", "0"], "shots must be at least 1, got 0"), (["--noise", "7"], "noise must be between 0 and 1, got 7"),
+    (["--shots", "0"], "shots must be at least 1, got 0"), (["--size", "7"], "size must be between 0.1 and 1.2, got 7"),
     (["--rho", "-0.5"], "rho must be between 0 and 1, got -0.5"),
     (["--epochs", "0"], "epochs must be at least 1, got 0"),
     (["--test-per-class", "0"], "test_per_class must be at least 1, got 0"),
@@ -199,7 +199,7 @@ def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit) as e: prograd_demo(["--help"])
     printed = capsys.readouterr().out
     assert e.value.code == 0
-    assert all(f"--{option}" in printed for option in ("seeds", "first-seed", "shots", "lambdas", "noise", "rho",
+    assert all(f"--{option}" in printed for option in ("seeds", "first-seed", "shots", "lambdas", "size", "rho",
                                                        "epochs", "test-per-class", "images", "out"))
     assert printed.count("default:") >= 9
 

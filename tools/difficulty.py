@@ -21,7 +21,7 @@ from prograd_viz.tasks import few_shot
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT, KEPT = ROOT / "figures" / "difficulty", ROOT / ".figures" / "difficulty"
-SEEDS, SIZE, NONE = range(8), 0.6, {"noise": 0.0}
+SEEDS, SIZE, NONE = range(8), 0.6, {"styles": [list(STYLES[1:])]}  # a list of one list: every job has all styles
 WAYS = {  # the levels at which zero-shot CLIP is right about 4 and 3 times in 5
     "noise": (0.03, 0.05), "blur": (0.006, 0.01), "cover": (0.05, 0.1), "clutter": (1, 2), "fog": (0.15, 0.3),
     "size": (0.55, 0.5),

@@ -6,11 +6,15 @@ A number with a comment behind it, as in `21<!--ahead acc_shifted-->`, is this t
 functions below, the others are its arguments. No page shows comments. For a new number, write 0 and its mark.
 """
 import argparse
+import json
 import re
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+
+from prograd_viz.runs import mean_interval
 
 root = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"(?P<number>[-+]?\d[\d.,]*(?: ± \d[\d.]*)?)<!--(?P<name>\w+)(?P<arguments>(?: [\w-]+)*)-->")
@@ -22,13 +26,25 @@ def rows(name): return pd.read_csv(root/f"figures/{name}.csv")
 
 # -- the chosen setting ----------------------------------------------------------------------------
 
-def chosen(column):
-    "A number of the screened setting with the largest gain on shifted"
-    tried = rows("headline/screened")
-    return f"{tried.loc[tried['gap_shifted'].idxmax(), column]:g}"
+def chosen(way):
+    "The level of a way of making images hard, if no way and level that was tried has a clearer gain on shifted"
+    clearest = clearness().idxmax()
+    if clearest[0] != way: raise ValueError(f"the clearest gain is by {clearest[0]} at {clearest[1]:g}")
+    return f"{clearest[1]:g}"
 
 
-def screened(): return str(len(rows("headline/screened")))
+def clearness():
+    "(way, level) -> the mean gain of ProGrad on shifted, in halves of its interval"
+    wide = rows("difficulty/difficulty").pivot(index=["way", "level", "seed"], columns="method", values="acc_shifted")
+    gains = (wide["ProGrad"] - wide["CoOp"]).groupby(["way", "level"], sort=False)
+    return gains.agg(lambda gain: np.divide(*mean_interval(gain)))
+
+
+def screened(): return str(len(clearness()))
+def logit_scale():
+    "Of the pocket model"
+    card = json.loads((root/"prograd_viz/assets/pocket_card.json").read_text("utf-8"))
+    return f"{card['exam']['logit_scale']:.1f}"
 
 
 # -- benchmarks ----------------------------------------------------------------------------------------
@@ -137,7 +153,7 @@ def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
-NUMBERS = (chosen, screened, ahead, behind, ahead_corrected, behind_corrected, counted, settings, settings_of, mean_gap,
+NUMBERS = (chosen, screened, logit_scale, ahead, behind, ahead_corrected, behind_corrected, counted, settings, settings_of, mean_gap,
            random_share, seeds, trainings, wins, gain, correlation, undecided, against, state, key_to_frame,
            first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
