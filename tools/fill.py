@@ -153,7 +153,8 @@ def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
-NUMBERS = (chosen, screened, logit_scale, ahead, behind, ahead_corrected, behind_corrected, counted, settings, settings_of, mean_gap,
+NUMBERS = (chosen, screened, logit_scale, ahead, behind, ahead_corrected, behind_corrected, counted, settings,
+           settings_of, mean_gap,
            random_share, seeds, trainings, wins, gain, correlation, undecided, against, state, key_to_frame,
            first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
