@@ -193,11 +193,15 @@ def disagreeing(
     step: int | None = None,  # A step with a snapshot; None: the last
     lam: float | str | None = None,  # Which run beside CoOp; None: the largest lambda or strength
 ) -> list:  # Positions in the split
-    "The first images to which zero-shot CLIP, CoOp and ProGrad give different classes; then the first of the others"
+    """Images to which zero-shot CLIP, CoOp and ProGrad give different classes: the first of each class, then the second
+    of each, and so on; then the others likewise"""
     table = predictions(runs, split, step=step)
     shown = table[table["method"].isin([runs.name(key) for key in runs.shown(lam)])]
-    apart = shown.groupby("image")["predicted"].nunique(dropna=False) > 1
-    return [*apart.index[apart], *apart.index[~apart]][:check_whole("images", images)]
+    agree = shown.groupby("image")["predicted"].nunique(dropna=False) == 1
+    label = shown.groupby("image")["label"].first()
+    turn = label.groupby([agree, label]).cumcount()
+    order = pd.DataFrame({"agree": agree, "turn": turn}).sort_values(["agree", "turn"], kind="stable")
+    return order.index[:check_whole("images", images)].tolist()
 
 
 def _means(table, *by, of=("right",)):

@@ -205,12 +205,12 @@ def test_rho_is_the_share_of_images_at_home(drawn, rho):
 
 
 def test_in_other_styles_the_textures_tell_nothing_and_styles_are_equally_frequent(drawn):
-    _, splits = drawn(shots=1, seed=4, rho=1.0, test_per_class=100)
+    task, splits = drawn(shots=1, seed=4, rho=1.0, test_per_class=100)
     homes = {name: next(iter(t)) for name, t in textures(splits["train"]).items()}
     at_home = np.mean([scene.texture == homes[name] for name, (scene, _) in splits["style"]])
     assert abs(at_home - 1 / 12) < 4 * math.sqrt(1 / 12 * 11 / 12 / 1200)
     counts = Counter(scene.style for _, (scene, _) in splits["style"])
-    assert set(counts) == set(STYLES[1:]) and max(counts.values()) < 1.3 * min(counts.values())
+    assert set(counts) == set(task.settings["styles"]) and max(counts.values()) < 1.3 * min(counts.values())
     _, sketched = drawn(shots=1, seed=4, styles="sketched", test_per_class=1)
     assert {scene.style for _, (scene, _) in sketched["style"]} == {"sketched"}
 
@@ -238,7 +238,8 @@ def test_a_task_is_what_was_asked_for(drawn):
     assert set(task.tests) == {"same", "shifted", "new", "style"} and task.shots == 5
     for name, pairs in splits.items():
         assert all(scene.noun == noun and asked.items() <= look.items() for noun, (scene, look) in pairs)
-        assert {scene.style for _, (scene, _) in pairs} == (set(STYLES[1:]) if name == "style" else {STYLES[0]})
+        styles = task.settings["styles"] if name == "style" else STYLES[:1]
+        assert {scene.style for _, (scene, _) in pairs} == set(styles)
     everything = [scene.seed for pairs in splits.values() for _, (scene, _) in pairs]
     assert len(set(everything)) == len(everything), "no image twice, within or across splits"
 
@@ -294,13 +295,15 @@ def test_zero_shot_names_fresh_renderings_and_knows_how_sure_to_be(clip, seen, c
 
 
 def test_the_default_task_leaves_something_to_learn_and_something_to_forget(clip):
-    "Zero-shot between 0.45 and 0.75 at the demo's difficulty, mean of four seeds"
-    accuracies = []
+    "Zero-shot CLIP names about three in four images of *same*, and half of those in other styles; mean of four seeds"
+    accuracies = {"same": [], "style": []}
     for seed in range(4):
-        same = few_shot("pocket", shots=1, seed=seed, test_per_class=4).tests["same"]
-        text = clip.encode_text([f"a photo of a {c}." for c in same.classes])
-        accuracies.append(((same.features(clip) @ text.T).argmax(-1).numpy() == same.labels).mean())
-    assert 0.45 <= np.mean(accuracies) <= 0.75, accuracies
+        task = few_shot("pocket", shots=1, seed=seed, test_per_class=6)
+        text = clip.encode_text([f"a photo of a {c}." for c in task.classes])
+        for split, found in accuracies.items():
+            test = task.tests[split]
+            found.append(((test.features(clip) @ text.T).argmax(-1).numpy() == test.labels).mean())
+    assert 0.6 <= np.mean(accuracies["same"]) <= 0.85 and 0.45 <= np.mean(accuracies["style"]) <= 0.75, accuracies
 
 
 def test_the_weights_are_small_and_the_grid_of_a_map_is_fine_enough(clip):

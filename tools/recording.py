@@ -1,6 +1,7 @@
 """The explorer's pictures, and the animation of the README: the report of a training, moved by keys in Chromium.
 
-The images are the first ones of the test set to which the three methods give different classes at the end.
+The images are, of each class, the first one to which the three methods give different classes at the end; the maps are
+Occlusion's, which are never empty.
 
     python tools/recording.py   # a minute; writes figures/app/ (what `make app` opens) and figures/explorer/
 """
@@ -32,7 +33,7 @@ def prepare() -> None:
     shutil.rmtree(APP, ignore_errors=True)
     runs = train(clip, task, lambdas=[0, 0.5, 1], epochs=60, snapshot_every=3, out=APP, checkpoint_every=180,
                  progress=False)
-    explorer_data(runs, images=disagreeing(runs, images=8)).save(APP / "explorer.safetensors")
+    explorer_data(runs, images=disagreeing(runs, images=8), explainer="Occlusion").save(APP / "explorer.safetensors")
     (APP / ".lock").unlink(missing_ok=True)
 
 

@@ -4,7 +4,7 @@
     python tools/rivals.py --seeds 2    # a rehearsal: two seeds of each kind, in rivals/
 
 Everybody has the steps, batches, start and learning rate of the chosen setting. Strengths and steps to stop at are
-chosen on seeds 0 to 19, for the harmonic mean of the accuracies on same, shifted and new; the chosen ones run once on
+chosen on seeds 0 to 9, for the harmonic mean of the accuracies on same, shifted and new; the chosen ones run once on
 the headline's seeds.
 """
 import argparse
@@ -26,7 +26,7 @@ from prograd_viz.sweep import cells_of, sweep
 from tradeoff import cheapest, path_losses
 
 ROOT = Path(__file__).resolve().parent.parent
-SCREENED = range(20)
+SCREENED = range(10)
 ZERO_SHOT, PAIR = "zero-shot CLIP", ("CoOp", "ProGrad")
 SPLITS = ("same", "shifted", "new")
 MEASURES = {**{f"acc_{split}": split for split in SPLITS}, "harmonic": "harmonic mean", "loss_ce": "L_ce",
