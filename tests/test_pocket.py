@@ -69,7 +69,7 @@ def test_masks_are_tight(scene, elsewhere, size):
     transparent; outside there is the background, in places under a shadow"""
     (image, mask), (other, same) = render(scene, size=size), render(replace(scene, texture=elsewhere), size=size)
     bare, none = render(replace(scene, noun=""), size=size)
-    outside, inside = ~binary_dilation(mask, iterations=2), binary_erosion(mask, iterations=2)
+    outside, inside = ~binary_dilation(mask, np.ones((3, 3)), iterations=2), binary_erosion(mask, iterations=2)
     assert mask.any() and not none.any() and np.array_equal(mask, same)
     assert (image[outside] <= bare[outside]).all() and (image[mask] != bare[mask]).any()
     far = ~binary_dilation(mask, np.ones((3, 3)), iterations=14)
