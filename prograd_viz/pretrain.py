@@ -352,11 +352,18 @@ def write_card(
     card = {"recipe": asdict(recipe), "seconds": seconds, "exam": exam, "machine": machine, "parameters": parameters}
     (folder / "pocket_card.json").write_text(json.dumps(card, indent=1) + "\n")
     path = folder / "MODEL_CARD.md"
-    stages = {"images_pool": recipe.images, "epochs": recipe.epochs, "steps": recipe.align_steps}
-    world = {"nouns": len(NOUNS), "textures": len(TEXTURES), "rows": len(vocabulary()), "styles": len(STYLES) - 1}
-    world |= {"rare": recipe.others, "hardest": ", ".join(f"{knob} {value:g}" for knob, value in HARDEST.items())}
-    path.write_text(_CARD.format(**exam, **seconds, total=sum(seconds.values()) / 60, **stages, **world, **machine))
+    path.write_text(_card_text(card))
     return path
+
+
+def _card_text(card):
+    "A card for people"
+    recipe, seconds = card["recipe"], card["seconds"]
+    stages = {"images_pool": recipe["images"], "epochs": recipe["epochs"], "steps": recipe["align_steps"]}
+    world = {"nouns": len(NOUNS), "textures": len(TEXTURES), "rows": len(vocabulary()), "styles": len(STYLES) - 1}
+    world |= {"rare": recipe["others"], "hardest": ", ".join(f"{knob} {value:g}" for knob, value in HARDEST.items())}
+    total = sum(seconds.values()) / 60
+    return _CARD.format(**card["exam"], **seconds, total=total, **stages, **world, **card["machine"])
 
 
 _CARD = """# The pocket model

@@ -18,8 +18,7 @@ import fill
 import headline
 import readme
 from prograd_viz.clip import load_clip
-from prograd_viz.pocket import NOUNS, TEXTURES
-from prograd_viz.pretrain import _CARD, vocabulary
+from prograd_viz.pretrain import _card_text
 from prograd_viz.tasks import few_shot, pocket_task
 from prograd_viz.training import train
 
@@ -83,8 +82,12 @@ def test_marks_are_not_in_the_readme():
 def default(function, argument): return inspect.signature(function).parameters[argument].default
 
 
-def test_the_default_task_is_the_screened_setting_with_the_largest_gain():
-    for name in ("noise", "size"): assert float(fill.chosen(name)) == default(pocket_task, name)
+def test_the_default_task_is_the_screened_setting_with_the_clearest_gain():
+    ways = set(fill.rows("difficulty/difficulty")["way"])
+    assert float(fill.chosen("size")) == default(pocket_task, "size") and len(ways) == 6
+    for way in ways - {"size"}:
+        assert default(pocket_task, way) == 0
+        with pytest.raises(ValueError, match="the clearest gain is by size"): fill.chosen(way)
 
 
 def test_what_the_evidence_says_of_defaults_is_so():
@@ -126,11 +129,7 @@ def test_the_table_of_neighbours_follows_from_its_csv():
 def test_the_model_card_follows_from_its_json():
     assets = ROOT / "prograd_viz/assets"
     card = json.loads((assets / "pocket_card.json").read_text())
-    recipe, seconds = card["recipe"], card["seconds"]
-    text = _CARD.format(**card["exam"], **seconds, total=sum(seconds.values()) / 60, images_pool=recipe["images"],
-                        epochs=recipe["epochs"], steps=recipe["align_steps"],
-                        nouns=len(NOUNS), textures=len(TEXTURES), rows=len(vocabulary()), **card["machine"])
-    assert text == (assets / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert _card_text(card) == (assets / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"{float(load_clip('pocket').logit_scale):.1f}" == f"{card['exam']['logit_scale']:.1f}"
 
 
