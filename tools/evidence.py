@@ -64,7 +64,7 @@ def looks_and_leans(runs):
     table = tradeoff(runs)
     for explainer, images in EXPLAINERS.values():
         found = on_the_object(runs, images, targets=KINDS, explainers=[explainer], random_directions=8)
-        new = found.filter(regex="^(share|area)_").columns.difference(table.columns)  # areas are of the first
+        new = found.filter(regex="^(share|area|empty)_").columns.difference(table.columns)  # areas are of the first
         table = table.assign(**found[new])
     texts = torch.as_tensor(np.stack([runs.zero_shot, *runs.text_features[-1]]))
     return table.assign(**_accuracies(runs, texts))
