@@ -53,9 +53,16 @@ def on_the_object(
     targets: Sequence = ("predicted",),  # Scores to explain: some of `cam.TARGETS`, or class names
     explainers: Sequence = ("GradCAM",),  # Of `maps.EXPLAINERS`, or with options: Occlusion(stride=8)
     random_directions: int = 20,  # Of the floor
-) -> pd.DataFrame:  # A row for zero-shot CLIP and one per lambda: share, preference, empty maps; random share, area
-    "The share of the last maps on the object, on *same* and on *shifted*"
+) -> pd.DataFrame:  # A row for zero-shot CLIP and one per lambda; columns such as share_shifted_predicted_occlusion
+    """The share of the last maps on the object, on *same* and on *shifted*, in [0, 1]; `preference`, that share over
+    the object's area; the share of maps that are `empty`, which the other columns leave out; `area`, that of
+    the objects; and the share of maps of random text. Raises ValueError for an unknown target or explainer, and for
+    two of a kind"""
+    from prograd_viz import maps
     count = check_whole("random_directions", random_directions, 0)
+    kinds = [maps.find_explainer(explainer).name.split("(")[0] for explainer in explainers]
+    if len({*kinds}) < len(kinds):
+        raise ValueError(f"explainers are {', '.join(kinds)}: two of one kind would share columns; take one of each")
     columns: dict = {}
     for split, explainer in itertools.product(("same", "shifted"), explainers):
         columns |= _looks(runs, split, images, targets, explainer, count)

@@ -193,11 +193,11 @@ def disagreeing(
     step: int | None = None,  # A step with a snapshot; None: the last
     lam: float | str | None = None,  # Which run beside CoOp; None: the largest lambda or strength
 ) -> list:  # Positions in the split
-    """Images to which zero-shot CLIP, CoOp and ProGrad give different classes: the first of each class, then the second
-    of each, and so on; then the others likewise"""
+    """Images that zero-shot CLIP, CoOp and ProGrad classify differently: the first of each class, then the second of
+    each, and so on; then the others likewise. Raises ValueError without model and task, see `predictions`"""
     table = predictions(runs, split, step=step)
     shown = table[table["method"].isin([runs.name(key) for key in runs.shown(lam)])]
-    agree = shown.groupby("image")["predicted"].nunique(dropna=False) == 1
+    agree = shown.groupby("image")["predicted"].nunique() < 2  # a run that diverged predicts nothing
     label = shown.groupby("image")["label"].first()
     turn = label.groupby([agree, label]).cumcount()
     order = pd.DataFrame({"agree": agree, "turn": turn}).sort_values(["agree", "turn"], kind="stable")

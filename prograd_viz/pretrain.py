@@ -33,7 +33,7 @@ from .clip import ASSETS, build_pocket
 # isort: split
 import open_clip
 
-from .pocket import COLOURS, NOUNS, STYLES, TEMPLATES, TEXTURES, caption, random_scenes, render
+from .pocket import COLOURS, NOUNS, STYLES, TEMPLATES, TEXTURES, Scene, caption, random_scenes, render
 
 # %% ../nbs/04_pretrain.ipynb #8086ceca
 @dataclass(frozen=True)
@@ -405,15 +405,22 @@ def main(
 ) -> None:
     "Pretrain the pocket model; an interrupted run is resumed"
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--work", type=Path, default=Path(".pocket"), help="pool, checkpoints and log")
+    parser.add_argument("--work", type=Path, default=Path(".pocket"), help="pools, checkpoints and logs, by recipe")
     parser.add_argument("--out", type=Path, default=ASSETS, help="where the model and its card go")
     parser.add_argument("--images", type=int, default=Recipe.images, help="renderings in the pool")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs, help="supervised epochs")
     parser.add_argument("--align-steps", type=int, default=Recipe.align_steps, help="contrastive steps")
     opt = parser.parse_args(args)
     recipe = Recipe(images=opt.images, epochs=opt.epochs, align_steps=opt.align_steps)
-    opt.work.mkdir(parents=True, exist_ok=True)
     pretrain(recipe, opt.work, opt.out)
+
+
+def _folder_of(recipe, work):
+    "A folder for this recipe and this way of drawing alone, so that no training resumes another's"
+    drawn = [render(Scene("dog", "grass", style=style), recipe.px)[0].tobytes() for style in STYLES]
+    folder = work / f"{zlib.crc32(repr((recipe, drawn)).encode()):08x}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @torch.random.fork_rng(devices=[])
@@ -423,6 +430,7 @@ def pretrain(
     out: Path,  # Folder of the model and its card
 ) -> dict:  # Results of `examine`
     "Render, supervise, align, calibrate, examine, export"
+    work = _folder_of(recipe, work)
     clock = work / "seconds.json"
     seconds = json.loads(clock.read_text()) if clock.exists() else {}
 

@@ -866,6 +866,8 @@ BAD = [
          "random_directions must be at least 0, got -1"),
     Case("on_the_object", lambda w: on_the_object(w.runs, explainers=["Occlusio"]),
          "unknown explainer 'Occlusio'; did you mean 'Occlusion'?"),
+    Case("on_the_object", lambda w: on_the_object(w.runs, explainers=[Occlusion(stride=8), Occlusion(stride=16)]),
+         "two of one kind would share columns; take one of each"),
     Case("on_the_object", lambda w: on_the_object(w.runs, images=0), "images must be at least 1, got 0"),
     Case("on_the_object", lambda w: on_the_object(replace(w.runs, task=None)),
          "these runs have no model and task in memory"),

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from prograd_viz import pretrain, tasks
+from prograd_viz import pocket, pretrain, tasks
 from prograd_viz.cam import cam_operator
 from prograd_viz.clip import ASSETS, build_pocket, load_clip
 from prograd_viz.pocket import COLOURS, GLYPHS, NOUNS, STYLES, TEXTURES, Scene, caption, random_scenes, render
@@ -348,8 +348,21 @@ def short():
 
 
 def run_pretraining(folder):
-    (folder / "work").mkdir(parents=True, exist_ok=True), (folder / "out").mkdir(exist_ok=True)
+    (folder / "out").mkdir(parents=True, exist_ok=True)
     return pretrain.pretrain(TINY, folder / "work", folder / "out")
+
+
+def log_of(folder):
+    (path,) = (folder / "work").glob("*/log.csv")
+    return path.read_text().splitlines()
+
+
+def test_no_training_resumes_that_of_another_recipe_or_of_another_way_of_drawing(tmp_path, monkeypatch):
+    first = pretrain._folder_of(TINY, tmp_path)
+    assert pretrain._folder_of(TINY, tmp_path) == first
+    assert pretrain._folder_of(replace(TINY, epochs=TINY.epochs + 1), tmp_path) != first
+    monkeypatch.setitem(pocket._DRAW, "outline", pocket._flat)
+    assert pretrain._folder_of(TINY, tmp_path) != first
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +394,7 @@ def test_pretraining_writes_a_model_that_loads_with_its_card(once):
         and card["recipe"]["images"] == TINY.images
         and f"{TINY.images} renderings" in (folder / "out" / "MODEL_CARD.md").read_text()
     )
-    stages = [line.split(",")[0] for line in (folder / "work" / "log.csv").read_text().splitlines()]
+    stages = [line.split(",")[0] for line in log_of(folder)]
     assert stages == ["stage", "supervise", "supervise", "align"]
 
 
@@ -399,7 +412,7 @@ def test_pretraining_goes_on_where_it_was_interrupted_to_the_same_weights(once, 
     ).read_bytes()
     epochs = [
         line.split(",")[:2]
-        for line in (tmp_path / "work" / "log.csv").read_text().splitlines()
+        for line in log_of(tmp_path)
         if line.startswith("supervise")
     ]
     assert epochs == [["supervise", "1"], ["supervise", "2"]], "no epoch is done twice"

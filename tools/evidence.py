@@ -93,7 +93,7 @@ LEANS = {"drop": "drop of accuracy when backgrounds are swapped",
          "follows_background": "answers that name the new background's class"}
 SETTING = ["context", "rho", "shots"]
 TRADEOFF = {"matched_ce": "L_ce at no more divergence"}
-ENDS = ("train_ce", "train_kl")  # shown, not compared
+SHOWN = ("train_ce", "train_kl", "conflict")  # not compared: what the rule itself changes
 ACCURACIES = ("acc_same", "acc_shifted", "acc_new")
 
 
@@ -108,7 +108,7 @@ def prepared(results):
 
 
 def settings(table, against="CoOp"):
-    columns = [*MEASURES, *SHARES, *LEANS, *TRADEOFF, *ENDS, "conflict"]
+    columns = [*MEASURES, *SHARES, *LEANS, *TRADEOFF, *SHOWN]
     return summarise(table, by=SETTING, columns=columns, against=against)
 
 
@@ -149,12 +149,12 @@ def corrected(p):
 
 def with_p(differences):
     "Differences with the p of a paired t test, alone and corrected for all settings and columns of the two methods"
-    differences = differences[~differences["column"].isin(ENDS)]
+    differences = differences[~differences["column"].isin(SHOWN)]
     degrees, half = differences["seeds"] - 1, (differences["high"] - differences["low"]) / 2
     t = differences["mean"].abs() / half * stats.t.ppf(0.975, degrees)
     table = differences.assign(p=2 * stats.t.sf(t, degrees))
     table["corrected"] = table.groupby(["method", "against"])["p"].transform(corrected)
-    return table.assign(stands=table["corrected"] < 0.05)
+    return table.assign(significant=table["corrected"] < 0.05)
 
 
 def tally_md(differences, measures, method=PAIR[1], against=PAIR[0]):
@@ -164,7 +164,7 @@ def tally_md(differences, measures, method=PAIR[1], against=PAIR[0]):
              "| mean over settings |", "|---" * 8 + "|"]
     for m, name in measures.items():
         rows = gaps[gaps["column"] == m]
-        counts = [count for sure in ("decided", "stands") for count in _counts(rows[sure], rows["mean"])]
+        counts = [count for sure in ("decided", "significant") for count in _counts(rows[sure], rows["mean"])]
         if len(rows): lines.append(f"| {name} | {' | '.join(map(str, counts))} | {rows['mean'].mean():+.3f} |")
     return lines
 
@@ -181,8 +181,8 @@ def compared_md(differences):
     rows = differences[pair & differences["p"].notna()]
     columns, places = rows["column"].nunique(), len(rows[SETTING].drop_duplicates())
     return (f"Of {len(rows):,} comparisons of {PAIR[1]} and {PAIR[0]} ({columns} columns of accuracies, shares, "
-            f"conflict, background and the loss at equal divergence, in up to {places} settings each), "
-            f"{(rows['p'] < 0.05).sum():,} have a p below 0.05, {rows['stands'].sum():,} after the correction.")
+            f"reliance on the background and the loss at equal divergence, in up to {places} settings each), "
+            f"{(rows['p'] < 0.05).sum():,} have a p below 0.05, {rows['significant'].sum():,} after the correction.")
 
 
 def tradeoff_md(differences, summary):
@@ -302,8 +302,8 @@ REPORT = """\
 # Evidence
 
 Written by `make evidence`: {trained:,} of {planned:,} planned trainings, {seeds}, rho {rhos}, shots {shots}, \
-{contexts} contexts. {apart} {interval}. torch {torch}, one thread a training. All settings keep the noise, the size \
-of the objects and the logit scale of the one that was chosen before, on other seeds, for its gap.
+{contexts} contexts. {apart} {interval}. torch {torch}, one thread a training. All settings keep the size of \
+the objects and the logit scale of the one that was chosen before, on other seeds, for its gap.
 
 ## Accuracy
 

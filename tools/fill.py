@@ -72,8 +72,8 @@ def gaps(column, *against):
 
 def ahead(column, *against): return str(len(gaps(column, *against).query("decided and mean > 0")))
 def behind(column, *against): return str(len(gaps(column, *against).query("decided and mean < 0")))
-def ahead_corrected(column, *against): return str(len(gaps(column, *against).query("stands and mean > 0")))
-def behind_corrected(column, *against): return str(len(gaps(column, *against).query("stands and mean < 0")))
+def ahead_corrected(column, *against): return str(len(gaps(column, *against).query("significant and mean > 0")))
+def behind_corrected(column, *against): return str(len(gaps(column, *against).query("significant and mean < 0")))
 def counted(context, way, method, column, *against):
     "In how many settings of a kind of context a method is clearly above or below another"
     against = " ".join(against)
