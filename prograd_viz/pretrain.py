@@ -383,7 +383,7 @@ steps on cached features, then calibrated. Rendering {render:.0f} s, supervision
 
 ## Accuracy
 
-Zero-shot with "a photo of a {{}}." on {renderings} fresh renderings (seed {seed}, never used in training), no noise:
+Zero-shot with "a photo of a {{}}." on {renderings} fresh renderings (seed {seed}, never used in training), at full size and clean:
 
 | what | classes | top-1 | mean confidence |
 |---|---|---|---|
@@ -396,7 +396,7 @@ The logit scale, {logit_scale:.1f}, maximises the likelihood of 3000 held-out re
 ## Limits
 
 It was trained on {rows} tokens of CLIP's vocabulary and refuses others. It was trained on few images in other \
-styles, and never on clutter, covered objects, fog, blur or noise: these test where it fails.
+styles, and never on small or covered objects, clutter, fog, blur or noise: these test where it fails.
 """
 
 # %% ../nbs/04_pretrain.ipynb #b5d0fdc9

@@ -215,12 +215,12 @@ def test_what_is_undecided_is_called_undecided(small):
 def test_the_difference_of_several_seeds_is_prograd_minus_coop():
     "Seed by seed, in this order: positive where ProGrad is better"
     values = {("CoOp", 0.0): (0.2, 0.4), ("ProGrad", 1.0): (0.5, 0.8)}
-    rows = [{"seed": seed, "method": m, "lam": lam, "acc_same": v[seed], "share_same": v[seed]}
+    rows = [{"seed": seed, "method": m, "lam": lam, "acc_same": v[seed], "share_same_predicted": v[seed]}
             for (m, lam), v in values.items() for seed in (0, 1)]
     paired = summarise(pd.DataFrame(rows)).differences
     assert np.allclose(paired["mean"], 0.35)
     assert (paired["seeds"] == 2).all()
-    assert set(paired["column"]) == {"acc_same", "share_same"}
+    assert set(paired["column"]) == {"acc_same", "share_same_predicted"}
 
 
 def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):

@@ -13,11 +13,13 @@ import nbformat
 import pandas as pd
 import pytest
 
+import difficulty
 import evidence
 import fill
 import headline
 import readme
 from prograd_viz.clip import load_clip
+from prograd_viz.pocket import STYLES
 from prograd_viz.pretrain import _card_text
 from prograd_viz.tasks import few_shot, pocket_task
 from prograd_viz.training import train
@@ -90,6 +92,11 @@ def test_the_default_task_is_the_screened_setting_with_the_clearest_gain():
         with pytest.raises(ValueError, match="the clearest gain is by size"): fill.chosen(way)
 
 
+def test_the_default_style_test_has_the_three_styles_that_are_recognised_best():
+    found = fill.rows("difficulty/styles").set_index("style")["accuracy"].drop(STYLES[0])
+    assert set(default(pocket_task, "styles")) == set(found.nlargest(3).index) and len(found) == len(STYLES) - 1
+
+
 def test_what_the_evidence_says_of_defaults_is_so():
     text = "\n".join(cell.source for cell in TABLES["nbs/tutorials/evidence.ipynb"].cells)
     classes = few_shot("pocket", shots=1, seed=1, test_per_class=1).classes
@@ -119,6 +126,12 @@ def test_the_table_of_results_follows_from_its_csv():
     seeds = sorted(table["seed"].unique())
     assert (seeds[0], seeds[-1], len(seeds)) == (headline.SEEDS[0], headline.SEEDS[-1], len(headline.SEEDS))
     assert headline.headline_md(table) == (FIGURES / "headline/headline.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_difficulty_follows_from_its_tables():
+    written = (FIGURES / "difficulty/difficulty.md").read_text(encoding="utf-8")
+    assert difficulty.report(fill.rows("difficulty/difficulty"), fill.rows("difficulty/styles")) == written
+    assert set(difficulty.WAYS) == set(fill.rows("difficulty/difficulty")["way"])
 
 
 def test_the_table_of_neighbours_follows_from_its_csv():

@@ -1,7 +1,7 @@
 """The explorer's pictures, and the animation of the README: the report of a training, moved by keys in Chromium.
 
-The images are, of each class, the first one to which the three methods give different classes at the end; the maps are
-Occlusion's, which are never empty.
+Each image is the first of its class that the three methods classify differently at the end; the maps are Occlusion's,
+since about one in five of Grad-CAM's is empty.
 
     python tools/recording.py   # a minute; writes figures/app/ (what `make app` opens) and figures/explorer/
 """
@@ -57,7 +57,7 @@ def frames(
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    if not (APP / "run.json").exists(): prepare()
+    prepare()
     runs = load_runs(APP, load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10))
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         data, land = ExplorerData.load(APP / "explorer.safetensors"), landscape(runs, size=31, progress=False)
