@@ -383,7 +383,8 @@ steps on cached features, then calibrated. Rendering {render:.0f} s, supervision
 
 ## Accuracy
 
-Zero-shot with "a photo of a {{}}." on {renderings} fresh renderings (seed {seed}, never used in training), at full size and clean:
+Zero-shot with "a photo of a {{}}." on {renderings} fresh renderings (seed {seed}, never used in training), at full \
+size and clean:
 
 | what | classes | top-1 | mean confidence |
 |---|---|---|---|

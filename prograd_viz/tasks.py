@@ -39,7 +39,7 @@ def pocket_task(
     fog: float = 0.0,  # Share of grey in every pixel
     blur: float = 0.0,  # Standard deviation of a Gaussian blur, as a share of the side
     noise: float = 0.0,  # Standard deviation of pixel noise, of the full range
-    styles: Sequence[str] = ("flat", "outline", "embossed"),  # Of the test set *style*, drawn equally often: some of `STYLES`
+    styles: Sequence[str] = ("flat", "outline", "embossed"),  # Some of `STYLES`: of the test *style*
     test_per_class: int = 25,  # Test images per class and split
     px: int = 112,  # Side of an image, pixels
 ) -> Task:
