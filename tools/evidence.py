@@ -188,15 +188,16 @@ def compared_md(differences):
 def tradeoff_md(differences, summary):
     "The losses of CoOp and ProGrad, and the difference at equal divergence, a row per setting"
     lines = ["| context | rho | shots | CoOp at the end: L_ce / L_kl | ProGrad at the end: L_ce / L_kl "
-             "| CoOp's lowest L_ce at no more L_kl | ProGrad - CoOp at equal divergence | corrected p | seeds |",
-             "|---" * 9 + "|"]
+             "| L_ce over the seeds counted: CoOp's lowest at no more L_kl / ProGrad's "
+             "| ProGrad - CoOp at equal divergence | corrected p | seeds |", "|---" * 9 + "|"]
     means = summary.means.set_index([*SETTING, "method", "column"])["mean"]
     pair = (differences["method"] == PAIR[1]) & (differences["against"] == PAIR[0])
     rows = differences[pair & (differences["column"] == "matched_ce")]
     for row in rows.sort_values(SETTING, ascending=[False, True, True]).to_dict("records"):
         key = tuple(row[c] for c in SETTING)
         ends = [" / ".join(f"{means[(*key, m, c)]:.2f}" for c in ("train_ce", "train_kl")) for m in PAIR]
-        known = [key[0], f"{key[1]:g}", f"{key[2]:g}", *ends, f"{means[(*key, PAIR[0], 'matched_ce')]:.2f}"]
+        lowest = means[(*key, PAIR[0], "matched_ce")]
+        known = [key[0], f"{key[1]:g}", f"{key[2]:g}", *ends, f"{lowest:.2f} / {lowest + row['mean']:.2f}"]
         p = "–" if np.isnan(row["corrected"]) else f"{row['corrected']:.3f}"
         lines.append(f"| {' | '.join([*known, _gap(row), p, str(int(row['seeds']))])} |")
     return lines

@@ -47,6 +47,13 @@ def logit_scale():
     return f"{card['exam']['logit_scale']:.1f}"
 
 
+def empty_maps(explainer):
+    "How many of a hundred maps of the headline are empty, of the predicted class, all methods and both test sets"
+    end = "" if explainer == "GradCAM" else f"_{explainer.lower()}"
+    found = rows("headline/headline")[[f"empty_{split}_predicted{end}" for split in ("same", "shifted")]]
+    return f"{100 * found.mean().mean():.0f}"
+
+
 # -- benchmarks ----------------------------------------------------------------------------------------
 
 def measured(table, words):
@@ -153,10 +160,10 @@ def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
-NUMBERS = (chosen, screened, logit_scale, ahead, behind, ahead_corrected, behind_corrected, counted, settings,
-           settings_of, mean_gap,
-           random_share, seeds, trainings, wins, gain, correlation, undecided, against, state, key_to_frame,
-           first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
+NUMBERS = (chosen, screened, logit_scale, empty_maps, ahead, behind, ahead_corrected, behind_corrected, counted,
+           settings, settings_of, mean_gap, random_share, seeds, trainings, wins, gain, correlation, undecided, against,
+           state, key_to_frame, first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu,
+           on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 
