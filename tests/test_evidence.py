@@ -64,8 +64,8 @@ def test_the_evidence_of_a_training_has_every_column_that_its_report_reads(runs,
     monkeypatch.setattr(evidence, "CHANGED", 8)
     table = evidence.looks_and_leans(runs)
     randoms = {f"share_{split}_random{end}" for split in ("same", "shifted") for end in few}
-    read = {*evidence.SHARES, *evidence.TRADEOFF, *evidence.ENDS, *randoms, "follows_background", "area_same"}
-    assert read <= {*table}
+    read = {*evidence.SHARES, *evidence.TRADEOFF, "train_ce", "train_kl", *randoms, "area_same"}
+    assert read | {"follows_background", "area_shifted"} <= {*table}
     assert table["lam"].tolist()[1:] == list(runs.lambdas)
     for end, (explainer, images) in few.items():
         looks = foreground(runs, "shifted", images=images, target="predicted", explainer=explainer)
@@ -130,7 +130,7 @@ def test_the_report_of_the_evidence_counts_its_comparisons():
     differences = evidence.with_p(pd.concat(both, ignore_index=True))
     text = evidence.report(table, summary, differences, found, 99)
     pair = differences.query("method == 'ProGrad' and against == 'CoOp'")
-    asked = {*evidence.MEASURES, *evidence.SHARES, *evidence.LEANS, *evidence.TRADEOFF, "conflict"}
+    asked = {*evidence.MEASURES, *evidence.SHARES, *evidence.LEANS, *evidence.TRADEOFF}
     assert set(pair["column"]) == asked and len(pair) == 4 * len(asked)
     assert f"Of {pair['p'].notna().sum():,} comparisons of ProGrad and CoOp" in text
     section = text.split("## At equal divergence")[1].split("## What")[0]

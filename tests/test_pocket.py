@@ -508,4 +508,4 @@ def test_the_command_passes_its_numbers_on(tmp_path, monkeypatch):
         3,
         tmp_path / "w",
         tmp_path,
-    ) and work.is_dir()
+    )
