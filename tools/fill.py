@@ -91,7 +91,16 @@ def counted(context, way, method, column, *against):
 
 def settings_of(context, column): return str((gaps(column)["context"] == context).sum())
 def mean_gap(column): return f"{gaps(column)['mean'].mean():+.3f}"
-def random_share(split): return f"{rows('evidence/trainings')[f'share_{split}_random'].mean():.2f}"
+def random_share(split, *explainer):
+    "The mean share of maps of random text on the object"
+    return f"{rows('evidence/trainings')['_'.join(['share', split, 'random', *explainer])].mean():.2f}"
+
+
+def mean_share(method, *words):
+    "The mean share of a method's maps on the object, over all trainings of the evidence"
+    return f"{rows('evidence/trainings').groupby('method')['_'.join(['share', *words])].mean()[method]:.2f}"
+
+
 def settings(column="acc_shifted"): return str(len(gaps(column)))
 def seeds(): return str(rows("evidence/trainings")["seed"].nunique())
 def trainings(): return f"{rows('evidence/trainings')['lam'].notna().sum():,}"
@@ -111,6 +120,13 @@ def gain(column):
     "The gain in the setting of the headline, on the seeds of the evidence"
     row = gaps(column).query("context == 'unified' and rho == 1 and shots == 8").iloc[0]
     return f"{row['mean']:+.3f} ± {(row['high'] - row['low']) / 2:.3f}"
+
+
+def headline_gain(column):
+    "The same on the seeds of the headline"
+    wide = rows("headline/headline").pivot(index="seed", columns="method", values=column)
+    mean, half = mean_interval(wide["ProGrad"] - wide["CoOp"])
+    return f"{mean:+.3f} ± {half:.3f}"
 
 
 def correlation(first, place):
@@ -161,9 +177,9 @@ def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
 NUMBERS = (chosen, screened, logit_scale, empty_maps, ahead, behind, ahead_corrected, behind_corrected, counted,
-           settings, settings_of, mean_gap, random_share, seeds, trainings, wins, gain, correlation, undecided, against,
-           state, key_to_frame, first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu,
-           on_cpu)
+           settings, settings_of, mean_gap, random_share, mean_share, seeds, trainings, wins, gain, headline_gain,
+           correlation, undecided, against, state, key_to_frame, first_picture, landscape_seconds, preparation, further,
+           architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 

@@ -1,4 +1,4 @@
-"""The explorer's pictures, and the animation of the README: the report of a training, moved by keys in Chromium.
+"""The explorer's pictures, and the animation of the README: the report of a whole training, moved by keys in Chromium.
 
 Each image is the first of its class that the three methods classify differently at the end; the maps are Occlusion's,
 since about one in five of Grad-CAM's is empty.
@@ -31,8 +31,7 @@ def prepare() -> None:
     "Train what the app shows, and keep its images"
     clip, task = load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10)
     shutil.rmtree(APP, ignore_errors=True)
-    runs = train(clip, task, lambdas=[0, 0.5, 1], epochs=60, snapshot_every=3, out=APP, checkpoint_every=180,
-                 progress=False)
+    runs = train(clip, task, lambdas=[0, 0.5, 1], snapshot_every=10, out=APP, checkpoint_every=600, progress=False)
     explorer_data(runs, images=disagreeing(runs, images=8), explainer="Occlusion").save(APP / "explorer.safetensors")
     (APP / ".lock").unlink(missing_ok=True)
 
