@@ -52,17 +52,17 @@ def checkout(tmp_path, monkeypatch):
 
 def test_a_changed_file_changes_the_text_and_a_stale_number_is_refused(checkout, monkeypatch):
     text, source = checkout / "TEXT.md", checkout / "figures/evidence/differences.csv"
-    text.write_text("Ahead in 21<!--ahead acc_shifted-->, up by +0.176 ± 0.041<!--gain acc_shifted-->: 21.", "utf-8")
+    text.write_text("Ahead in 19<!--ahead acc_shifted-->, up by +0.267 ± 0.086<!--gain acc_shifted-->: 19.", "utf-8")
     assert fill.stale() == []
     table = pd.read_csv(source)
     table.loc[table["column"] == "acc_shifted", ["mean", "decided"]] = 0.5, True
     table.to_csv(source, index=False)
     fill.rows.cache_clear()
-    assert fill.stale() == [("TEXT.md", "21<!--ahead acc_shifted--> should be 30"),
-                            ("TEXT.md", "+0.176 ± 0.041<!--gain acc_shifted--> should be +0.500 ± 0.041")]
+    assert fill.stale() == [("TEXT.md", "19<!--ahead acc_shifted--> should be 30"),
+                            ("TEXT.md", "+0.267 ± 0.086<!--gain acc_shifted--> should be +0.500 ± 0.086")]
     monkeypatch.setattr("sys.argv", ["fill.py"])
     fill.main()
-    written = "Ahead in 30<!--ahead acc_shifted-->, up by +0.500 ± 0.041<!--gain acc_shifted-->: 21."
+    written = "Ahead in 30<!--ahead acc_shifted-->, up by +0.500 ± 0.086<!--gain acc_shifted-->: 19."
     assert text.read_text("utf-8") == written and fill.stale() == []
 
 

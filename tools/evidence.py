@@ -217,9 +217,9 @@ def collapsed_md(table):
 
 
 def shares_md(table):
-    "Mean shares on the object over all settings, beside those of a random direction and of an even map"
+    "Mean shares on the object over all settings, beside those of random text and of an even map"
     by = table.groupby("method")[list(SHARES)].mean()
-    lines = ["| share on the object | zero-shot CLIP | CoOp | ProGrad | a random direction | area of the object |",
+    lines = ["| share on the object | zero-shot CLIP | CoOp | ProGrad | random text | area of the object |",
              "|---|---|---|---|---|---|"]
     for share, name in SHARES.items():
         split, end = share.split("_")[1], next(end for end in reversed(NAMES) if share.endswith(end))
@@ -313,6 +313,9 @@ where its interval leaves out 0.
 
 {accuracy}
 
+How far a prompt relies on the background is read on {changed} images of *same*, each put on the background \
+of another class's image.
+
 {compared} The correction is that of Benjamini and Hochberg for the p values of paired t tests, over all settings and \
 columns of two methods.
 
@@ -368,7 +371,7 @@ def report(table, summary, differences, found, planned):
         seeds=f"{seeds.nunique()} seeds ({seeds.min()} to {seeds.max()})",
         contexts=" and ".join(table["context"].unique()), apart=_apart(), interval=summary.interval,
         torch=torch.__version__.split("+")[0], accuracy=block(accuracy_md(table, summary)),
-        tallies="\n\n".join(block(tally_md(differences, MEASURES, *pair)) for pair in pairs),
+        tallies="\n\n".join(block(tally_md(differences, MEASURES | LEANS, *pair)) for pair in pairs), changed=CHANGED,
         compared=compared_md(differences), collapsed=collapsed_md(table.dropna(subset="lam")),
         gradcam=EXPLAINERS[""][1], occlusion=EXPLAINERS["_occlusion"][1],
         tradeoff=block(tradeoff_md(differences, summary)), tradeoff_tally=block(tally_md(differences, TRADEOFF)),

@@ -44,7 +44,7 @@ def frames(
 
     def take(**state):
         root.evaluate("(root, state) => root.explorer.state.set(state)", state)
-        page.wait_for_timeout(40)
+        page.wait_for_timeout(600)  # the sentence below follows when nothing has moved for a while
         taken.append(Image.open(io.BytesIO(root.screenshot())).convert("RGB"))
 
     steps = root.evaluate("root => root.explorer.training().places")
