@@ -81,7 +81,7 @@ figures: env ## draw the pictures of README and tutorials again (trains ten seed
 pocket: env ## train the pocket model again, from nothing (resumable; half an hour on 2 cores)
 	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)
 
-evidence: env ## 3,000 trainings behind what README claims (two and a half hours on 2 cores; resumable; ARGS=--quick: half an hour); writes figures/evidence/
+evidence: env ## 900 trainings behind what README claims (an hour or two on 2 cores; resumable; ARGS=--quick: a fifth of them); writes figures/evidence/
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/evidence.py $(ARGS)
 
 rivals: env ## ProGrad against CoOp stopped early, KgCoOp, distillation, PCGrad and ConFIG (15 minutes on 2 cores; resumable); writes figures/rivals/

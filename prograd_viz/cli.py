@@ -7,9 +7,11 @@ __all__ = ['MEASURES', 'spread_steps', 'on_the_object', 'save_demo', 'prograd_de
 
 # %% ../nbs/60_cli.ipynb #3d2ca3fa
 import argparse
+import itertools
 import json
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ import pandas as pd
 
 # modules that need torch are imported inside the functions: `prograd_demo --help` does not wait for them
 from .checks import check_whole
-from .runs import Runs, run_name
+from .runs import Runs
 from .store import plain
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 # %% ../nbs/60_cli.ipynb #03fd2db6
 MEASURES = {  # Column -> its name in the table
     "acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "acc_style": "style",
-    "share_same": "on object, same", "share_shifted": "on object, shifted", "conflict": "in conflict",
+    "share_same_predicted": "on object, same", "share_shifted_predicted": "on object, shifted",
+    "conflict": "in conflict",
 }
 
 
@@ -46,21 +49,45 @@ def spread_steps(
 def on_the_object(
     runs: Runs,  # With its model and task in memory
     images: int = 60,  # Images per split whose maps are measured
-    snapshots: int = 2,  # Steps at which maps are made; the last one counts
-) -> pd.DataFrame:  # A row for zero-shot CLIP and one per lambda: share, preference and area by split; empty_maps
-    "The share of the last maps on the object, on *same* and on *shifted*"
-    from prograd_viz.maps import foreground
-    steps = spread_steps(runs, snapshots)
-    tables = [foreground(runs, split, images=images, steps=steps, target="true") for split in ("same", "shifted")]
-    looks = pd.concat(table.rows for table in tables)
-    zero_shot = run_name(None, None)
-    looks, rows = looks[(looks["step"] == steps[-1]) | (looks["method"] == zero_shot)], []
-    for method, lam in zip((zero_shot, *runs.methods), (np.nan, *runs.lambdas)):
-        mine = looks[looks["method"] == method]
-        means = mine.groupby("split")[["share", "preference", "area"]].mean().unstack()
-        named = {f"{column}_{split}": value for (column, split), value in means.items()}
-        rows.append({"lam": lam, **named, "empty_maps": int(mine["empty"].sum())})
-    return pd.DataFrame(rows)
+    *,
+    targets: Sequence = ("predicted",),  # Scores to explain: some of `cam.TARGETS`, or class names
+    explainers: Sequence = ("GradCAM",),  # Of `maps.EXPLAINERS`, or with options: Occlusion(stride=8)
+    random_directions: int = 20,  # Of the floor
+) -> pd.DataFrame:  # A row for zero-shot CLIP and one per lambda; columns such as share_shifted_predicted_occlusion
+    """The share of the last maps on the object, on *same* and on *shifted*, in [0, 1]; `preference`, that share over
+    the object's area; the share of maps that are `empty`, which the other columns leave out; `area`, that of
+    the objects; and the share of maps of random text. Raises ValueError for an unknown target or explainer, and for
+    two of a kind"""
+    from prograd_viz import maps
+    count = check_whole("random_directions", random_directions, 0)
+    kinds = [maps.find_explainer(explainer).name.split("(")[0] for explainer in explainers]
+    if len({*kinds}) < len(kinds):
+        raise ValueError(f"explainers are {', '.join(kinds)}: two of one kind would share columns; take one of each")
+    columns: dict = {}
+    for split, explainer in itertools.product(("same", "shifted"), explainers):
+        columns |= _looks(runs, split, images, targets, explainer, count)
+    return pd.DataFrame({"lam": [np.nan, *runs.lambdas]} | columns)
+
+
+def _looks(runs, split, images, targets, explainer, count):
+    "Column -> its values, of zero-shot CLIP and of every run; one number where they are the same"
+    import torch
+
+    from prograd_viz import cam, maps
+    test, rows = cam.pick_images(runs, split, images=images, masked=True)
+    features, masks = test.features(runs.clip)[rows], cam.shown_masks(runs.clip, test, rows)
+    text, labels = maps.methods_at(runs)[1].to(features), torch.as_tensor(test.labels[rows], device=features.device)
+    explained = [cam.explained_directions(text, features, labels, target, runs.classes) for target in targets]
+    directions = maps.with_random(torch.cat(explained), count).transpose(0, 1)
+    found = maps.cam_maps(runs.clip, test.tensor(runs.clip, rows), directions, explainer=explainer)
+    scores = [cam.mask_scores(cam.resize_maps(one, masks.shape[1:]).cpu(), masks) for one in found]
+    name = maps.find_explainer(explainer).name.split("(")[0].lower()
+    end, n, columns = "" if name == "gradcam" else f"_{name}", len(text), {f"area_{split}": scores[0]["area"].mean()}
+    for k, target in enumerate(targets):
+        means = pd.DataFrame([one.mean() for one in scores[k * n:(k + 1) * n]])
+        columns |= {f"{c}_{split}_{target}{end}": means[c].to_numpy() for c in ("share", "preference", "empty")}
+    if count: columns[f"share_{split}_random{end}"] = pd.concat(scores[-count:])["share"].mean()
+    return columns
 
 # %% ../nbs/60_cli.ipynb #6ec2cb7a
 def save_demo(
@@ -71,12 +98,13 @@ def save_demo(
     images: int = 60,  # Images whose maps are measured over the steps
 ) -> list:  # Paths of all files written
     "Steps, maps over the steps, summary, figures and a report with sliders"
+    from prograd_viz.evaluate import disagreeing
     from prograd_viz.maps import foreground
     from prograd_viz.report import save_report
     from prograd_viz.summary import summarise
     out.mkdir(parents=True, exist_ok=True)
     many, rows, summary = result.runs(clip), result.results(), summarise(result, columns=[*MEASURES])
-    tables = [foreground(runs, "shifted", images=images, steps=spread_steps(runs, 10), target="true") for runs in many]
+    tables = [foreground(runs, "shifted", images=images, steps=spread_steps(runs, 10)) for runs in many]
     looks = pd.concat(table.rows for table in tables)
     pd.concat([runs.steps for runs in many]).to_parquet(out / "steps.parquet", index=False)
     looks.to_parquet(out / "foreground.parquet", index=False)
@@ -86,7 +114,8 @@ def save_demo(
     (out / "summary.json").write_text(json.dumps(plain(record), indent=1) + "\n")
     data = [out / n for n in ("steps.parquet", "foreground.parquet", "summary.csv", "summary.json")]
     figures = [_write(fig, out / f"{name}.png") for name, fig in _figures(many, rows, looks).items()]
-    return data + figures + [save_report(many[:3], out / "report.html", target="true", land=_land(many[0]))]
+    shown = disagreeing(many[0], images=8)
+    return data + figures + [save_report(many[:3], out / "report.html", images=shown, land=_land(many[0]))]
 
 
 def _land(runs):
@@ -113,11 +142,12 @@ def _write(fig, path):
 def _figures(many, rows, looks):
     "The demo's figures, by file name"
     from prograd_viz import plots
+    from prograd_viz.evaluate import disagreeing
     first, lam = many[0], max(many[0].lambdas)
     plane = plots.plot_gradient_plane(first, lam, plots.clearest_conflict(first, lam))
     drawn = {"cosine": plots.plot_cosine(first), "angles": plots.plot_angles(first)}
     drawn["accuracy"] = plots.plot_accuracy(many)
-    drawn["maps"] = plots.plot_maps(first, "shifted", target="true")
+    drawn["maps"] = plots.plot_maps(first, "shifted", images=disagreeing(first, "shifted"))
     drawn |= {"foreground": plots.plot_foreground(looks), "gradient_plane": plane}
     return drawn | {"lambda": plots.plot_lambda(rows.dropna(subset="lam"))}
 
@@ -148,10 +178,10 @@ def _trained(opt, clip):
     from prograd_viz.tasks import few_shot
     from prograd_viz.training import Recipe, epoch_batches
     lambdas, seeds = check_lambdas(opt.lambdas).tolist(), check_whole("seeds", opt.seeds)
-    task = few_shot("pocket", opt.shots, opt.first_seed, noise=opt.noise, rho=opt.rho, test_per_class=1)
+    task = few_shot("pocket", opt.shots, opt.first_seed, size=opt.size, rho=opt.rho, test_per_class=1)
     recipe, folder = Recipe(epochs=opt.epochs).checked(task), opt.out / "runs"
     steps = recipe.epochs * len(epoch_batches(len(task.train), recipe.batch_size, recipe.seed, 1))
-    grid = {"shots": opt.shots, "noise": opt.noise, "rho": opt.rho, "lam": lambdas, "epochs": opt.epochs}
+    grid = {"shots": opt.shots, "size": opt.size, "rho": opt.rho, "lam": lambdas, "epochs": opt.epochs}
     grid |= {"snapshot_every": 1 + steps // 2000, "evaluate_every": max(1, steps // 50)}
     grid["test_per_class"] = check_whole("test_per_class", opt.test_per_class)
     grid["seed"] = range(opt.first_seed, opt.first_seed + seeds)
@@ -184,11 +214,11 @@ def report(
     from prograd_viz.summary import summarise
     summary, area = summarise(result, columns=[*MEASURES]), result.results()["area_same"].mean()
     n, gaps = opt.seeds, summary.differences
-    world = f"pocket world, {opt.shots} shots, rho {opt.rho:g}, noise {opt.noise:g}"
+    world = f"pocket world, {opt.shots} shots, rho {opt.rho:g}, objects at {opt.size:g}"
     title = f"{world}; {n} seed{'s' * (n > 1)}, mean ± 95% interval"
     lines = ["", title, "", readable(summary).to_string(), "",
              "same / shifted / new / style: accuracy on each test set; in conflict: share of steps;",
-             "on object: share of the Grad-CAM map that lies on the object "
+             "on object: share of the predicted class's Grad-CAM map that lies on the object "
              f"(which covers {area:.0%} of the image: an even map scores that)"]
     top = gaps[(gaps["lam"] == max(opt.lambdas)) & gaps["column"].isin(["acc_same", "acc_shifted", "acc_new"])]
     for row in top.itertuples():
@@ -213,7 +243,7 @@ def _parse(args):
     parser.add_argument("--shots", type=int, default=8, help="training images per class")
     one_each = "one prompt each: 0 is CoOp, 1 ProGrad"
     parser.add_argument("--lambdas", type=float, nargs="+", default=[0.0, 1.0], help=one_each)
-    parser.add_argument("--noise", type=float, default=0.15, help="pixel noise, of the full range")
+    parser.add_argument("--size", type=float, default=0.55, help="scale of the objects: smaller is harder")
     shares = "share of training images on their class's own texture"
     parser.add_argument("--rho", type=float, default=1.0, help=shares)
     per_class = "test images per class and test set"

@@ -454,7 +454,7 @@ class Explorer(anywidget.AnyWidget):
         "A live view where there is a kernel; elsewhere a picture with a note on how to get one"
         if _live(): return super()._repr_mimebundle_(**kwargs)
         drawn, says = self.figure(), "a recorded picture; run this notebook to move the sliders"
-        drawn.text(0.5, -0.01, says, ha="center", va="top", fontsize=8, color="#444444", style="italic")
+        drawn.text(0.5, 1.01, says, ha="center", va="bottom", fontsize=8, color="#444444", style="italic")
         return {"image/png": encoded(drawn, "png"), "text/plain": f"Explorer of {self.runs}: {says}"}
 
 

@@ -271,7 +271,8 @@ def composites(
     rng = np.random.default_rng(check_seed(seed))
     donors = [int(rng.choice(np.flatnonzero(labels != label))) for label in labels]
     images, masks = [split.image(i) for i in rows], [split.mask(i) for i in rows]
-    empty = [without_object(image, mask) for image, mask in zip(images, masks)]
+    rims = [max(3, round(min(image.size) / 12)) for image in images]  # so far reaches a shadow
+    empty = [without_object(*scene) for scene in zip(images, masks, rims)]
     changed: dict = {condition: [] for condition in CONDITIONS}
     for image, mask, donor, bare in zip(images, masks, donors, empty):
         original, inside = np.asarray(image), mask[..., None]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COSTS', 'FILLS', 'EXPLAINERS', 'RANDOM', 'Explainer', 'DirectMaps', 'GradCAM', 'HiResCAM', 'PackageCAM', 'Occlusion',
            'RISE', 'ScoreCAM', 'MaskCLIP', 'GradECLIP', 'Rollout', 'GAE', 'LeGrad', 'find_explainer', 'explainer_table',
-           'cam_maps', 'Foreground', 'foreground', 'methods_at', 'RunMaps', 'run_maps']
+           'cam_maps', 'Foreground', 'foreground', 'with_random', 'methods_at', 'RunMaps', 'run_maps']
 
 # %% ../nbs/31_maps.ipynb #6da873a4
 import html
@@ -515,10 +515,8 @@ def foreground(
     features = test.features(clip)[rows]
     methods, text = methods_at(runs, steps)
     asked = text.to(features), features, labels.to(clip.device), target, runs.classes
-    directions, names = explained_directions(*asked), [*explained_names(*asked), *[[RANDOM] * len(rows)] * count]
-    generator = torch.Generator().manual_seed(0)
-    draws = torch.randn(count, 1, directions.shape[-1], generator=generator, dtype=torch.float64).to(directions)
-    directions = torch.cat([directions, F.normalize(draws, dim=-1).expand(-1, len(rows), -1)]).transpose(0, 1)
+    names = [*explained_names(*asked), *[[RANDOM] * len(rows)] * count]
+    directions = with_random(explained_directions(*asked), count).transpose(0, 1)
     methods += [methods[0] | {"method": RANDOM}] * count
     maps = cam_maps(clip, test.tensor(clip, rows), directions, explainer=explainer, target_layer=target_layer,
                     progress=progress)
@@ -528,6 +526,16 @@ def foreground(
     tables = [pd.DataFrame(method | about | {"explained": named}).join(table)
               for method, named, table in zip(methods, names, scores)]
     return Foreground(pd.concat(tables, ignore_index=True).assign(masks=test.masks_from or "not said"))
+
+
+def with_random(
+    directions: torch.Tensor,  # To explain, [T, B, E]
+    count: int,  # Of random directions
+) -> torch.Tensor:  # [T + count, B, E]
+    "Directions, then random ones of length 1, the same for every image: the floor of a score"
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(count, 1, directions.shape[-1], generator=generator, dtype=torch.float64).to(directions)
+    return torch.cat([directions, F.normalize(draws, dim=-1).expand(-1, directions.shape[1], -1)])
 
 
 def methods_at(

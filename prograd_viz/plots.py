@@ -564,7 +564,7 @@ def plot_shots(
         ax.set_xticks(shots, [f"{x:g}" for x in shots])
         ax.minorticks_off()
     axes[0, 0].set_ylabel(ylabel)
-    axes[0, 0].set_ylim(0, 1 if all(c.startswith("acc_") for c in columns) else None)
+    axes[0, 0].set_ylim(0, 1.02 if all(c.startswith("acc_") for c in columns) else None)
     if title: fig.suptitle(title)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig

@@ -247,22 +247,20 @@ COLOURS = {  # Name -> colour of a sticker, RGB
     "blue": (34, 86, 200), "purple": (130, 50, 170), "pink": (244, 130, 180), "brown": (120, 72, 36),
     "black": (28, 28, 30), "white": (246, 246, 246),
 }
-STYLES = ("filled", "outline")  # Styles of a sticker
 _SIDE = 128  # side of the cached glyph drawings, pixels
 
 
 @lru_cache(maxsize=1024)
-def _sticker(glyph):
-    "Fill, border-and-fill and outline of a glyph as three L images of side 128"
+def _glyph(name):
+    "The silhouette of a glyph as an L image of side 128"
     font = ImageFont.truetype(str(_KIT / "webfonts" / "fa-solid-900.ttf"), 88)
     fill = Image.new("L", (_SIDE, _SIDE))
-    ImageDraw.Draw(fill).text((_SIDE // 2, _SIDE // 2), _codepoints()[glyph], font=font, fill=255, anchor="mm")
-    whole = fill.filter(ImageFilter.MaxFilter(7))
-    return fill, whole, ImageChops.subtract(whole, fill.filter(ImageFilter.MinFilter(3)))
+    ImageDraw.Draw(fill).text((_SIDE // 2, _SIDE // 2), _codepoints()[name], font=font, fill=255, anchor="mm")
+    return fill
 
 
 def _pose(rng, px, size):
-    "Coefficients of the inverse affine map from image pixels to sticker pixels"
+    "Coefficients of the inverse affine map from image pixels to glyph pixels"
     scale = px * size * rng.uniform(0.62, 0.95) / _SIDE
     turn, shear, flip = rng.uniform(-0.6, 0.6), rng.uniform(-0.12, 0.12), rng.choice((-1, 1))
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -273,6 +271,128 @@ def _pose(rng, px, size):
     offset = _SIDE / 2 - inverse @ centre
     return (*inverse[0], offset[0], *inverse[1], offset[1])
 
+
+def _grown(image, rim):
+    "An L image whose white grows by `rim` pixels: a blurred one, steep enough to keep its edge sharp"
+    return image.filter(ImageFilter.BoxBlur(rim)).point(lambda v: min(255, (2 * rim + 1) * v))
+
+
+def _shadow(image, softness):
+    "The soft shadow of an L image, to its lower right"
+    moved = Image.new("L", image.size)
+    moved.paste(image.filter(ImageFilter.GaussianBlur(softness)), (round(1.1 * softness), round(1.6 * softness)))
+    return moved
+
+
+@dataclass(frozen=True)
+class _Cut:
+    "A glyph in its place: float maps in [0, 1], all [px, px, 1]"
+    fill: np.ndarray  # the silhouette
+    whole: np.ndarray  # the silhouette and its border
+    line: np.ndarray  # the contour alone
+    light: np.ndarray  # slope towards the light at the upper left, in [-1, 1]
+    shadow: np.ndarray  # soft, towards the lower right
+
+
+def _cut(glyph, pose, px):
+    "Place a glyph; it is drawn at twice the side, so that small objects keep their edges"
+    twice = (*(a / 2 for a in pose[:2]), pose[2], *(a / 2 for a in pose[3:5]), pose[5])
+    fill = _glyph(glyph).transform((2 * px, 2 * px), Image.AFFINE, twice, Image.BILINEAR)
+    whole = _grown(fill, max(1, round(px / 40)))  # of the doubled image: 1.5 pixels of border at 112
+    line = ImageChops.multiply(whole, _grown(ImageChops.invert(fill), max(1, round(px / 80))))
+    fill, whole, line = (im.reduce(2) for im in (fill, whole, line))
+    height = np.asarray(fill.filter(ImageFilter.GaussianBlur(px / 40)), np.float32) / 255
+    rows, columns = np.gradient(height)
+    light = (-(rows + columns) * px / 16).clip(-1, 1)
+    shadow = _shadow(whole, px / 50)
+    maps = [np.asarray(im, np.float32)[..., None] / 255 for im in (fill, whole, line)]
+    return _Cut(*maps, light[..., None], np.asarray(shadow, np.float32)[..., None] / 255)
+
+# %% ../nbs/02_pocket.ipynb #8aeba916
+def _over(image, colour, share):
+    "A colour or an image laid over an image, with a share in [0, 1] at each pixel"
+    return image + (colour - image) * share
+
+
+def _border(colour):
+    "Light around dark colours, dark around light ones"
+    return 250.0 if colour @ (0.3, 0.59, 0.11) < 140 else 20.0
+
+
+def _shaded(image, cut, colour):
+    "A printed sticker with light from the upper left and a soft shadow"
+    image = _over(image, 0, 0.45 * cut.shadow * (1 - cut.whole))
+    paint = _over(colour * (1 - 0.35 * np.maximum(-cut.light, 0)), 255, 0.5 * np.maximum(cut.light, 0))
+    return _over(_over(image, _border(colour), cut.whole), paint, cut.fill)
+
+
+def _flat(image, cut, colour):
+    "One colour and a border"
+    return _over(_over(image, _border(colour), cut.whole), colour, cut.fill)
+
+
+def _outline(image, cut, colour):
+    "A contour; the background shows through"
+    return _over(image, colour, cut.line)
+
+
+def _embossed(image, cut, colour):
+    "The background itself, raised: bright towards the light, dark away from it, with a breath of the colour"
+    raised = _over(image, colour, 0.2 * cut.fill) + 150 * cut.light * cut.whole
+    return _over(raised, 0, 0.45 * cut.shadow * (1 - cut.whole))
+
+
+def _sketched(image, cut, colour):
+    "Hatching in the colour on paper, inside a contour"
+    rows, columns = np.mgrid[:len(image), :len(image)] * (2 * np.pi / len(image))
+    strokes = (0.5 + 2 * np.sin(22 * (rows + columns)) - cut.light[..., 0]).clip(0, 1)[..., None]
+    paper = _over(image, np.array((244.0, 240.0, 228.0)), 0.9 * cut.whole)
+    return _over(_over(paper, colour, cut.fill * strokes), 0.5 * colour, cut.line)
+
+
+def _glass(image, cut, colour):
+    "A coloured pane: the background shows through, its edges catch the light"
+    pane = _over(image, colour, 0.4 * cut.fill) + 110 * np.abs(cut.light) * cut.fill
+    return _over(pane, 0, 0.3 * cut.shadow * (1 - cut.whole))
+
+
+_DRAW = {"shaded": _shaded, "flat": _flat, "outline": _outline, "embossed": _embossed, "sketched": _sketched,
+         "glass": _glass}
+STYLES = tuple(_DRAW)  # Styles of a sticker; the first is the usual one
+
+# %% ../nbs/02_pocket.ipynb #101aa76d
+def _clutter(image, mask, rng, n):
+    "n small discs, bars and triangles anywhere, with shadows; what they cover is no longer the object's"
+    px = len(image)
+    for _ in range(n):
+        radius, turn, corners = px * rng.uniform(0.05, 0.1), rng.uniform(0, 2 * np.pi), rng.choice((3, 4, 24))
+        angles = turn + np.arange(corners) * 2 * np.pi / corners
+        stretch = np.array((1.0, 1.0 if corners != 4 else 0.4))
+        points = rng.uniform(0, 1, 2) * px + radius * stretch * np.stack([np.cos(angles), np.sin(angles)], 1)
+        piece = Image.new("L", (2 * px, 2 * px))
+        ImageDraw.Draw(piece).polygon([tuple(2 * p) for p in points], fill=255)
+        piece = piece.reduce(2)
+        piece, shadow = (np.asarray(p, np.float32)[..., None] / 255 for p in (piece, _shadow(piece, px / 60)))
+        colour = np.array(list(COLOURS.values())[rng.integers(len(COLOURS))], np.float32)
+        image = _over(_over(image, 0, 0.4 * shadow), colour, piece)
+        mask = mask & (piece[..., 0] < 0.5)
+    return image, mask
+
+
+def _cover(image, mask, rng, share):
+    "A board that hides a share of the object from one side; the mask keeps what is seen"
+    if not mask.any(): return image, mask
+    px, turn = len(image), rng.uniform(0, 2 * np.pi)
+    rows, columns = np.mgrid[:px, :px]
+    along = columns * np.cos(turn) + rows * np.sin(turn)
+    edge = np.quantile(along[mask], 1 - share)
+    depth = (along - edge).clip(0, None)
+    board = (depth / 1.5).clip(0, 1) * (along < along[mask].max() + px / 16)
+    wood = _texture("wood", int(rng.integers(2**31)), px)
+    shadow = np.exp(-((edge - along).clip(0, None) / (px / 30))) * (along <= edge)
+    image = _over(image, 0, 0.4 * shadow[..., None])
+    return _over(image, wood, board[..., None]), mask & (board < 0.5)
+
 # %% ../nbs/02_pocket.ipynb #82719fa6
 @dataclass(frozen=True)
 class Scene:
@@ -281,7 +401,7 @@ class Scene:
     texture: str  # The background, one of `TEXTURES`
     colour: str = "red"  # The object's colour, one of `COLOURS`
     seed: int = 0  # Of pose, shade, texture details and noise
-    style: str = "filled"  # "filled" sticker or "outline" drawing
+    style: str = "shaded"  # How the sticker is drawn, one of `STYLES`
 
     def __post_init__(self):
         for field, known in (("noun", (*NOUNS, "")), ("texture", TEXTURES), ("colour", COLOURS), ("style", STYLES)):
@@ -289,20 +409,33 @@ class Scene:
         object.__setattr__(self, "seed", check_seed(self.seed))
 
 
+_FOG = np.array((200.0, 203.0, 208.0))
+
+
 def render(
     scene: Scene,  # What to draw
     px: int = 112,  # Side of the image, pixels
     *,
-    noise: float = 0.0,  # Standard deviation of Gaussian pixel noise, in units of the full range
     size: float = 1.0,  # Scale of the object; 1 spans about 60-95% of the image with its border
-) -> tuple:  # Image [px, px, 3] uint8 and object mask [px, px] bool
-    "Draw a scene; the mask covers the whole sticker, border included"
-    px = check_whole("px", px)
-    noise = check_in_range("noise", noise, 0, 1, "0.1 is already strong")
+    clutter: int = 0,  # How many small things lie around and on the object
+    cover: float = 0.0,  # Share of the object that a board hides
+    fog: float = 0.0,  # Share of grey in every pixel
+    blur: float = 0.0,  # Standard deviation of a Gaussian blur, as a share of the side
+    noise: float = 0.0,  # Standard deviation of Gaussian pixel noise, in units of the full range
+) -> tuple:  # Image [px, px, 3] uint8 and mask [px, px] bool of what is seen of the object
+    "Draw a scene; the mask covers the sticker with its border, less what hides it"
+    px, clutter = check_whole("px", px), check_whole("clutter", clutter, 0, 1000)
     size = check_in_range("size", size, 0.1, 1.2, "1 is the default")
+    cover, fog = check_in_range("cover", cover, 0, 0.95), check_in_range("fog", fog, 0, 0.95)
+    blur = check_in_range("blur", blur, 0, 1, "0.02 is already strong")
+    noise = check_in_range("noise", noise, 0, 1, "0.1 is already strong")
     image = _texture(scene.texture, scene.seed, px)
     mask = np.zeros((px, px), bool)
     if scene.noun: image, mask = _stick(image, scene, px, size)
+    if clutter: image, mask = _clutter(image, mask, np.random.default_rng([scene.seed, 3]), clutter)
+    if cover: image, mask = _cover(image, mask, np.random.default_rng([scene.seed, 3]), cover)
+    if fog: image = _over(image, _FOG, fog)
+    if blur: image = _blurred(image, blur * px)
     if noise: image = image + np.random.default_rng([scene.seed, 2]).normal(0, 255 * noise, image.shape)
     return image.clip(0, 255).astype(np.uint8), mask
 
@@ -311,15 +444,15 @@ def _stick(image, scene, px, size):
     "The scene's sticker on a background, and its mask"
     rng = np.random.default_rng([scene.seed, 0])
     glyph = GLYPHS[scene.noun][rng.integers(len(GLYPHS[scene.noun]))]
-    pose = _pose(rng, px, size)
-    placed = (s.transform((px, px), Image.AFFINE, pose, Image.BILINEAR) for s in _sticker(glyph))
-    fill, whole, line = (np.asarray(s, np.float32)[..., None] / 255 for s in placed)
+    cut = _cut(glyph, _pose(rng, px, size), px)
     colour = (np.array(COLOURS[scene.colour]) + rng.normal(0, 10, 3)).clip(0, 255)
-    if scene.style == "outline":
-        return image * (1 - line) + colour * line, whole[..., 0] > 0.5
-    border = np.array(250.0 if colour @ (0.3, 0.59, 0.11) < 140 else 20.0)
-    image = image * (1 - whole) + border * whole
-    return image * (1 - fill) + colour * fill, whole[..., 0] > 0.5
+    return _DRAW[scene.style](image, cut, colour), cut.whole[..., 0] > 0.5
+
+
+def _blurred(image, radius):
+    "An image out of focus, [px, px, 3] float"
+    sharp = Image.fromarray(image.clip(0, 255).astype(np.uint8))
+    return np.asarray(sharp.filter(ImageFilter.GaussianBlur(radius)), np.float32)
 
 # %% ../nbs/02_pocket.ipynb #4fc340ec
 TEMPLATES = (  # Hand-written prompts that the pocket model was trained with
@@ -345,15 +478,17 @@ def caption(
 def random_scenes(
     n: int,  # How many
     seed: int,  # Of all random choices
-    style: str = "filled",  # Rendering style, one of `STYLES`
+    style: str = STYLES[0],  # Of the stickers, one of `STYLES`
+    others: float = 0.0,  # Share of scenes in any of the other styles
 ) -> list:
     "Independent draws of noun, texture and colour: scenes without a shortcut"
-    n, seed = check_whole("n", n, 0), check_seed(seed)
-    rng = np.random.default_rng([seed, 7])
+    n, seed, others = check_whole("n", n, 0), check_seed(seed), check_in_range("others", others, 0, 1)
+    rng, rare = np.random.default_rng([seed, 7]), [s for s in STYLES if s != style]
     nouns, textures, colours = (rng.integers(len(k), size=n) for k in (NOUNS, TEXTURES, COLOURS))
-    names = tuple(COLOURS)
-    return [Scene(NOUNS[i], TEXTURES[t], names[c], seed=int(s), style=style)
-            for i, t, c, s in zip(nouns, textures, colours, rng.integers(2**62, size=n))]
+    names, seeds = tuple(COLOURS), rng.integers(2**62, size=n)
+    styles = np.where(rng.random(n) < others, rng.choice(rare, n), style)
+    return [Scene(NOUNS[i], TEXTURES[t], names[c], seed=int(s), style=str(drawn))
+            for i, t, c, s, drawn in zip(nouns, textures, colours, seeds, styles)]
 
 # %% ../nbs/02_pocket.ipynb #b4ff4968
 def contact_sheet(

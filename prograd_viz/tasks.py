@@ -24,7 +24,7 @@ from .data import Split, Task, check_classes, few_shot_sample
 from .datasets import DATASETS, dataset_task
 from .images import IMAGE_SUFFIXES, class_folders, image_files
 from .masks import folder_masks
-from .pocket import COLOURS, NOUNS, TEXTURES, Scene, render
+from .pocket import COLOURS, NOUNS, STYLES, TEXTURES, Scene, render
 
 # %% ../nbs/13_tasks.ipynb #dc831bdb
 def pocket_task(
@@ -33,25 +33,30 @@ def pocket_task(
     *,
     classes: int | Sequence[str] = 12,  # How many, or which nouns
     rho: float = 1.0,  # Share of images on their class's own texture
-    noise: float = 0.15,  # Standard deviation of pixel noise, of the full range
-    size: float = 0.6,  # Scale of the objects
+    size: float = 0.55,  # Scale of the objects, which makes the task hard
+    clutter: int = 0,  # How many small things lie around and on the object
+    cover: float = 0.0,  # Share of the object that a board hides
+    fog: float = 0.0,  # Share of grey in every pixel
+    blur: float = 0.0,  # Standard deviation of a Gaussian blur, as a share of the side
+    noise: float = 0.0,  # Standard deviation of pixel noise, of the full range
+    styles: Sequence[str] = ("flat", "outline", "embossed"),  # Some of `STYLES`: of the test *style*
     test_per_class: int = 25,  # Test images per class and split
     px: int = 112,  # Side of an image, pixels
 ) -> Task:
     "A few-shot task in the pocket world, with a background shortcut of strength `rho`"
     shots, seed = check_draw(shots, seed)
     rho, px = check_in_range("rho", rho, 0, 1), check_whole("px", px)
-    test_per_class = check_whole("test_per_class", test_per_class)
+    test_per_class, styles = check_whole("test_per_class", test_per_class), _known_styles(styles)
     rng = np.random.default_rng([seed, 11])
     base, new = _draw_classes(classes, rng)
     homes = rng.permutation(len(TEXTURES))[np.arange(len(base)) % len(TEXTURES)]  # class -> texture
     textures = np.unique(homes)
     moved = homes[_derangement(homes, rng)]
-    look = {"px": px, "noise": noise, "size": size}
+    look = {"px": px, "size": size, "clutter": clutter, "cover": cover, "fog": fog, "blur": blur, "noise": noise}
 
-    def split(names, n, own, keep, style="filled"):
+    def split(names, n, own, keep, styles=STYLES[:1]):
         labels = np.repeat(np.arange(len(names)), n)
-        scenes = [_scene(rng, names[i], own[i], textures, keep, style) for i in labels]
+        scenes = [_scene(rng, names[i], own[i], textures, keep, styles) for i in labels]
         images, masks = zip(*(render(s, **look) for s in scenes))
         return Split(list(images), labels, names, list(masks), "exact: rendered with their images")
 
@@ -60,11 +65,19 @@ def pocket_task(
         "same": split(base, test_per_class, homes, rho),
         "shifted": split(base, test_per_class, moved, rho),
         "new": split(new, test_per_class, homes, 0.0),
-        "style": split(base, test_per_class, homes, rho, "outline"),
+        "style": split(base, test_per_class, homes, 0.0, styles),
     }
     settings = {"data": "pocket", "shots": shots, "seed": seed, "classes": list(base), "rho": rho,
-                "test_per_class": test_per_class, **look}
+                "test_per_class": test_per_class, "styles": styles, **look}
     return Task("pocket", train, tests, settings=settings)
+
+
+def _known_styles(styles):
+    "A list of the names of styles, at least one"
+    styles = [styles] if isinstance(styles, str) else list(styles)
+    for style in styles: check_known("style", style, STYLES)
+    if not styles: raise ValueError(f"styles is empty; name at least one of {', '.join(STYLES)}")
+    return styles
 
 
 def _draw_classes(classes, rng):
@@ -87,11 +100,12 @@ def _derangement(homes, rng):
         if (homes[p] != homes).all(): return p
 
 
-def _scene(rng, noun, home, textures, keep, style):
+def _scene(rng, noun, home, textures, keep, styles):
     "One scene: on its class's own texture with probability `keep`, else on another"
     away = textures[textures != home] if keep > 0 else textures
     texture = home if rng.random() < keep else away[rng.integers(len(away))]
-    return Scene(noun, TEXTURES[texture], list(COLOURS)[rng.integers(len(COLOURS))], int(rng.integers(2**62)), style)
+    colour, seed = list(COLOURS)[rng.integers(len(COLOURS))], int(rng.integers(2**62))
+    return Scene(noun, TEXTURES[texture], colour, seed, styles[seed % len(styles)])
 
 # %% ../nbs/13_tasks.ipynb #d5b3a7c2
 def folder_task(

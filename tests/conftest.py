@@ -162,10 +162,9 @@ def exact():
 
 @pytest.fixture(scope="session")
 def task():
-    """Six classes, each on its own texture, four noisy images of each to learn from: zero-shot is right on most, not on
-    all"""
+    "Six classes, each on its own texture, four images of each to learn from: zero-shot is right on most, not on all"
     from prograd_viz.tasks import few_shot
-    return few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4, noise=0.25)
+    return few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4)
 
 
 @pytest.fixture(scope="session")

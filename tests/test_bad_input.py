@@ -52,6 +52,7 @@ from prograd_viz.evaluate import (
     accuracy_on,
     calibration,
     class_features,
+    disagreeing,
     group_accuracy,
     per_class,
     predict,
@@ -859,8 +860,14 @@ BAD = [
          "the 3 panels of this figure do not fit into 3.3 inches: give it the page, width=6.9"),
     Case("plot_lambda", lambda w: plot_lambda(pd.DataFrame({"lam": [0, 1], "acc_same": [0, 1]}), ["acc_sane"]),
          "the table has no column 'acc_sane', only lam, acc_same"),
+    Case("disagreeing", lambda w: disagreeing(w.runs, images=0), "images must be at least 1, got 0"),
     Case("spread_steps", lambda w: spread_steps(w.runs, 0), "n must be at least 1, got 0"),
-    Case("on_the_object", lambda w: on_the_object(w.runs, snapshots=0), "n must be at least 1, got 0"),
+    Case("on_the_object", lambda w: on_the_object(w.runs, random_directions=-1),
+         "random_directions must be at least 0, got -1"),
+    Case("on_the_object", lambda w: on_the_object(w.runs, explainers=["Occlusio"]),
+         "unknown explainer 'Occlusio'; did you mean 'Occlusion'?"),
+    Case("on_the_object", lambda w: on_the_object(w.runs, explainers=[Occlusion(stride=8), Occlusion(stride=16)]),
+         "explainers are Occlusion, Occlusion: two of one kind would share columns; take one of each"),
     Case("on_the_object", lambda w: on_the_object(w.runs, images=0), "images must be at least 1, got 0"),
     Case("on_the_object", lambda w: on_the_object(replace(w.runs, task=None)),
          "these runs have no model and task in memory"),
@@ -1104,7 +1111,7 @@ def test_an_all_zero_mask_is_nan_and_counted_as_empty(w):
     data = w.task.train
     hidden = Split(data.images, data.labels, w.task.classes, [np.zeros((112, 112), bool), *data.masks[1:]])
     table = foreground(replace(w.runs, task=Task("hidden", hidden, {})), "train", images=[0, 5],
-                       random_directions=2).rows
+                       explainer=Occlusion(stride=16), random_directions=2).rows
     first = table["image"] == 0
     assert table.loc[first, "empty"].all() and table.loc[first, "share"].isna().all()
     assert not table.loc[~first, "empty"].any() and table.loc[~first, "share"].between(0, 1).all()
@@ -1213,7 +1220,8 @@ INNER = """
     plain_text_features plot_angles prompt_gradients published_epochs published_lambda published_numbers random_scenes
     readable report resize_maps rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer set_names
     sha256 shown_image split_name square_safe steps_table text_features token_grid token_texts tower_blocks trace
-    trained_as undisturbed unusual_preprocessing upright_mask usual_name without_bars without_waiting write_whole
+    trained_as undisturbed unusual_preprocessing upright_mask usual_name with_random without_bars
+    without_waiting write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify"]  # test_cli.py, test_survival.py
 

@@ -23,7 +23,7 @@ TABLES = {"report.html", "steps.parquet", "foreground.parquet", "summary.csv", "
 FIGURES = {"cosine.png", "angles.png", "accuracy.png", "maps.png", "foreground.png", "lambda.png", "gradient_plane.png"}
 SPLITS = ("same", "shifted", "new", "style")
 DEMO = ["--seeds", "1", "--first-seed", "5", "--shots", "1", "--epochs", "3", "--lambdas", "0.8", "0",
-        "--noise", "0.25", "--test-per-class", "2", "--images", "3"]
+        "--size", "0.5", "--test-per-class", "2", "--images", "3"]
 IMAGES = 2  # whose maps are measured
 
 
@@ -45,9 +45,9 @@ def assert_agree(out):
         assert row["conflict"] == pytest.approx(mine["conflict"].mean())
         of_run = (shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"])
         last = shares[of_run & (shares["step"] == mine["step"].max())]
-        assert row["share_shifted"] == pytest.approx(last["share"].mean())
-        assert 0 < row["share_shifted"] < 1
-        assert 0 < row["share_same"] < 1
+        assert row["share_shifted_predicted"] == pytest.approx(last["share"].mean())
+        assert 0 < row["share_shifted_predicted"] < 1
+        assert 0 < row["share_same_predicted"] < 1
     for prompt, measures in record["summary"].items():
         for measure, cell in measures.items():
             mean, half = mean_interval(rows.loc[rows["method"] == prompt, measure])
@@ -65,7 +65,7 @@ def small(tmp_path_factory):
 
 def swept(out, grid):
     "A sweep as the demo makes it"
-    every = {"noise": 0.25, "snapshot_every": 1, "evaluate_every": 1}
+    every = {"size": 0.5, "snapshot_every": 1, "evaluate_every": 1}
     return sweep(grid | every, out, evaluate={"maps": partial(on_the_object, images=IMAGES)}, workers=1, progress=False)
 
 
@@ -110,9 +110,9 @@ def test_the_demos_figures_are_pictures(demo):
 def test_the_demos_files_agree_with_each_other(demo):
     rows, record = assert_agree(demo[0] / "here" / "there")
     assert list(rows["method"]) == ["zero-shot CLIP", "CoOp", "ProGrad 0.8"] and set(rows["seed"]) == {5}
-    assert {k: record["settings"][k] for k in ("seeds", "first_seed", "shots", "lambdas", "noise", "rho",
+    assert {k: record["settings"][k] for k in ("seeds", "first_seed", "shots", "lambdas", "size", "rho",
                                                "epochs")} == {
-        "seeds": 1, "first_seed": 5, "shots": 1, "lambdas": [0.8, 0.0], "noise": 0.25, "rho": 1.0, "epochs": 3}
+        "seeds": 1, "first_seed": 5, "shots": 1, "lambdas": [0.8, 0.0], "size": 0.5, "rho": 1.0, "epochs": 3}
     assert record["config"]["epochs"] == 3 and record["config"]["lambdas"] == [0.0, 0.8]
 
 
@@ -122,9 +122,8 @@ def test_the_demo_prints_the_table_of_its_summary(demo):
     for prompt, row in rows.iterrows():
         (line,) = [text for text in printed.splitlines() if text.startswith(f"{prompt} ")]
         shown = [float(x) for x in line.removeprefix(prompt).split()]
-        assert shown[:6] == pytest.approx([row[c]
-                                           for c in ("acc_same", "acc_shifted", "acc_new", "acc_style", "share_same",
-                                                     "share_shifted")], abs=0.000501)
+        columns = ["acc_same", "acc_shifted", "acc_new", "acc_style", "share_same_predicted", "share_shifted_predicted"]
+        assert shown[:6] == pytest.approx(row[columns].tolist(), abs=0.000501)
 
 
 def test_files_of_several_seeds_agree_and_carry_intervals(small, clip, tmp_path):
@@ -157,7 +156,7 @@ def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
 @pytest.mark.parametrize("arguments, says", [
     (["--lambdas", "1.5"], "lambda must be between 0 and 1, got 1.5"), (["--lambdas", "nan"], "nan"),
     (["--seeds", "0"], "seeds must be at least 1, got 0"), (["--first-seed", "-1"], "got -1"),
-    (["--shots", "0"], "shots must be at least 1, got 0"), (["--noise", "7"], "noise must be between 0 and 1, got 7"),
+    (["--shots", "0"], "shots must be at least 1, got 0"), (["--size", "7"], "size must be between 0.1 and 1.2, got 7"),
     (["--rho", "-0.5"], "rho must be between 0 and 1, got -0.5"),
     (["--epochs", "0"], "epochs must be at least 1, got 0"),
     (["--test-per-class", "0"], "test_per_class must be at least 1, got 0"),
@@ -200,7 +199,7 @@ def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit) as e: prograd_demo(["--help"])
     printed = capsys.readouterr().out
     assert e.value.code == 0
-    assert all(f"--{option}" in printed for option in ("seeds", "first-seed", "shots", "lambdas", "noise", "rho",
+    assert all(f"--{option}" in printed for option in ("seeds", "first-seed", "shots", "lambdas", "size", "rho",
                                                        "epochs", "test-per-class", "images", "out"))
     assert printed.count("default:") >= 9
 
@@ -216,12 +215,12 @@ def test_what_is_undecided_is_called_undecided(small):
 def test_the_difference_of_several_seeds_is_prograd_minus_coop():
     "Seed by seed, in this order: positive where ProGrad is better"
     values = {("CoOp", 0.0): (0.2, 0.4), ("ProGrad", 1.0): (0.5, 0.8)}
-    rows = [{"seed": seed, "method": m, "lam": lam, "acc_same": v[seed], "share_same": v[seed]}
+    rows = [{"seed": seed, "method": m, "lam": lam, "acc_same": v[seed], "share_same_predicted": v[seed]}
             for (m, lam), v in values.items() for seed in (0, 1)]
     paired = summarise(pd.DataFrame(rows)).differences
     assert np.allclose(paired["mean"], 0.35)
     assert (paired["seeds"] == 2).all()
-    assert set(paired["column"]) == {"acc_same", "share_same"}
+    assert set(paired["column"]) == {"acc_same", "share_same_predicted"}
 
 
 def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
@@ -229,6 +228,7 @@ def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
     rows = small.results().query("seed == 3").set_index("method")
     (runs,) = small.runs(clip, seed=3)
     for split in ("same", "shifted"):
-        shares = foreground(runs, split, images=IMAGES, target="true").rows.groupby("method")["share"].mean()
+        shares = foreground(runs, split, images=IMAGES).rows.groupby("method")["share"].mean()
         for method in ("zero-shot CLIP", *runs.methods):
-            assert rows.loc[method, f"share_{split}"] == pytest.approx(shares[method]), (method, split)
+            assert rows.loc[method, f"share_{split}_predicted"] == pytest.approx(shares[method]), (method, split)
+        assert rows[f"share_{split}_random"].tolist() == pytest.approx([shares["random directions"]] * len(rows))

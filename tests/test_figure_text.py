@@ -62,7 +62,7 @@ def test_a_recorded_picture_says_so_where_nothing_else_stands(clip, task, monkey
     figure.draw_without_rendering()
     note, = [text for text in figure.texts if "a recorded picture" in text.get_text()]
     others = [*figure.legends, *figure.axes]
-    assert note.get_window_extent().y1 <= min(other.get_tightbbox().y0 for other in others)
+    assert note.get_window_extent().y0 >= max(other.get_tightbbox().y1 for other in others)
 
 
 def test_a_mean_over_lambdas_never_mixes_rules():

@@ -2,6 +2,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -35,7 +36,7 @@ def test_causal_checks_of_nan_are_nan(broken, trained):
     assert of_nan["accuracy"].isna().all() and of_nan["follows_background"].isna().all()
     swapped = others["condition"] == "background swapped"
     assert others["accuracy"].notna().all() and others["follows_background"].notna().equals(swapped)
-    assert others.equals(rows_of(causal_checks(trained, images=6))[1])
+    pd.testing.assert_frame_equal(others, rows_of(causal_checks(trained, images=6))[1])
 
 
 @pytest.mark.parametrize("target", ["true", "predicted"])

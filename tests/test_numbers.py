@@ -13,14 +13,14 @@ import nbformat
 import pandas as pd
 import pytest
 
-import compare_evidence
+import difficulty
 import evidence
 import fill
 import headline
 import readme
 from prograd_viz.clip import load_clip
-from prograd_viz.pocket import NOUNS, TEXTURES
-from prograd_viz.pretrain import _CARD, vocabulary
+from prograd_viz.pocket import STYLES
+from prograd_viz.pretrain import _card_text
 from prograd_viz.tasks import few_shot, pocket_task
 from prograd_viz.training import train
 
@@ -52,17 +52,17 @@ def checkout(tmp_path, monkeypatch):
 
 def test_a_changed_file_changes_the_text_and_a_stale_number_is_refused(checkout, monkeypatch):
     text, source = checkout / "TEXT.md", checkout / "figures/evidence/differences.csv"
-    text.write_text("Ahead in 21<!--ahead acc_shifted-->, up by +0.176 ± 0.041<!--gain acc_shifted-->: 21.", "utf-8")
+    text.write_text("Ahead in 19<!--ahead acc_shifted-->, up by +0.267 ± 0.086<!--gain acc_shifted-->: 19.", "utf-8")
     assert fill.stale() == []
     table = pd.read_csv(source)
     table.loc[table["column"] == "acc_shifted", ["mean", "decided"]] = 0.5, True
     table.to_csv(source, index=False)
     fill.rows.cache_clear()
-    assert fill.stale() == [("TEXT.md", "21<!--ahead acc_shifted--> should be 30"),
-                            ("TEXT.md", "+0.176 ± 0.041<!--gain acc_shifted--> should be +0.500 ± 0.041")]
+    assert fill.stale() == [("TEXT.md", "19<!--ahead acc_shifted--> should be 30"),
+                            ("TEXT.md", "+0.267 ± 0.086<!--gain acc_shifted--> should be +0.500 ± 0.086")]
     monkeypatch.setattr("sys.argv", ["fill.py"])
     fill.main()
-    written = "Ahead in 30<!--ahead acc_shifted-->, up by +0.500 ± 0.041<!--gain acc_shifted-->: 21."
+    written = "Ahead in 30<!--ahead acc_shifted-->, up by +0.500 ± 0.086<!--gain acc_shifted-->: 19."
     assert text.read_text("utf-8") == written and fill.stale() == []
 
 
@@ -84,8 +84,17 @@ def test_marks_are_not_in_the_readme():
 def default(function, argument): return inspect.signature(function).parameters[argument].default
 
 
-def test_the_default_task_is_the_screened_setting_with_the_largest_gain():
-    for name in ("noise", "size"): assert float(fill.chosen(name)) == default(pocket_task, name)
+def test_the_default_task_is_the_screened_setting_with_the_clearest_gain():
+    ways = set(fill.rows("difficulty/difficulty")["way"])
+    assert float(fill.chosen("size")) == default(pocket_task, "size") and len(ways) == 6
+    for way in ways - {"size"}:
+        assert default(pocket_task, way) == 0
+        with pytest.raises(ValueError, match="the clearest gain is by size"): fill.chosen(way)
+
+
+def test_the_default_style_test_has_the_three_styles_that_are_recognised_best():
+    found = fill.rows("difficulty/styles").set_index("style")["accuracy"].drop(STYLES[0])
+    assert set(default(pocket_task, "styles")) == set(found.nlargest(3).index) and len(found) == len(STYLES) - 1
 
 
 def test_what_the_evidence_says_of_defaults_is_so():
@@ -119,34 +128,21 @@ def test_the_table_of_results_follows_from_its_csv():
     assert headline.headline_md(table) == (FIGURES / "headline/headline.md").read_text(encoding="utf-8")
 
 
+def test_the_page_of_difficulty_follows_from_its_tables():
+    written = (FIGURES / "difficulty/difficulty.md").read_text(encoding="utf-8")
+    assert difficulty.report(fill.rows("difficulty/difficulty"), fill.rows("difficulty/styles")) == written
+    assert set(difficulty.WAYS) == set(fill.rows("difficulty/difficulty")["way"])
+
+
 def test_the_table_of_neighbours_follows_from_its_csv():
     written = (FIGURES / "headline/neighbours.md").read_text(encoding="utf-8")
     assert headline.neighbours_md(pd.read_csv(FIGURES / "headline/neighbours.csv")) == written
 
 
-def test_two_computations_of_the_evidence_are_compared(monkeypatch):
-    """An archive beside itself differs nowhere; beside another processor's and an earlier version's, everywhere in the
-    last digits, and the verdicts are compared"""
-    monkeypatch.setattr(evidence, "SEEDS", range(2000, 2002))
-    archive, other = (FIGURES / "evidence" / name for name in ("records.jsonl.gz", "records-avx512.jsonl.gz"))
-    itself, beside = (compare_evidence.report(archive, b) for b in (archive, other))
-    assert "- 60 of 60 jobs" in itself
-    assert "mean over seeds is 0.0000" in itself
-    assert "- 0 of" in itself
-    assert "differ by 0.0000 at most" in itself
-    assert "- 0 of 60 jobs" in beside and "mean over seeds is 0.0000" not in beside and "over the 2 seeds" in beside
-    assert re.search(r"(?m)^\| accuracy, new \| (\d+ / ){2}\d+ \| (\d+ / ){2}\d+ \|$", beside)
-    assert re.search(r"(?m)^\| accuracy, new \| [1-9]\d* of 210 \| 0\.\d{3} \|$", beside)
-
-
 def test_the_model_card_follows_from_its_json():
     assets = ROOT / "prograd_viz/assets"
     card = json.loads((assets / "pocket_card.json").read_text())
-    recipe, seconds = card["recipe"], card["seconds"]
-    text = _CARD.format(**card["exam"], **seconds, total=sum(seconds.values()) / 60, images_pool=recipe["images"],
-                        epochs=recipe["epochs"], steps=recipe["align_steps"],
-                        nouns=len(NOUNS), textures=len(TEXTURES), rows=len(vocabulary()), **card["machine"])
-    assert text == (assets / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert _card_text(card) == (assets / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"{float(load_clip('pocket').logit_scale):.1f}" == f"{card['exam']['logit_scale']:.1f}"
 
 

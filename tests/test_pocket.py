@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from prograd_viz import pretrain, tasks
+from prograd_viz import pocket, pretrain, tasks
 from prograd_viz.cam import cam_operator
 from prograd_viz.clip import ASSETS, build_pocket, load_clip
 from prograd_viz.pocket import COLOURS, GLYPHS, NOUNS, STYLES, TEXTURES, Scene, caption, random_scenes, render
@@ -33,7 +33,7 @@ FRESH = 31_000_000  # the pretraining uses three seeds from 20,000,001 on
 # -- the world ----------------------------------------------------------------
 
 def test_the_world_is_as_large_as_promised():
-    assert len(NOUNS) == len(set(NOUNS)) >= 120 and len(TEXTURES) == len(set(TEXTURES)) >= 16 and len(STYLES) >= 2
+    assert len(NOUNS) == len(set(NOUNS)) >= 160 and len(TEXTURES) == len(set(TEXTURES)) >= 16 and len(STYLES) >= 4
     used = [g for glyphs in GLYPHS.values() for g in glyphs]
     assert all(GLYPHS.values()) and len(used) == len(set(used)), "no glyph stands for two nouns"
 
@@ -48,10 +48,16 @@ scenes = st.builds(
 )
 
 
+looks = st.fixed_dictionaries({
+    "size": st.floats(0.3, 1.2), "clutter": st.sampled_from((0, 3)), "cover": st.sampled_from((0.0, 0.4)),
+    "fog": st.sampled_from((0.0, 0.6)), "blur": st.sampled_from((0.0, 0.01)), "noise": st.sampled_from((0.0, 0.1)),
+})
+
+
 @settings(max_examples=40)
-@given(scenes, st.sampled_from((64, 96, 112)), st.sampled_from((0.0, 0.1)), st.floats(0.3, 1.2))
-def test_a_rendering_is_a_pure_function_of_its_scene(scene, px, noise, size):
-    (a, mask), (b, again) = (render(scene, px, noise=noise, size=size) for _ in range(2))
+@given(scenes, st.sampled_from((64, 96, 112)), looks)
+def test_a_rendering_is_a_pure_function_of_its_scene(scene, px, look):
+    (a, mask), (b, again) = (render(scene, px, **look) for _ in range(2))
     assert a.shape == (px, px, 3) and a.dtype == np.uint8 and mask.shape == (px, px) and mask.dtype == bool
     assert np.array_equal(a, b) and np.array_equal(mask, again)
 
@@ -59,14 +65,35 @@ def test_a_rendering_is_a_pure_function_of_its_scene(scene, px, noise, size):
 @settings(max_examples=60)
 @given(scenes, st.sampled_from(TEXTURES), st.floats(0.4, 1.0))
 def test_masks_are_tight(scene, elsewhere, size):
-    "Up to a rim of two pixels, the mask covers the whole object, and next to no background inside a filled one"
+    """Up to a rim of two pixels, the mask covers the whole object, and next to no background inside one that is not
+    transparent; outside there is the background, in places under a shadow"""
     (image, mask), (other, same) = render(scene, size=size), render(replace(scene, texture=elsewhere), size=size)
     bare, none = render(replace(scene, noun=""), size=size)
-    outside, inside = ~binary_dilation(mask, iterations=2), binary_erosion(mask, iterations=2)
+    outside, inside = ~binary_dilation(mask, np.ones((3, 3)), iterations=2), binary_erosion(mask, iterations=2)
     assert mask.any() and not none.any() and np.array_equal(mask, same)
-    assert np.array_equal(image[outside], bare[outside]) and (image[mask] != bare[mask]).any()
-    if scene.style == "filled" and inside.any():
+    assert (image[outside] <= bare[outside]).all() and (image[mask] != bare[mask]).any()
+    far = ~binary_dilation(mask, np.ones((3, 3)), iterations=14)
+    assert np.array_equal(image[far], bare[far])
+    if scene.style in ("shaded", "flat") and inside.any():
         assert (np.abs(image.astype(int) - other)[inside].max(-1) > 16).mean() < 0.05
+
+
+@settings(max_examples=30)
+@given(scenes, st.floats(0.1, 0.9))
+def test_a_board_hides_the_share_that_was_asked_for_and_the_mask_is_what_is_seen(scene, cover):
+    (clean, whole), (covered, seen) = render(scene), render(scene, cover=cover)
+    assert (seen <= whole).all() and abs(seen.sum() / whole.sum() - (1 - cover)) < 0.1
+    near = binary_erosion(seen, iterations=6)
+    assert np.abs(clean.astype(int) - covered)[near].max(initial=0) < 90  # at most in the board's shadow
+
+
+@pytest.mark.parametrize("knob, values", [("clutter", (4, 40)), ("fog", (0.3, 0.8)), ("blur", (0.01, 0.04))])
+def test_a_knob_moves_an_image_further_from_its_clean_self(knob, values):
+    for scene in random_scenes(6, 3):
+        (clean, whole), *hard = (render(scene, **({knob: v} if v else {})) for v in (0, *values))
+        moved = [np.abs(image.astype(int) - clean).mean() for image, _ in hard]
+        assert 0 < moved[0] < moved[1]
+        for _, mask in hard: assert np.array_equal(mask, whole) or (knob == "clutter" and (mask <= whole).all())
 
 
 @given(st.sampled_from(NOUNS), st.integers(0, 2**62))
@@ -103,6 +130,10 @@ def test_draws_are_independent_and_uniform():
 def test_scenes_follow_their_seed():
     assert random_scenes(20, 1) == random_scenes(20, 1) != random_scenes(20, 2)
     assert {s.style for s in random_scenes(5, 1, "outline")} == {"outline"}
+    rare = [s.style for s in random_scenes(3000, 1, others=0.2)]
+    counts = Counter(rare)
+    assert set(counts) == set(STYLES) and 0.77 < counts[STYLES[0]] / len(rare) < 0.83
+    assert max(counts[s] for s in STYLES[1:]) < 1.5 * min(counts[s] for s in STYLES[1:])
 
 
 def test_captions_say_what_the_scene_shows():
@@ -163,7 +194,7 @@ def test_rho_is_the_share_of_images_at_home(drawn, rho):
     strong, _ = drawn(shots=1, seed=4, rho=1.0, test_per_class=1), None
     homes = {name: next(iter(t)) for name, t in textures(strong[1]["train"]).items()}
     _, splits = drawn(shots=200, seed=4, rho=rho, test_per_class=200)
-    for split in ("train", "same", "style"):
+    for split in ("train", "same"):
         at_home = [scene.texture == homes[name] for name, (scene, _) in splits[split]]
         expected = rho if rho else 1 / 12  # no shortcut: home is as likely as any other
         assert abs(np.mean(at_home) - expected) <= 4 * math.sqrt(expected * (1 - expected) / len(at_home))
@@ -171,6 +202,22 @@ def test_rho_is_the_share_of_images_at_home(drawn, rho):
         assert set(away) <= set(homes.values()) and (rho == 1 or max(away.values()) < 2 * min(away.values())), (
             "elsewhere is anywhere"
         )
+
+
+def test_in_other_styles_the_textures_tell_nothing_and_styles_are_equally_frequent(drawn):
+    task, splits = drawn(shots=1, seed=4, rho=1.0, test_per_class=100)
+    homes = {name: next(iter(t)) for name, t in textures(splits["train"]).items()}
+    at_home = np.mean([scene.texture == homes[name] for name, (scene, _) in splits["style"]])
+    assert abs(at_home - 1 / 12) < 4 * math.sqrt(1 / 12 * 11 / 12 / 1200)
+    counts = Counter(scene.style for _, (scene, _) in splits["style"])
+    assert set(counts) == set(task.settings["styles"]) and max(counts.values()) < 1.3 * min(counts.values())
+    _, sketched = drawn(shots=1, seed=4, styles="sketched", test_per_class=1)
+    assert {scene.style for _, (scene, _) in sketched["style"]} == {"sketched"}
+
+
+@pytest.mark.parametrize("styles, message", [((), "styles is empty"), (("oil",), "unknown style 'oil'")])
+def test_styles_that_are_not_there_are_refused(styles, message):
+    with pytest.raises(ValueError, match=message): pocket_task(1, styles=styles)
 
 
 def test_new_classes_are_new_and_stand_anywhere(drawn):
@@ -182,17 +229,17 @@ def test_new_classes_are_new_and_stand_anywhere(drawn):
 
 
 def test_a_task_is_what_was_asked_for(drawn):
-    task, splits = drawn(shots=5, seed=2, classes=["dog", "cat", "bus"], noise=0.2, size=0.7, test_per_class=6, px=64)
+    asked = {"px": 64, "noise": 0.2, "size": 0.7, "blur": 0.01}
+    task, splits = drawn(shots=5, seed=2, classes=["dog", "cat", "bus"], test_per_class=6, **asked)
     assert task.classes == ("dog", "cat", "bus") and {"dog", "cat", "bus"}.isdisjoint(task.tests["new"].classes)
     assert np.array_equal(np.bincount(task.train.labels), [5, 5, 5]) and all(
         np.array_equal(np.bincount(t.labels), [6, 6, 6]) for t in task.tests.values()
     )
     assert set(task.tests) == {"same", "shifted", "new", "style"} and task.shots == 5
     for name, pairs in splits.items():
-        assert all(
-            scene.noun == noun and look == {"px": 64, "noise": 0.2, "size": 0.7} for noun, (scene, look) in pairs
-        )
-        assert {scene.style for _, (scene, _) in pairs} == {"outline" if name == "style" else "filled"}
+        assert all(scene.noun == noun and asked.items() <= look.items() for noun, (scene, look) in pairs)
+        styles = task.settings["styles"] if name == "style" else STYLES[:1]
+        assert {scene.style for _, (scene, _) in pairs} == set(styles)
     everything = [scene.seed for pairs in splits.values() for _, (scene, _) in pairs]
     assert len(set(everything)) == len(everything), "no image twice, within or across splits"
 
@@ -237,7 +284,7 @@ def seen(clip):
 
 
 @pytest.mark.parametrize(
-    "column, names, at_least, bar", [(0, NOUNS, 100, 0.90), (1, TEXTURES, 16, 0.90)], ids=("objects", "backgrounds")
+    "column, names, at_least, bar", [(0, NOUNS, 150, 0.90), (1, TEXTURES, 16, 0.90)], ids=("objects", "backgrounds")
 )
 def test_zero_shot_names_fresh_renderings_and_knows_how_sure_to_be(clip, seen, column, names, at_least, bar):
     features, labels = seen
@@ -248,13 +295,15 @@ def test_zero_shot_names_fresh_renderings_and_knows_how_sure_to_be(clip, seen, c
 
 
 def test_the_default_task_leaves_something_to_learn_and_something_to_forget(clip):
-    "Zero-shot between 0.45 and 0.75 at the demo's difficulty, mean of four seeds"
-    accuracies = []
+    "Zero-shot CLIP names about three in four images of *same*, and half of those in other styles; mean of four seeds"
+    accuracies = {"same": [], "style": []}
     for seed in range(4):
-        same = few_shot("pocket", shots=1, seed=seed, test_per_class=4).tests["same"]
-        text = clip.encode_text([f"a photo of a {c}." for c in same.classes])
-        accuracies.append(((same.features(clip) @ text.T).argmax(-1).numpy() == same.labels).mean())
-    assert 0.45 <= np.mean(accuracies) <= 0.75, accuracies
+        task = few_shot("pocket", shots=1, seed=seed, test_per_class=6)
+        text = clip.encode_text([f"a photo of a {c}." for c in task.classes])
+        for split, found in accuracies.items():
+            test = task.tests[split]
+            found.append(((test.features(clip) @ text.T).argmax(-1).numpy() == test.labels).mean())
+    assert 0.6 <= np.mean(accuracies["same"]) <= 0.85 and 0.45 <= np.mean(accuracies["style"]) <= 0.75, accuracies
 
 
 def test_the_weights_are_small_and_the_grid_of_a_map_is_fine_enough(clip):
@@ -286,7 +335,7 @@ def test_the_card_tells_what_the_weights_do(clip):
 
 # -- the pretraining ----------------------------------------------------------
 
-TINY = Recipe(images=48, epochs=2, batch=16, align_steps=6, align_batch=8, seed=5)
+TINY = Recipe(images=48, epochs=2, sides=(64, 112), batch=16, align_steps=6, align_batch=8, seed=5)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -299,8 +348,21 @@ def short():
 
 
 def run_pretraining(folder):
-    (folder / "work").mkdir(parents=True, exist_ok=True), (folder / "out").mkdir(exist_ok=True)
+    (folder / "out").mkdir(parents=True, exist_ok=True)
     return pretrain.pretrain(TINY, folder / "work", folder / "out")
+
+
+def log_of(folder):
+    (path,) = (folder / "work").glob("*/log.csv")
+    return path.read_text().splitlines()
+
+
+def test_no_training_resumes_that_of_another_recipe_or_of_another_way_of_drawing(tmp_path, monkeypatch):
+    first = pretrain._folder_of(TINY, tmp_path)
+    assert pretrain._folder_of(TINY, tmp_path) == first
+    assert pretrain._folder_of(replace(TINY, epochs=TINY.epochs + 1), tmp_path) != first
+    monkeypatch.setitem(pocket._DRAW, "outline", pocket._flat)
+    assert pretrain._folder_of(TINY, tmp_path) != first
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +394,7 @@ def test_pretraining_writes_a_model_that_loads_with_its_card(once):
         and card["recipe"]["images"] == TINY.images
         and f"{TINY.images} renderings" in (folder / "out" / "MODEL_CARD.md").read_text()
     )
-    stages = [line.split(",")[0] for line in (folder / "work" / "log.csv").read_text().splitlines()]
+    stages = [line.split(",")[0] for line in log_of(folder)]
     assert stages == ["stage", "supervise", "supervise", "align"]
 
 
@@ -350,7 +412,7 @@ def test_pretraining_goes_on_where_it_was_interrupted_to_the_same_weights(once, 
     ).read_bytes()
     epochs = [
         line.split(",")[:2]
-        for line in (tmp_path / "work" / "log.csv").read_text().splitlines()
+        for line in log_of(tmp_path)
         if line.startswith("supervise")
     ]
     assert epochs == [["supervise", "1"], ["supervise", "2"]], "no epoch is done twice"
@@ -446,4 +508,4 @@ def test_the_command_passes_its_numbers_on(tmp_path, monkeypatch):
         3,
         tmp_path / "w",
         tmp_path,
-    ) and work.is_dir()
+    )

@@ -114,7 +114,7 @@ def test_rules_differ(exact, bare):
 def test_a_sweep_over_rules_has_a_row_per_rule_and_strength_beside_zero_shot(clip, task, tmp_path):
     """Each is trained as `train` does alone, so A-GEM at the strength of its source ends where ProGrad does: it is
     ProGrad"""
-    data = {"shots": 4, "seed": 3, "classes": 6, "test_per_class": 4, "noise": 0.25, "epochs": 2, "batch_size": 8,
+    data = {"shots": 4, "seed": 3, "classes": 6, "test_per_class": 4, "epochs": 2, "batch_size": 8,
             "views": 0}
     cells = pd.DataFrame([{"rule": rule, "lam": RULES[rule].usual} | data
                           for rule in ("coop", "prograd", "agem", "l2")])

@@ -189,7 +189,7 @@ def test_a_trainer_that_differs_in_one_thing_is_told_apart(trained, model, bare,
 @pytest.mark.filterwarnings("ignore:fewer than")
 def test_without_options_the_recipe_is_the_published_one(model):
     "One shot: fifty epochs of one batch. Learning rates, momentum, weight decay and start are the defaults of both"
-    task = few_shot("pocket", shots=1, seed=2, classes=5, test_per_class=1, noise=0.25)
+    task = few_shot("pocket", shots=1, seed=2, classes=5, test_per_class=1)
     task = Task("bare", task.train, {})
     features, labels = task.train.features(model), torch.as_tensor(task.train.labels)
     runs = train(model, task, views=0, progress=False)
@@ -230,7 +230,7 @@ import numpy as np
 from prograd_viz.clip import load_clip
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
-task = few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4, noise=0.25)
+task = few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4)
 for init in ("template", "random"):
     runs = train(load_clip("pocket"), task, [0, 0.5, 1], epochs=3, views=2, init=init, n_ctx=5, seed=7, progress=False)
     runs.steps.drop(columns="seconds").to_parquet(f"{init}.parquet")

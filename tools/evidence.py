@@ -1,11 +1,11 @@
 """Evidence for README's claims about ProGrad and CoOp, over seeds, shots, lambdas, contexts and backgrounds.
 
-    python tools/evidence.py            # 3,000 trainings, two and a half hours on two cores; resumable
-    python tools/evidence.py --quick    # shots 1, 4 and 8, rho 0.5 and 1, unified contexts: 600 trainings, half an hour
+    python tools/evidence.py            # 900 trainings, resumable
+    python tools/evidence.py --quick    # shots 1, 4 and 8, rho 0.5 and 1, unified contexts: 180 trainings
     python tools/evidence.py --fresh    # ignores the results in figures/evidence/records.jsonl.gz and trains everything
     python tools/evidence.py --again 24 # repeats 24 jobs, drawn at random, and compares the numbers
 
-Seeds 2000 to 2019 are used here and nowhere else. Run sets stay in evidence/ (under 1 GB); tables and pictures go to
+Seeds 2000 to 2009 are used here and nowhere else. Run sets stay in evidence/ (under 1 GB); tables and pictures go to
 figures/evidence/.
 """
 import argparse
@@ -21,22 +21,26 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from scipy import stats
 
-from prograd_viz.cam import explained_directions, mask_scores, pick_images, resize_maps, shown_masks
+from prograd_viz.cam import pick_images
+from prograd_viz.cli import on_the_object
 from prograd_viz.faithful import composites
-from prograd_viz.maps import cam_maps
+from prograd_viz.maps import Occlusion
 from prograd_viz.plots import colour, figure, label, plot_lambda, plot_shots
 from prograd_viz.runs import mean_interval
 from prograd_viz.summary import summarise
 from prograd_viz.sweep import Job, Sweep, cells_of, jobs_of, sweep
+from tradeoff import tradeoff
 
 ROOT = Path(__file__).resolve().parent.parent
-SEEDS, LAMBDAS = range(2000, 2020), (0, 0.25, 0.5, 0.75, 1)
+SEEDS, LAMBDAS = range(2000, 2010), (0, 0.5, 1)
 CONTEXTS = {"unified": {}, "class-specific": {"class_specific": True, "init": "random", "n_ctx": 4, "lr": 0.02}}
-KINDS = ("true", "predicted", "contrast")  # scores that maps explain
-MAPS, CHANGED = 24, 48  # images whose maps are measured, and which are changed
+KINDS = ("predicted", "true", "contrast")  # scores that maps explain
+# Ending of a column -> the explainer, and how many images it has; a patch of Occlusion is two sevenths of a side
+EXPLAINERS = {"": ("GradCAM", 24), "_occlusion": (Occlusion(stride=16), 12)}
+CHANGED = 48  # images whose background is changed
+EVERY = {1: 2, 2: 4, 4: 4, 8: 20, 16: 40}  # shots -> steps between snapshots, on which CoOp's path is read
 
 
 def cells(quick):
@@ -45,8 +49,8 @@ def cells(quick):
     else: contexts, shots, rhos = list(CONTEXTS), (1, 2, 4, 8, 16), (0.5, 0.8, 1.0)
     keys = itertools.product(SEEDS, contexts, shots, rhos, LAMBDAS)
     shared = {"test_per_class": 12, "checkpoint_every": 200}
-    return pd.DataFrame([{"shots": k, "seed": seed, "rho": rho, "lam": lam, **shared, **CONTEXTS[context]}
-                         for seed, context, k, rho, lam in keys])
+    return pd.DataFrame([{"shots": k, "seed": seed, "rho": rho, "lam": lam, "snapshot_every": EVERY[k], **shared,
+                          **CONTEXTS[context]} for seed, context, k, rho, lam in keys])
 
 
 def trained(grid, out):
@@ -55,25 +59,15 @@ def trained(grid, out):
 
 
 def looks_and_leans(runs):
-    "Shares of the last maps on the object for each explained score, and accuracies with parts of the images exchanged"
+    """Shares of the last maps on the object for each explained score, accuracies with parts of the images exchanged,
+    and both losses over the training images"""
+    table = tradeoff(runs)
+    for explainer, images in EXPLAINERS.values():
+        found = on_the_object(runs, images, targets=KINDS, explainers=[explainer], random_directions=8)
+        new = found.filter(regex="^(share|area|empty)_").columns.difference(table.columns)  # areas are of the first
+        table = table.assign(**found[new])
     texts = torch.as_tensor(np.stack([runs.zero_shot, *runs.text_features[-1]]))
-    table = pd.DataFrame({"lam": [np.nan, *runs.lambdas]})
-    for split in ("same", "shifted"): table = table.assign(**_shares(runs, split, texts))
     return table.assign(**_accuracies(runs, texts))
-
-
-def _shares(runs, split, texts):
-    "Column -> share of the maps on the object, a value per prompt; all directions in one call"
-    clip, test, rows = runs.clip, *pick_images(runs, split, images=MAPS)
-    features, masks = test.features(clip)[rows], shown_masks(clip, test, rows)
-    labels = torch.as_tensor(test.labels[rows])
-    directions = torch.cat([explained_directions(texts.to(features), features, labels, kind) for kind in KINDS])
-    draws = torch.randn(8, 1, directions.shape[-1], generator=torch.Generator().manual_seed(0))
-    draws = F.normalize(draws, dim=-1).to(features).expand(-1, len(rows), -1)
-    maps = cam_maps(clip, test.tensor(clip, rows), torch.cat([directions, draws]).transpose(0, 1))
-    shares = [mask_scores(resize_maps(m, masks.shape[1:]), masks)["share"].mean() for m in maps]
-    columns = {f"share_{split}_{kind}": shares[i * len(texts):(i + 1) * len(texts)] for i, kind in enumerate(KINDS)}
-    return columns | {f"share_{split}_random": np.nanmean(shares[-8:]), f"area_{split}": masks.double().mean().item()}
 
 
 def _accuracies(runs, texts):
@@ -92,10 +86,14 @@ def _accuracies(runs, texts):
 
 ZERO_SHOT, PAIR = "zero-shot CLIP", ("CoOp", "ProGrad")
 MEASURES = {"acc_same": "same", "acc_shifted": "shifted", "acc_new": "new", "acc_style": "other style"}
-SHARES = {f"share_{split}_{kind}": f"{split}, {kind}" for split in ("same", "shifted") for kind in KINDS}
+NAMES = {"": "Grad-CAM", "_occlusion": "Occlusion"}
+SHARES = {f"share_{split}_{kind}{end}": f"{split}, {kind}, {name}"
+          for kind in KINDS for split in ("same", "shifted") for end, name in NAMES.items()}
 LEANS = {"drop": "drop of accuracy when backgrounds are swapped",
          "follows_background": "answers that name the new background's class"}
 SETTING = ["context", "rho", "shots"]
+TRADEOFF = {"matched_ce": "L_ce at no more divergence"}
+SHOWN = ("train_ce", "train_kl", "conflict")  # not compared: what the rule itself changes
 ACCURACIES = ("acc_same", "acc_shifted", "acc_new")
 
 
@@ -110,7 +108,8 @@ def prepared(results):
 
 
 def settings(table, against="CoOp"):
-    return summarise(table, by=SETTING, columns=[*MEASURES, *SHARES, *LEANS, "conflict"], against=against)
+    columns = [*MEASURES, *SHARES, *LEANS, *TRADEOFF, *SHOWN]
+    return summarise(table, by=SETTING, columns=columns, against=against)
 
 
 def accuracy_md(table, summary):
@@ -150,11 +149,12 @@ def corrected(p):
 
 def with_p(differences):
     "Differences with the p of a paired t test, alone and corrected for all settings and columns of the two methods"
+    differences = differences[~differences["column"].isin(SHOWN)]
     degrees, half = differences["seeds"] - 1, (differences["high"] - differences["low"]) / 2
     t = differences["mean"].abs() / half * stats.t.ppf(0.975, degrees)
     table = differences.assign(p=2 * stats.t.sf(t, degrees))
     table["corrected"] = table.groupby(["method", "against"])["p"].transform(corrected)
-    return table.assign(stands=table["corrected"] < 0.05)
+    return table.assign(significant=table["corrected"] < 0.05)
 
 
 def tally_md(differences, measures, method=PAIR[1], against=PAIR[0]):
@@ -164,7 +164,7 @@ def tally_md(differences, measures, method=PAIR[1], against=PAIR[0]):
              "| mean over settings |", "|---" * 8 + "|"]
     for m, name in measures.items():
         rows = gaps[gaps["column"] == m]
-        counts = [count for sure in ("decided", "stands") for count in _counts(rows[sure], rows["mean"])]
+        counts = [count for sure in ("decided", "significant") for count in _counts(rows[sure], rows["mean"])]
         if len(rows): lines.append(f"| {name} | {' | '.join(map(str, counts))} | {rows['mean'].mean():+.3f} |")
     return lines
 
@@ -173,6 +173,34 @@ def _counts(sure, mean):
     "Of how many rows a mean is surely above 0, surely below, and neither"
     up, down = (sure & (mean > 0)).sum(), (sure & (mean < 0)).sum()
     return up, down, len(mean) - up - down
+
+
+def compared_md(differences):
+    "How many comparisons of the two methods there are, and how many intervals leave out 0"
+    pair = (differences["method"] == PAIR[1]) & (differences["against"] == PAIR[0])
+    rows = differences[pair & differences["p"].notna()]
+    columns, places = rows["column"].nunique(), len(rows[SETTING].drop_duplicates())
+    return (f"Of {len(rows):,} comparisons of {PAIR[1]} and {PAIR[0]} ({columns} columns of accuracies, shares, "
+            f"reliance on the background and the loss at equal divergence, in up to {places} settings each), "
+            f"{(rows['p'] < 0.05).sum():,} have a p below 0.05, {rows['significant'].sum():,} after the correction.")
+
+
+def tradeoff_md(differences, summary):
+    "The losses of CoOp and ProGrad, and the difference at equal divergence, a row per setting"
+    lines = ["| context | rho | shots | CoOp at the end: L_ce / L_kl | ProGrad at the end: L_ce / L_kl "
+             "| L_ce over the seeds counted: CoOp's lowest at no more L_kl / ProGrad's "
+             "| ProGrad - CoOp at equal divergence | corrected p | seeds |", "|---" * 9 + "|"]
+    means = summary.means.set_index([*SETTING, "method", "column"])["mean"]
+    pair = (differences["method"] == PAIR[1]) & (differences["against"] == PAIR[0])
+    rows = differences[pair & (differences["column"] == "matched_ce")]
+    for row in rows.sort_values(SETTING, ascending=[False, True, True]).to_dict("records"):
+        key = tuple(row[c] for c in SETTING)
+        ends = [" / ".join(f"{means[(*key, m, c)]:.2f}" for c in ("train_ce", "train_kl")) for m in PAIR]
+        lowest = means[(*key, PAIR[0], "matched_ce")]
+        known = [key[0], f"{key[1]:g}", f"{key[2]:g}", *ends, f"{lowest:.2f} / {lowest + row['mean']:.2f}"]
+        p = "–" if np.isnan(row["corrected"]) else f"{row['corrected']:.3f}"
+        lines.append(f"| {' | '.join([*known, _gap(row), p, str(int(row['seeds']))])} |")
+    return lines
 
 
 def collapsed_md(table):
@@ -189,14 +217,14 @@ def collapsed_md(table):
 
 
 def shares_md(table):
-    "Mean shares on the object over all settings, beside those of a random direction and of an even map"
+    "Mean shares on the object over all settings, beside those of random text and of an even map"
     by = table.groupby("method")[list(SHARES)].mean()
-    lines = ["| share on the object | zero-shot CLIP | CoOp | ProGrad | a random direction | area of the object |",
+    lines = ["| share on the object | zero-shot CLIP | CoOp | ProGrad | random text | area of the object |",
              "|---|---|---|---|---|---|"]
     for share, name in SHARES.items():
-        split = share.split("_")[1]
+        split, end = share.split("_")[1], next(end for end in reversed(NAMES) if share.endswith(end))
         found = [by.loc[method, share] for method in (ZERO_SHOT, *PAIR)]
-        found += [table[f"share_{split}_random"].mean(), table[f"area_{split}"].mean()]
+        found += [table[f"share_{split}_random{end}"].mean(), table[f"area_{split}"].mean()]
         lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in found)} |")
     return lines
 
@@ -275,8 +303,8 @@ REPORT = """\
 # Evidence
 
 Written by `make evidence`: {trained:,} of {planned:,} planned trainings, {seeds}, rho {rhos}, shots {shots}, \
-{contexts} contexts. {apart} {interval}. torch {torch}, one thread a training. All settings keep the noise, the size \
-of the objects and the logit scale of the one that was chosen before, on other seeds, for its gap.
+{contexts} contexts. {apart} {interval}. torch {torch}, one thread a training. All settings keep the size of \
+the objects and the logit scale of the one that was chosen before, on other seeds, for its gap.
 
 ## Accuracy
 
@@ -285,9 +313,13 @@ where its interval leaves out 0.
 
 {accuracy}
 
-In how many settings the interval of a difference leaves out 0; then how many stand when the p values of a paired t \
-test are corrected for the number of comparisons, after Benjamini and Hochberg, over all settings and columns of the \
-two methods:
+How far a prompt relies on the background is read on {changed} images of *same*, each put on the background \
+of another class's image.
+
+{compared} The correction is that of Benjamini and Hochberg for the p values of paired t tests, over all settings and \
+columns of two methods.
+
+In how many settings the interval of a difference leaves out 0; then how many stand when corrected:
 
 {tallies}
 
@@ -295,12 +327,23 @@ two methods:
 
 ## Where the maps lie
 
-Share of the Grad-CAM map on the object, for the class's own score (true), the predicted class's, and true minus its \
-strongest rival (contrast); maps with no positive evidence are left out. Means over all settings:
+Share of the map on the object, for the predicted class's score, the true class's, and true minus its strongest rival \
+(contrast), by Grad-CAM ({gradcam} images a split) and by Occlusion ({occlusion} images), which hides patches of two \
+sevenths of a side; maps with no positive evidence are left out. Means over all settings:
 
 {shares}
 
 {share_tally}
+
+## At equal divergence
+
+Cross-entropy L_ce and divergence from zero-shot CLIP L_kl over all training images, in nats. ProGrad's last L_ce is \
+compared with CoOp's lowest while CoOp's L_kl is no higher than ProGrad's last, seed by seed; a seed in which CoOp is \
+never as near is left out, and the last column counts the others. Negative: ProGrad has the lower cross-entropy.
+
+{tradeoff}
+
+{tradeoff_tally}
 
 ## What conflict and maps have to do with the background
 
@@ -328,13 +371,16 @@ def report(table, summary, differences, found, planned):
         seeds=f"{seeds.nunique()} seeds ({seeds.min()} to {seeds.max()})",
         contexts=" and ".join(table["context"].unique()), apart=_apart(), interval=summary.interval,
         torch=torch.__version__.split("+")[0], accuracy=block(accuracy_md(table, summary)),
-        tallies="\n\n".join(block(tally_md(differences, MEASURES, *pair)) for pair in pairs),
-        collapsed=collapsed_md(table.dropna(subset="lam")),
+        tallies="\n\n".join(block(tally_md(differences, MEASURES | LEANS, *pair)) for pair in pairs), changed=CHANGED,
+        compared=compared_md(differences), collapsed=collapsed_md(table.dropna(subset="lam")),
+        gradcam=EXPLAINERS[""][1], occlusion=EXPLAINERS["_occlusion"][1],
+        tradeoff=block(tradeoff_md(differences, summary)), tradeoff_tally=block(tally_md(differences, TRADEOFF)),
         shares=block(shares_md(table)), share_tally=block(tally_md(differences, SHARES)),
         tuned=found["trainings"].max(), correlations=block(correlations_md(found)))
 
 
-CONSTANT = ("model", "data", "checkpoint_every", "class_specific", "init", "n_ctx", "lr")  # or known from the context
+CONSTANT = ("model", "data", "checkpoint_every", "snapshot_every",
+            "class_specific", "init", "n_ctx", "lr")  # these are known from the context
 
 
 def write(result, out, planned):
@@ -361,7 +407,7 @@ def draw(table, out):
     strongest = table[(table["context"] == "unified") & (table["rho"] == high) & (table["shots"] == 8)]
     plot_lambda(strongest.dropna(subset="lam"),
                 title=f"unified contexts, rho = {high:g}, 8 shots").savefig(out / "lambda.png")
-    shares = ["conflict", "share_same_true", "share_same_contrast"]
+    shares = ["conflict", "share_same_predicted", "share_same_predicted_occlusion"]
     plot_against(table, shares, "drop").savefig(out / "background.png")
 
 

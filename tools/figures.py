@@ -14,6 +14,7 @@ import pandas as pd
 
 from headline import KEPT, OUT, SHARES, main_sweep, shares
 from prograd_viz.clip import load_clip
+from prograd_viz.evaluate import disagreeing
 from prograd_viz.plots import (
     clearest_conflict,
     plot_accuracy,
@@ -54,9 +55,10 @@ def apart(
 
 PICTURES = {
     "headline/lambda.png": lambda: plot_lambda(rows().dropna(subset="lam")),
-    "headline/lambda_share.png": lambda: plot_lambda(rows().dropna(subset="lam"), list(SHARES),
-                                                     ylabel="share of the map on the object"),
-    "headline/maps.png": lambda: plot_maps(ten()[0], "shifted", images=3, target="true"),
+    "headline/lambda_share.png": lambda: plot_lambda(rows().dropna(subset="lam").rename(columns=SHARES),
+                                                     list(SHARES.values()), ylabel="share of the map on the object"),
+    "headline/maps.png": lambda: plot_maps(ten()[0], "shifted", explainer="Occlusion",
+                                           images=disagreeing(ten()[0], "shifted", images=3)),
     "headline/cosine.png": lambda: plot_cosine(ten()[0], [0.0, 1.0]),
     "headline/gradient_plane.png": lambda: plot_gradient_plane(ten()[0], 1.0, clearest_conflict(ten()[0], 1.0)),
     "headline/accuracy.png": lambda: plot_accuracy(ten()),

@@ -6,11 +6,15 @@ A number with a comment behind it, as in `21<!--ahead acc_shifted-->`, is this t
 functions below, the others are its arguments. No page shows comments. For a new number, write 0 and its mark.
 """
 import argparse
+import json
 import re
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+
+from prograd_viz.runs import mean_interval
 
 root = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"(?P<number>[-+]?\d[\d.,]*(?: ± \d[\d.]*)?)<!--(?P<name>\w+)(?P<arguments>(?: [\w-]+)*)-->")
@@ -22,13 +26,32 @@ def rows(name): return pd.read_csv(root/f"figures/{name}.csv")
 
 # -- the chosen setting ----------------------------------------------------------------------------
 
-def chosen(column):
-    "A number of the screened setting with the largest gain on shifted"
-    tried = rows("headline/screened")
-    return f"{tried.loc[tried['gap_shifted'].idxmax(), column]:g}"
+def chosen(way):
+    "The level of a way of making images hard, if no way and level that was tried has a clearer gain on shifted"
+    clearest = clearness().idxmax()
+    if clearest[0] != way: raise ValueError(f"the clearest gain is by {clearest[0]} at {clearest[1]:g}")
+    return f"{clearest[1]:g}"
 
 
-def screened(): return str(len(rows("headline/screened")))
+def clearness():
+    "(way, level) -> the mean gain of ProGrad on shifted, in halves of its interval"
+    wide = rows("difficulty/difficulty").pivot(index=["way", "level", "seed"], columns="method", values="acc_shifted")
+    gains = (wide["ProGrad"] - wide["CoOp"]).groupby(["way", "level"], sort=False)
+    return gains.agg(lambda gain: np.divide(*mean_interval(gain)))
+
+
+def screened(): return str(len(clearness()))
+def logit_scale():
+    "Of the pocket model"
+    card = json.loads((root/"prograd_viz/assets/pocket_card.json").read_text("utf-8"))
+    return f"{card['exam']['logit_scale']:.1f}"
+
+
+def empty_maps(explainer):
+    "How many of a hundred maps of the headline are empty, of the predicted class, three methods and both test sets"
+    end = "" if explainer == "GradCAM" else f"_{explainer.lower()}"
+    table = rows("headline/headline").query("method in ['zero-shot CLIP', 'CoOp', 'ProGrad']")
+    return f"{100 * table[[f'empty_{split}_predicted{end}' for split in ('same', 'shifted')]].mean().mean():.1f}"
 
 
 # -- benchmarks ----------------------------------------------------------------------------------------
@@ -56,8 +79,8 @@ def gaps(column, *against):
 
 def ahead(column, *against): return str(len(gaps(column, *against).query("decided and mean > 0")))
 def behind(column, *against): return str(len(gaps(column, *against).query("decided and mean < 0")))
-def ahead_corrected(column, *against): return str(len(gaps(column, *against).query("stands and mean > 0")))
-def behind_corrected(column, *against): return str(len(gaps(column, *against).query("stands and mean < 0")))
+def ahead_corrected(column, *against): return str(len(gaps(column, *against).query("significant and mean > 0")))
+def behind_corrected(column, *against): return str(len(gaps(column, *against).query("significant and mean < 0")))
 def counted(context, way, method, column, *against):
     "In how many settings of a kind of context a method is clearly above or below another"
     against = " ".join(against)
@@ -68,7 +91,16 @@ def counted(context, way, method, column, *against):
 
 def settings_of(context, column): return str((gaps(column)["context"] == context).sum())
 def mean_gap(column): return f"{gaps(column)['mean'].mean():+.3f}"
-def random_share(split): return f"{rows('evidence/trainings')[f'share_{split}_random'].mean():.2f}"
+def random_share(split, *explainer):
+    "The mean share of maps of random text on the object"
+    return f"{rows('evidence/trainings')['_'.join(['share', split, 'random', *explainer])].mean():.2f}"
+
+
+def mean_share(method, *words):
+    "The mean share of a method's maps on the object, over all trainings of the evidence"
+    return f"{rows('evidence/trainings').groupby('method')['_'.join(['share', *words])].mean()[method]:.2f}"
+
+
 def settings(column="acc_shifted"): return str(len(gaps(column)))
 def seeds(): return str(rows("evidence/trainings")["seed"].nunique())
 def trainings(): return f"{rows('evidence/trainings')['lam'].notna().sum():,}"
@@ -88,6 +120,20 @@ def gain(column):
     "The gain in the setting of the headline, on the seeds of the evidence"
     row = gaps(column).query("context == 'unified' and rho == 1 and shots == 8").iloc[0]
     return f"{row['mean']:+.3f} ± {(row['high'] - row['low']) / 2:.3f}"
+
+
+def largest(column):
+    "The same, if no other setting has a larger one"
+    found = gain(column)
+    if float(found.split(" ")[0]) == round(gaps(column)["mean"].max(), 3): return found
+    raise ValueError(f"the gain in the setting of the headline, {found}, is not the largest: rewrite its sentence")
+
+
+def headline_gain(column):
+    "The gain on the seeds of the headline"
+    wide = rows("headline/headline").pivot(index="seed", columns="method", values=column)
+    mean, half = mean_interval(wide["ProGrad"] - wide["CoOp"])
+    return f"{mean:+.3f} ± {half:.3f}"
 
 
 def correlation(first, place):
@@ -114,16 +160,16 @@ def against(rival, when, column):
     return f"{row['mean']:+.3f} ± {row['half']:.3f}"
 
 
+def reached(rival, when):
+    "Of how many seeds a difference between ProGrad at its end and a rival is a mean"
+    row = rows("rivals/differences").query("prograd == 'at the end' and method == @rival and when == @spaced(@when)")
+    return str(row["seeds"].iloc[0])
+
+
 def state(method, when, column):
     "The mean of a column over seeds, for a method at its end or where it is stopped; hyphens stand for spaces"
     found = rows("rivals/states").groupby(["method", "when"])[column].mean()
     return f"{found[spaced(method), spaced(when)]:.2f}"
-
-
-def verdicts(which):
-    "How many verdicts two computations compare (`all`), and how many of them differ (`changed`)"
-    text = (root/"figures/evidence/compared.md").read_text(encoding="utf-8")
-    return dict(zip(("changed", "all"), re.search(r"- (\d+) of ([\d,]+) verdicts", text).groups()))[which]
 
 
 # -- the explorer and the models -------------------------------------------------------------------
@@ -143,9 +189,10 @@ def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
-NUMBERS = (chosen, screened, ahead, behind, ahead_corrected, behind_corrected, counted, settings, settings_of, mean_gap,
-           random_share, seeds, trainings, wins, gain, correlation, undecided, against, state, verdicts, key_to_frame,
-           first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
+NUMBERS = (chosen, screened, logit_scale, empty_maps, ahead, behind, ahead_corrected, behind_corrected, counted,
+           settings, settings_of, mean_gap, random_share, mean_share, seeds, trainings, wins, gain, largest,
+           headline_gain, correlation, undecided, against, reached, state, key_to_frame, first_picture,
+           landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 

@@ -1,4 +1,7 @@
-"""The explorer's pictures, and the animation of the README: the report of a training, moved by keys in Chromium.
+"""The explorer's pictures, and the animation of the README: the report of a whole training, moved by keys in Chromium.
+
+Each image is the first of its class that the three methods classify differently at the end; the maps are Occlusion's,
+since about one in five of Grad-CAM's is empty.
 
     python tools/recording.py   # a minute; writes figures/app/ (what `make app` opens) and figures/explorer/
 """
@@ -13,10 +16,11 @@ from PIL import Image
 
 from lab import ROOT, chromium, watched
 from prograd_viz.clip import load_clip
+from prograd_viz.evaluate import disagreeing
 from prograd_viz.landscape import landscape
 from prograd_viz.report import save_report
 from prograd_viz.runs import load_runs
-from prograd_viz.screen import explorer_data
+from prograd_viz.screen import ExplorerData, explorer_data
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
@@ -27,9 +31,8 @@ def prepare() -> None:
     "Train what the app shows, and keep its images"
     clip, task = load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10)
     shutil.rmtree(APP, ignore_errors=True)
-    runs = train(clip, task, lambdas=[0, 0.5, 1], epochs=60, snapshot_every=3, out=APP, checkpoint_every=180,
-                 progress=False)
-    explorer_data(runs).save(APP / "explorer.safetensors")
+    runs = train(clip, task, lambdas=[0, 0.5, 1], snapshot_every=10, out=APP, checkpoint_every=600, progress=False)
+    explorer_data(runs, images=disagreeing(runs, images=8), explainer="Occlusion").save(APP / "explorer.safetensors")
     (APP / ".lock").unlink(missing_ok=True)
 
 
@@ -41,29 +44,30 @@ def frames(
 
     def take(**state):
         root.evaluate("(root, state) => root.explorer.state.set(state)", state)
-        page.wait_for_timeout(40)
+        page.wait_for_timeout(600)  # the sentence below follows when nothing has moved for a while
         taken.append(Image.open(io.BytesIO(root.screenshot())).convert("RGB"))
 
     steps = root.evaluate("root => root.explorer.training().places")
-    for at in np.linspace(0, len(steps) - 1, 31).round().astype(int): take(lam=1.0, step=steps[at], image=4)
+    for at in np.linspace(0, len(steps) - 1, 31).round().astype(int): take(lam=1.0, step=steps[at], image=0)
     for lam in (0.5, 0.0, 0.5, 1.0): take(lam=lam)
-    for image in (1, 7, 4): take(image=image)
+    for image in (1, 2, 0): take(image=image)
     return taken
 
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    if not (APP / "run.json").exists(): prepare()
+    prepare()
     runs = load_runs(APP, load_clip("pocket"), few_shot("pocket", shots=8, seed=1, test_per_class=10))
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
-        path = save_report(runs, Path(folder) / "report.html", land=landscape(runs, size=31, progress=False))
+        data, land = ExplorerData.load(APP / "explorer.safetensors"), landscape(runs, size=31, progress=False)
+        path = save_report(runs, Path(folder) / "report.html", data=data, land=land)
         for scheme, ending in (("light", ""), ("dark", "-dark")):
             page = watched(browser, 1200, 1180, color_scheme=scheme)
             page.goto(path.as_uri())
             page.locator(".pv-thumbs button").nth(7).wait_for()
             page.evaluate("document.querySelector('.hint').hidden = true")
             page.wait_for_timeout(300)
-            page.evaluate("document.querySelector('.pv-root').explorer.state.set({ image: 4 })")
+            page.evaluate("document.querySelector('.pv-root').explorer.state.set({ image: 0 })")
             page.wait_for_timeout(700)
             page.locator(".pv-root").screenshot(path=OUT / f"explorer{ending}.png")
             if scheme == "light": moving = frames(page)

@@ -36,8 +36,9 @@ def main():
     p.add_argument("notebooks", nargs="*", type=Path, help="default: all of them")
     files = p.parse_args().notebooks or sorted(f for f in (root/"nbs").rglob("*.ipynb")
                                                if ".ipynb_checkpoints" not in f.parts)
-    # a kernel sees this checkout, installed or not
     os.environ["PROGRAD_VIZ_STILL"] = "1"  # the explorer leaves a picture, for its kernel will be gone
+    os.environ["PYTHONWARNINGS"] = "ignore"  # they name files of this machine
+    # a kernel sees this checkout, installed or not
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     for f in files:
         start = time.time()

@@ -59,7 +59,7 @@ def world():
     "A small task for the pocket model, its features computed, so that a forked child begins to train at once"
     torch.set_num_threads(1)
     clip = load_clip("pocket")
-    task = few_shot("pocket", shots=4, seed=3, classes=4, test_per_class=2, noise=0.25)
+    task = few_shot("pocket", shots=4, seed=3, classes=4, test_per_class=2)
     for split in (task.train, *task.tests.values()): split.features(clip)
     return clip, task
 

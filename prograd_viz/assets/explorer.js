@@ -781,9 +781,10 @@ class PlanePanel extends Panel {
     const tight = n === 1 && x > width - 78
     const below = [4, tight ? 17 : 4, -8][n]
     const beside = tight ? width - 4 : x + 7
+    const top = x < 140 ? 28 : 12  // not over the words in the corner
     const place = {
       x: n === 0 ? width / 2 - 8 : beside,
-      y: clamp(n === 0 ? Math.min(y + below, height / 2 - 10) : y + below, 12, height - 4),
+      y: clamp(n === 0 ? Math.min(y + below, height / 2 - 10) : y + below, top, height - 4),
       "text-anchor": tight || n === 0 ? "end" : "start",
       class: "pv-strong",
     }

@@ -8,6 +8,7 @@ from pages import ROOT, SCREENSHOTS, assert_shows, small_text
 
 import lab
 from prograd_viz.clip import load_clip
+from prograd_viz.evaluate import disagreeing
 from prograd_viz.runs import load_runs
 from prograd_viz.screen import ExplorerData, explorer_data
 from prograd_viz.tasks import few_shot
@@ -66,7 +67,7 @@ def test_what_the_app_shows_belongs_to_its_model():
     "The kept images are the pocket world's own: prepared again, they give the same numbers"
     task = few_shot("pocket", shots=8, seed=1, test_per_class=10)
     runs, kept = load_runs(APP, load_clip("pocket"), task), ExplorerData.load(APP / "explorer.safetensors")
-    again = explorer_data(runs, images=8)
+    again = explorer_data(runs, images=disagreeing(runs, images=8), explainer="Occlusion")
     assert again.names == kept.names and (again.pictures == kept.pictures).all()
     for b in range(8): assert again.view(b, runs.text(1)).predicted == kept.view(b, runs.text(1)).predicted
 
