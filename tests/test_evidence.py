@@ -19,11 +19,15 @@ from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
 
-@pytest.fixture(scope="module")
-def runs(clip) -> Runs:
+def short(clip, **options) -> Runs:
     "A short training, with a snapshot of every step"
     task = few_shot("pocket", shots=1, seed=2, classes=4, test_per_class=2)
-    return train(clip, task, lambdas=[0, 0.5, 1], epochs=6, lr=0.05, views=0, snapshot_every=1, progress=False)
+    options = {"epochs": 6, "lr": 0.05, "views": 0, "snapshot_every": 1, "progress": False} | options
+    return train(clip, task, lambdas=[0, 0.5, 1], **options)
+
+
+@pytest.fixture(scope="module")
+def runs(clip) -> Runs: return short(clip)
 
 
 def path(kl, ce): return pd.DataFrame({"step": range(len(kl)), "loss_kl": kl, "loss_ce": ce})
@@ -38,14 +42,20 @@ def test_the_cheapest_state_of_a_path_is_found_also_between_snapshots():
     assert np.isnan(tradeoff.cheapest(path([1, 2], [3, 2]), "loss_kl", 0.5)["loss_ce"])
 
 
-def test_the_tradeoff_compares_prograds_end_with_coops_path(runs):
-    "By hand: the losses over all training images, and CoOp's lowest among its snapshots that are as near"
-    table, train_set, clip = tradeoff.tradeoff(runs).set_index("lam"), runs.task.train, runs.clip
+def by_hand(runs):
+    "Both losses of every snapshot over all training images, [K, R] each, and the logits of zero-shot CLIP"
+    train_set, clip = runs.task.train, runs.clip
     features, labels = train_set.features(clip), torch.as_tensor(train_set.labels)
     teacher = clip.logit_scale * features @ torch.as_tensor(runs.zero_shot).to(features).T
     logits = clip.logit_scale * features @ torch.as_tensor(np.asarray(runs.text_features[:])).to(features).mT
-    ce = np.stack([cross_entropy(one, labels).numpy() for one in logits])  # [K, R]
-    kl = np.stack([kl_to_teacher(one, teacher).numpy() for one in logits])
+    ce = np.stack([cross_entropy(one, labels).numpy() for one in logits])
+    return ce, np.stack([kl_to_teacher(one, teacher).numpy() for one in logits]), teacher
+
+
+def test_the_tradeoff_compares_prograds_end_with_coops_path(runs):
+    "CoOp's lowest loss is among its snapshots that are as near"
+    table, (ce, kl, teacher) = tradeoff.tradeoff(runs).set_index("lam"), by_hand(runs)
+    labels = torch.as_tensor(runs.task.train.labels)
     assert table.loc[list(runs.lambdas), "train_ce"].tolist() == pytest.approx(ce[-1].tolist(), abs=1e-4)
     assert table.loc[list(runs.lambdas), "train_kl"].tolist() == pytest.approx(kl[-1].tolist(), abs=1e-4)
     assert table["matched_ce"].isna().tolist() == [True, False, True, False]
@@ -55,6 +65,14 @@ def test_the_tradeoff_compares_prograds_end_with_coops_path(runs):
     zero_shot = table[table.index.isna()].iloc[0]
     assert zero_shot["train_ce"] == pytest.approx(cross_entropy(teacher[None], labels).item(), abs=1e-5)
     assert zero_shot["train_kl"] == 0
+
+
+def test_the_tradeoff_of_class_specific_contexts_is_that_of_their_own_text_features(clip):
+    runs = short(clip, class_specific=True, init="random", n_ctx=2)
+    table, (ce, kl, _) = tradeoff.tradeoff(runs).set_index("lam"), by_hand(runs)
+    assert runs.contexts.ndim == 5 and len(set(np.round(ce[-1], 6))) == 3, "three contexts per class that differ"
+    assert table.loc[list(runs.lambdas), "train_ce"].tolist() == pytest.approx(ce[-1].tolist(), abs=1e-4)
+    assert table.loc[list(runs.lambdas), "train_kl"].tolist() == pytest.approx(kl[-1].tolist(), abs=1e-4)
 
 
 def test_the_evidence_of_a_training_has_every_column_that_its_report_reads(runs, monkeypatch):
@@ -74,16 +92,17 @@ def test_the_evidence_of_a_training_has_every_column_that_its_report_reads(runs,
             assert row[f"share_shifted_predicted{end}"] == pytest.approx(shares[runs.name(key)], nan_ok=True)
 
 
-def test_the_first_image_of_each_class_on_which_the_methods_disagree_comes_first(runs):
-    table = predictions(runs, "shifted")
+@pytest.mark.parametrize("lam, step", [(None, None), (0.5, 5), (1, 3)])
+def test_the_first_image_of_each_class_on_which_the_methods_disagree_comes_first(runs, lam, step):
+    table = predictions(runs, "shifted", step=step)
     said = table.pivot(index="image", columns="method", values="predicted")
-    apart = said[["zero-shot CLIP", "CoOp", "ProGrad"]].nunique(axis=1) > 1
+    apart = said[["zero-shot CLIP", "CoOp", runs.name(lam or 1)]].nunique(axis=1) > 1
     label, expected = table.groupby("image")["label"].first(), []
     for group in (said.index[apart], said.index[~apart]):
         by_class = [[i for i in group if label[i] == c] for c in sorted(set(label))]
         expected += [i for turn in itertools.zip_longest(*by_class) for i in sorted(j for j in turn if j is not None)]
-    assert disagreeing(runs, "shifted", images=999) == expected
-    assert disagreeing(runs, "shifted", images=6) == expected[:6]
+    assert disagreeing(runs, "shifted", images=999, step=step, lam=lam) == expected
+    assert disagreeing(runs, "shifted", images=6, step=step, lam=lam) == expected[:6]
 
 
 # ---- tables, from rows that are drawn at random
