@@ -52,7 +52,7 @@ def on_the_object(
     *,
     targets: Sequence = ("predicted",),  # Scores to explain: some of `cam.TARGETS`, or class names
     explainers: Sequence = ("GradCAM",),  # Of `maps.EXPLAINERS`, or with options: Occlusion(stride=8)
-    random_directions: int = 20,  # Of the floor
+    random_directions: int = 20,  # Of the baseline
 ) -> pd.DataFrame:  # A row for zero-shot CLIP and one per lambda; columns such as share_shifted_predicted_occlusion
     """The share of the last maps on the object, on *same* and on *shifted*, in [0, 1]; `preference`, that share over
     the object's area; the share of maps that are `empty`, which the other columns leave out; `area`, that of

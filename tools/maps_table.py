@@ -96,7 +96,7 @@ pocket model has a convolutional image tower: explainers of transformers are not
 ## Does CoOp look at the background, and ProGrad less?
 
 Share of the map on the object. A uniform map has the object's area, {area}; maps of random text directions are the \
-floor. If they have the same share as the methods, the share shows where the image is sensitive, not the effect of \
+baseline. If they have the same share as the methods, the share shows where the image is sensitive, not the effect of \
 the text. Differences are seed by seed; bold: the interval excludes 0.
 
 {shares}

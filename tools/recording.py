@@ -3,7 +3,7 @@
 Each image is the first of its class that the three methods classify differently at the end; the maps are Occlusion's,
 since about one in five of Grad-CAM's is empty.
 
-    python tools/recording.py   # a minute; writes figures/app/ (what `make app` opens) and figures/explorer/
+    python tools/recording.py   # two minutes; writes figures/app/ (what `make app` opens) and figures/explorer/
 """
 import argparse
 import io
