@@ -225,7 +225,7 @@ class Folder:
 
 
 MAX_HELD = 128  # Files that all open run sets keep open together; macOS allows a process 256
-MAX_KEPT = 2**28  # Bytes of further files that they keep in memory together; any others are opened for each reading
+MAX_KEPT = 2**26  # Bytes of further files that they keep in memory together; any others are opened for each reading
 _HELD: dict = {}  # Reader's id -> open files, bytes in memory
 
 # %% ../nbs/23_store.ipynb #12f1b3f8

@@ -99,7 +99,10 @@ def test_anything_in_run_json_is_refused_by_name(): rows_of("fuzz", 60, epochs=S
 def test_an_interrupted_cell_leaves_runs_that_can_be_used(): rows_of("interrupts", 2)
 
 
-def test_opening_a_large_run_set_costs_little(): rows_of("large", 1, gigabytes=0.3, timed=False)
+@pytest.mark.parametrize("held", [store.MAX_HELD, 0])
+def test_opening_a_large_run_set_costs_little(held):
+    "However many of its files may stay open"
+    rows_of("large", 1, gigabytes=0.3, timed=False, held=held)
 
 
 def test_the_trainers_memory_is_flat_and_the_explorer_opens_what_it_leaves():

@@ -42,7 +42,7 @@ from hypothesis import seed as seeded
 import prograd_viz
 from prograd_viz.clip import load_clip
 from prograd_viz.runs import Lazy, Runs, load_runs, run_name, save_runs
-from prograd_viz.store import RUN, TENSORS, Folder, Part, read_contents, repair, sha256, verify
+from prograd_viz.store import MAX_HELD, RUN, TENSORS, Folder, Part, read_contents, repair, sha256, verify
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
@@ -807,7 +807,8 @@ print(json.dumps({"load_seconds": round(opened - begin, 3), "load_mb": round((mi
 """
 LOAD = """
 import json, math, sys, time
-import prograd_viz.runs, psutil
+import prograd_viz.runs, prograd_viz.store, psutil
+prograd_viz.store.MAX_HELD = int(sys.argv[2])
 me = psutil.Process()
 begin, before = time.time(), me.memory_info().rss
 runs = prograd_viz.runs.load_runs(sys.argv[1])
@@ -819,7 +820,7 @@ print(json.dumps({"load_seconds": round(seconds, 3), "load_mb": round(mb, 1), "g
 """
 
 
-def large(seed, cases=1, start=0, gigabytes=10.0, timed=True):
+def large(seed, cases=1, start=0, gigabytes=10.0, timed=True, held=MAX_HELD):
     "Time and memory to open a run set of ten gigabytes"
     rng, row = np.random.default_rng(seed), (11, 1000, 512)
     steps = max(2, round(gigabytes * 1e9 / np.prod(row) / 4))
@@ -835,7 +836,7 @@ def large(seed, cases=1, start=0, gigabytes=10.0, timed=True):
     big = Runs(record, np.arange(steps + 1), contexts, texts, cosines, noise[0], {}, methods, classes, {})
     with tempfile.TemporaryDirectory() as folder:
         save_runs(big, folder + "/run")
-        told = in_child(LOAD, folder + "/run")
+        told = in_child(LOAD, folder + "/run", held)
     fast = told["load_seconds"] < 1 or not timed
     yield {"case": 0, **told, "passed": fast and told["load_mb"] < 100}
 
