@@ -184,7 +184,7 @@ def plane_arrows(
     "G_g, G_d, the rule's G and the real step at each step, as vectors (across, along) G_g; NaN: not recorded"
     record, key = check_runs(runs).record(lam), runs.keys[runs.run(lam)]
     cos = record["cos"].fillna(1.0).to_numpy()
-    g_d = record[["norm_gd"]].to_numpy() * np.stack([np.sqrt(1 - cos**2), cos], 1)
+    g_d = record[["norm_gd"]].to_numpy() * np.stack([np.sqrt(np.maximum(0, 1 - cos**2)), cos], 1)
     g_g = record[["norm_gg"]].to_numpy() * np.array([[0.0, 1.0]])
     g = _rule_in_plane(runs.rule(lam), key, g_d, g_g)
     length = np.linalg.norm(g, axis=1)
