@@ -9,7 +9,7 @@ __all__ = ['RECORDED', 'View', 'ExplorerData', 'preparation', 'operators', 'expl
 # %% ../nbs/52_screen.ipynb #285c04eb
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,15 +93,15 @@ class ExplorerData:
 
     def views(
         self,
-        text: np.ndarray,  # Text features of N prompts, [N, C, E]
+        text: np.ndarray,  # Text features of prompts, [..., C, E]
         *targets: str,  # T scores to explain: of `cam.TARGETS`, or class names
-    ) -> dict:  # [T, N, B, ...]: maps, explained (a class and the rival taken off it), share; [1, N, B]: what follows
-        "What N prompts see in all images: a few matrix products; -1: no class, NaN: no number"
+    ) -> dict:  # [T, ..., B, ...]: maps, explained (a class and its rival), share; [1, ..., B]: predicted, chance
+        "What prompts see in all images: a few matrix products; -1: no class, NaN: no number"
         operator, features, labels = map(torch.as_tensor, (self.operator, self.features, self.labels))
         texts = torch.tensor(text).to(features)
         scores = (texts @ F.normalize(features, dim=-1).T).mT[None]
         explained = torch.cat([explained_classes(scores, labels, target, self.classes) for target in targets])
-        maps = torch.einsum("bhwe,tnbe->tnbhw", operator, directions_of(texts, explained)).relu().numpy()
+        maps = torch.einsum("bhwe,t...be->t...bhw", operator, directions_of(texts, explained)).relu().numpy()
         inside, total = ((maps * weights).sum((-2, -1)) for weights in self._weights)
         return {"maps": maps, "explained": explained.short().numpy(),
                 "share": inside / np.where((total > 0) & self._weights[0].any((1, 2)), total, np.nan),
@@ -175,8 +175,8 @@ def preparation(
     images: int | list = 8,  # How many, spread over the classes, or which; of photos all are taken
     explainer: str | Explainer = "GradCAM",  # One of `operators`, or one of them with options
     target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
-) -> Callable:  # Returns the `ExplorerData`; it may be given a function of the share that is done
-    "What `explorer_data` does, later; wrong names raise here"
+) -> Callable:  # Returns the `ExplorerData`; of two functions, the first is told the share done, the second a draft
+    "What `explorer_data` does, later; wrong names raise here. A draft has all but the maps, which are NaN"
     photos, found = isinstance(split, list), find_explainer(explainer)
     if found.cost != "operator":
         raise ValueError(f"maps of {found.name} are not linear in the text, so that each step would take as long as "
@@ -187,24 +187,27 @@ def preparation(
     if found.reads_layer: target_layer = find_layer(clip, target_layer)
     else: found.check(clip)
 
-    def prepare(each=lambda share: None):
-        parts = []
-        for n, i in enumerate(rows, 1):
-            tensor = test.tensor(clip, [i])
-            parts.append((found.prepare(clip, tensor, target_layer=target_layer).by_text(),
-                          clip.encode_image(tensor)))
-            each(n / len(rows))
+    def prepare(each=lambda share: None, draft=lambda data: None):
+        tensors = [test.tensor(clip, [i]) for i in rows]
+        features = _numbers(map(clip.encode_image, tensors))
         pictures = np.stack([shown_image(clip, test.image(i)) for i in rows])
         masks, masks_from = np.zeros(pictures.shape[:3], bool), "none"
         if test.masks is not None: masks, masks_from = shown_masks(clip, test, rows).numpy(), test.masks_from
         labels = np.full(len(rows), -1) if photos else test.labels[rows]
         names = map(_file_name, test.images) if photos else [test.classes[label] for label in labels]
-        numbered = [f"{n}: {name}" for n, name in enumerate(names, 1)]
-        operator, features = (torch.cat(each).detach().float().cpu().numpy() for each in zip(*parts))
-        return ExplorerData(pictures, masks, labels, numbered, runs.classes, operator, features,
-                            float(clip.logit_scale), masks_from, found.name)
+        data = ExplorerData(pictures, masks, labels, [f"{n}: {name}" for n, name in enumerate(names, 1)], runs.classes,
+                            np.nan * features[:, None, None], features, float(clip.logit_scale), masks_from, found.name)
+        draft(data)
+        parts = []
+        for n, tensor in enumerate(tensors, 1):
+            parts.append(found.prepare(clip, tensor, target_layer=target_layer).by_text())
+            each(n / len(rows))
+        return replace(data, operator=_numbers(parts))
 
     return prepare
+
+
+def _numbers(parts): return torch.cat([*parts]).detach().float().cpu().numpy()
 
 
 def operators() -> list:  # Names
@@ -236,8 +239,8 @@ def buffer(
     tensors: dict,  # Name -> array
 ) -> bytes:  # A safetensors file
     "Tensors with their metadata"
-    arrays = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
-    return save_tensors(arrays, metadata={"about": json.dumps(plain(about), ensure_ascii=False)})
+    return save_tensors({name: np.ascontiguousarray(x) for name, x in tensors.items()},
+                        metadata={"about": json.dumps(plain(about), ensure_ascii=False)})
 
 
 def run_sets(
@@ -256,8 +259,8 @@ def run_sets(
 def _recipes(sets):
     "What seeds of one recipe have in common, a row for each run set, by its seed; a world may draw its classes"
     configs = [plain(runs.config | {"methods": runs.methods}) for runs in sets]
-    seeds = [runs.config.get("seed", runs.steps["seed"].max()) for runs in sets]
-    table = pd.json_normalize(configs).astype(str).replace("nan", "none").set_axis(seeds)
+    table = pd.json_normalize(configs).astype(str).replace("nan", "none")
+    table.index = [runs.config.get("seed", runs.steps["seed"].max()) for runs in sets]
     return table.filter(regex=r"^(?!hashes|versions|(.*\.)?(seed|classes)$)")
 
 
@@ -284,8 +287,6 @@ def set_names(
 def runs_buffer(
     sets: list,  # From `run_sets`
     compare: bool = False,  # Whether they are two recipes
-    *,
-    able: bool = False,  # Whether a kernel can compute more
 ) -> bytes:
     "What was recorded of run sets, see assets/explorer.js"
     tensors, abouts = {"heat": colormaps["inferno"](np.arange(256), bytes=True)[:, :3]}, []
@@ -293,10 +294,9 @@ def runs_buffer(
         about, arrays = _recorded(runs, s)
         abouts.append(about | {"name": name})
         tensors |= arrays
-    about = {"compare": compare, "able": able, "coop": COOP, "titles": SPLIT_TITLES, "sets": abouts,
+    return buffer({"compare": compare, "able": sets[0].has_model, "coop": COOP, "titles": SPLIT_TITLES, "sets": abouts,
              "trainable": sets[0].config.get("rule") in RULES, "t": stdtrit(max(1, len(sets) - 1), 0.975),
-             "zero": {"name": sets[0].name(None), "colour": ZERO_SHOT}}
-    return buffer(about, tensors)
+             "zero": {"name": sets[0].name(None), "colour": ZERO_SHOT}}, tensors)
 
 
 def _recorded(runs, s):
@@ -309,9 +309,8 @@ def _recorded(runs, s):
                f"{s}.tokens": np.asarray(runs.token_cos, np.float32).swapaxes(0, 1)[runs.order]}
     methods = [{"key": key, "name": runs.name(key), "rule": runs.rule(key), "colour": run_colour(runs, key)}
                for key in keys]
-    about = {"methods": methods, "reference": keys.index(runs.ends()[0]), "columns": [*record], "tested": runs.tested,
-             "zero": runs.zero_shot_accuracy}
-    return about, tensors
+    return {"methods": methods, "reference": keys.index(runs.ends()[0]), "columns": [*record], "tested": runs.tested,
+             "zero": runs.zero_shot_accuracy}, tensors
 
 
 def scene_buffer(
@@ -321,12 +320,14 @@ def scene_buffer(
     **about: Any,  # Further metadata: split, splits, layer, layers, explainers
 ) -> bytes:
     "Images and their maps under every method at every snapshot, see assets/explorer.js"
-    width, known = data.features.shape[-1], runs.text_features.shape[-1]
-    if data.classes != runs.classes or known not in (width, 0):
-        raise ValueError(f"the data shows {data.classes[:2]}... with features of width {width}, these runs were "
-                         f"trained on {runs.classes[:2]}... with width {known}; prepare it with explorer_data(runs)")
-    looks = [_seen(data, text[runs.order], targets) for text in runs.text_features]
-    tensors = {name: np.stack([look[name] for look in looks]) for name in (looks[0] if looks else ())}
+    texts = runs.text_features
+    if data.classes != runs.classes or texts.shape[-1] not in (data.features.shape[-1], 0):
+        raise ValueError(f"the data shows {data.classes[:2]}... with features of width {data.features.shape[-1]}, "
+                         f"these runs were trained on {runs.classes[:2]}... with width {texts.shape[-1]}; "
+                         "prepare it with explorer_data(runs)")
+    # 16 at a time: much faster than one by one, and the memory is bounded
+    looks = [_seen(data, texts[k:k + 16][:, runs.order], targets) for k in range(0, len(texts), 16)]
+    tensors = {name: np.concatenate([look[name] for look in looks]) for name in (looks[0] if looks else ())}
     if runs.zero_shot is not None:
         tensors |= {f"zero.{name}": x for name, x in _seen(data, runs.text(None)[None], targets).items()}
     tensors |= {"pictures": data.pictures, "areas": data.areas,
@@ -337,12 +338,12 @@ def scene_buffer(
 
 
 def _seen(data, text, targets):
-    "The tensors of N prompts, [N, B, ...]"
+    "The tensors of prompts, [..., B, ...]"
     maps, explained, share, predicted, chance = data.views(text, *targets).values()
     top = maps.max((-2, -1))
     cells = np.nan_to_num(255 * maps / np.where(top > 0, top, 1)[..., None, None]).round().astype(np.uint8)
     each = {"maps": cells, "top": top, "share": share, "explained": explained}
-    named = {f"{name}.{target}": x[t] for name, x in each.items() for t, target in enumerate(targets)}
+    named = {f"{name}.{target}": one for name, x in each.items() for target, one in zip(targets, x)}
     return named | {"predicted": predicted[0], "chance": chance[0]}
 
 
@@ -353,8 +354,8 @@ def land_buffer(
     "A landscape and the paths in it, see assets/explorer.js"
     tensors = land.values | {"x": land.x, "y": land.y, "steps": land.steps, "paths": [*land.paths.values()],
                              "inside": [*land.inside.values()]}
-    arrays = {name: np.asarray(x, np.float32) for name, x in tensors.items()}
-    return buffer({"set": position, "ends": land.ends}, arrays)
+    return buffer({"set": position, "ends": land.ends},
+                  {name: np.asarray(x, np.float32) for name, x in tensors.items()})
 
 # %% ../nbs/52_screen.ipynb #70bf6541
 @figure

@@ -37,7 +37,7 @@ from prograd_viz.explorer import (
     show_maps,
 )
 from prograd_viz.landscape import landscape
-from prograd_viz.maps import RISE, Occlusion, cam_maps, foreground, run_maps
+from prograd_viz.maps import RISE, GradCAM, Occlusion, cam_maps, foreground, run_maps
 from prograd_viz.plots import plane_arrows
 from prograd_viz.prompts import teacher_features
 from prograd_viz.report import SNAPSHOTS, save_report
@@ -194,7 +194,8 @@ def test_the_record_is_sent_in_the_order_of_the_slider(runs):
         mine = runs.record(key)
         for c, column in enumerate(one["columns"]):
             assert np.array_equal(sent["0.record"][c, n], mine[column].to_numpy(float), equal_nan=True), column
-        assert np.array_equal(sent["0.arrows"][n], plane_arrows(runs, key).astype(np.float32), equal_nan=True)
+        arrows = plane_arrows(runs, key)
+        assert np.array_equal(sent["0.arrows"][n], arrows.astype(np.float32)) and np.isfinite(arrows).all()
         assert np.array_equal(sent["0.tokens"][n], runs.token_cos[:, runs.run(key)].astype(np.float32), equal_nan=True)
     assert sent["0.snapshots"].tolist() == runs.snapshot_steps.tolist()
     assert one["tested"] == runs.tested and one["zero"] == pytest.approx(runs.zero_shot_accuracy)
@@ -430,6 +431,12 @@ def test_other_widgets_lead_and_follow(explorer):
     assert explorer.target == "contrast"
 
 
+def test_an_arrow_stays_where_rounding_takes_the_cosine_beyond_one(runs):
+    for cos in (1 + 2e-7, -1 - 2e-7):
+        g_d = plane_arrows(replace(runs, steps=runs.steps.assign(cos=cos)), 1.0)[:, 1]
+        assert np.array_equal(g_d[:, 0], 0 * g_d[:, 0]) and np.array_equal(g_d[:, 1], cos * runs.record(1.0)["norm_gd"])
+
+
 def test_it_stands_in_boxes_with_others(explorer, runs):
     other = show_cosine(runs)
     box = ipywidgets.VBox([ipywidgets.HBox([explorer, other]), ipywidgets.Label("two")])
@@ -476,6 +483,40 @@ def test_another_lambda_is_trained_as_the_others_were(runs, data, clip, task):
     other = train(clip, task, [0.25], **SHORT)
     assert np.array_equal(explorer.runs.text_features[:, explorer.runs.run(0.25)], other.text_features[:, 0])
     assert len(runs) == 3, "the runs that were given stay as they were"
+
+
+@pytest.fixture
+def waiting(runs, monkeypatch):
+    "An explorer that waits for its maps, and what they wait for"
+    go, prepare = Event(), GradCAM.prepare
+    monkeypatch.setattr(GradCAM, "prepare", lambda *args, **options: go.wait(60) and prepare(*args, **options))
+    explorer = explore(runs, images=2)
+    while not explorer.scenes: explorer.work._thread.join(0.05)
+    return explorer, go
+
+
+def test_pictures_and_predictions_come_before_their_maps(waiting):
+    explorer, go = waiting
+    about, first = unpack(explorer.scenes[0])
+    assert explorer.work.what and about["draft"] and np.isnan(first["top.predicted"]).all()
+    go.set()
+    about, last = unpack(explorer.wait().scenes[0])
+    assert "draft" not in about and (last["top.predicted"] > 0).any()
+    for name in ("pictures", "masks", "areas", "predicted", "chance", "zero.predicted"):
+        assert np.array_equal(first[name], last[name]), name
+    assert explorer.data.operator.shape[1] > 1, "the draft is not kept"
+
+
+def test_where_the_first_maps_were_cancelled_the_pictures_stay_and_maps_can_be_asked_for(runs, waiting):
+    explorer, go = waiting
+    press(explorer, ask="cancel")
+    go.set()
+    explorer.wait()
+    assert "cancelled" in work(explorer)[0] and unpack(explorer.scenes[0])[0]["draft"]
+    explorer.split = "same"
+    assert "draft" not in unpack(explorer.wait().scenes[0])[0] and explorer.split == "same"
+    explorer.split = runs.task.usual_split
+    assert "draft" not in unpack(explorer.wait().scenes[0])[0] and len(explorer.data) == 2
 
 
 def test_cancelling_leaves_what_was(runs, data):

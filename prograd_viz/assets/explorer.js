@@ -14,10 +14,10 @@
  * Method: {key: lambda, or the name of a method that has none, name: what it is called in sentences, rule: "coop",
  *   "prograd" or another, colour: the same as in figures}
  * Buffers "scenes", one for each run set: about {split, splits, layer, layers: the default one first, explainer,
- *   explainers, targets, classes, names, labels, masks}; tensors pictures [B, H, W, 3], masks (bits) [B, bytes],
- *   areas [B]; of target t: maps.t [K, R, B, h, w] of 255ths of top.t [K, R, B], share.t [K, R, B],
- *   explained.t [K, R, B, 2], predicted and chance [K, R, B]; the same of zero-shot CLIP under "zero.", without K and
- *   with R = 1
+ *   explainers, targets, classes, names, labels, masks, draft: whether the maps are still to come}; tensors pictures
+ *   [B, H, W, 3], masks (bits) [B, bytes], areas [B]; of target t: maps.t [K, R, B, h, w] of 255ths of top.t [K, R, B],
+ *   share.t [K, R, B], explained.t [K, R, B, 2], predicted and chance [K, R, B]; the same of zero-shot CLIP under
+ *   "zero.", without K and with R = 1
  * Buffer "land": about {set, ends: two keys}; tensors x [X], y [Y], loss_ce, loss_kl, accuracy [Y, X], steps [K],
  *   paths [R, K, 2], inside [R]
  */
@@ -49,6 +49,9 @@ function picker(attributes, options, usual) {
   const option = ([value, words, title]) => make("option", { value, title, selected: value === usual }, words)
   return make("select", attributes, ...options.map(option))
 }
+
+/** Change the words of a node where they differ: each change lays the page out again */
+function write(node, words) { if (node.textContent !== words) node.textContent = words }
 
 /** A line of a drawing */
 function segment([x1, y1], [x2, y2], attributes) { return make("svg:line", { x1, y1, x2, y2, ...attributes }) }
@@ -241,6 +244,7 @@ class Training {
       predicted: named(predicted),
       explained: two < 0 ? named(one) : `${named(one)} \u2212 ${named(two)}`,
       right: label < 0 || predicted < 0 ? null : label === predicted,
+      none: scene.about.draft ? "map in preparation" : "no map",
     }
   }
 }
@@ -280,7 +284,7 @@ function stretched(values, rows, n, m) {
 
 /** A map at image resolution, as the library resizes it -> Float32Array [height * width] */
 export function resized(cells, h, w, height, width) {
-  return stretched(stretched(cells, h, w, width), width, h, height)
+  return stretched(stretched(Float32Array.from(cells), h, w, width), width, h, height)  // of one kind: faster
 }
 
 /** 256 colours of a map with their opacity, as pixels */
@@ -308,7 +312,10 @@ class Card {
     const pointerleave = () => { this.value.textContent = "" }
     const stage = { class: "pv-stage", pointermove: event => this.read(event), pointerleave }
     this.stage = make("div", stage, this.base, this.heat, this.line, this.value)
-    this.says = make("div", { class: "pv-says" })
+    this.what = make("b")
+    this.chance = make("span")
+    this.verdict = make("span")
+    this.says = make("div", { class: "pv-says" }, this.what, this.chance, this.verdict)
     this.fill = make("i")
     this.mark = make("b")
     const words = "the share of the map on the object; the mark: the object's share of the image"
@@ -321,7 +328,7 @@ class Card {
   name(colour, title) {
     this.chip.style.background = colour
     this.chip.style.display = colour ? "" : "none"
-    if (this.title.textContent !== title) this.title.textContent = title
+    write(this.title, title)
     this.colour = colour
   }
 
@@ -370,11 +377,11 @@ class Card {
     const chance = Number.isFinite(look.chance) ? ` ${percent(look.chance)} ` : " "
     const verdict = { true: "\u2713 right", false: "\u2717 wrong" }[right] ?? ""
     const why = top > 0 ? "no mask" : "empty map"
-    const none = Number.isFinite(top) ? why : "no map"
-    const known = Number.isFinite(share)
-    this.words(predicted, known ? `${percent(share)} on the object, ${fixed(share / area, 1)} per area` : none)
-    this.says.append(chance, make("span", { class: right ? "pv-right" : "pv-wrong" }, verdict))
-    this.says.title = `${predicted}${chance}${verdict}; the map explains ${explained}`
+    const none = Number.isFinite(top) ? why : look.none
+    const said = Number.isFinite(share) ? `${percent(share)} on the object, ${fixed(share / area, 1)} per area` : none
+    this.words(predicted, said, chance, verdict)
+    this.verdict.className = right ? "pv-right" : "pv-wrong"
+    this.says.title += `; the map explains ${explained}`
     if (!(area > 0)) return
     Object.assign(this.fill.style, { width: `${100 * (share || 0)}%`, background: this.colour })
     this.mark.style.left = `${100 * area}%`
@@ -382,10 +389,9 @@ class Card {
   }
 
   /** Words, and no bar */
-  words(first, second) {
-    this.says.replaceChildren(make("b", {}, first))
-    this.says.title = first
-    this.share.textContent = second
+  words(what, share, chance = "", verdict = "") {
+    for (const [name, words] of Object.entries({ what, share, chance, verdict })) write(this[name], words)
+    this.says.title = what + chance + verdict
     this.bar.style.visibility = "hidden"
   }
 }
@@ -404,7 +410,7 @@ class MapRow {
     const methods = [training.reference, view.method(training)]
     const heads = [{ name: "image", colour: null }, view.book.about.zero, ...methods.map(r => training.methods[r])]
     const scene = view.book.scenes[training.s]
-    this.title.textContent = caption
+    write(this.title, caption)
     cards.forEach((card, i) => card.name(heads[i].colour, heads[i].name))
     const waiting = training.hasText ? "preparing \u2026" : "no text features"
     if (!scene) return cards.forEach(card => card.words(waiting, ""))
@@ -524,7 +530,7 @@ class Chart {
     if (band.length) {
       const edge = [...band.map(([x, , low]) => [x, low]), ...band.map(([x, , , high]) => [x, high]).reverse()]
       const corners = edge.map(([x, y]) => this.at(x, clamp(y, ...this.y)))
-      parts.push(make("svg:polygon", { points: corners.join(" "), fill: colour, opacity: 0.18 }))
+      parts.push(make("svg:polygon", { points: corners.join(" "), fill: colour, "fill-opacity": 0.18 }))
     }
     if (dots) {
       const every = Math.ceil(dots.length / 2000)
@@ -690,7 +696,7 @@ class CosinePanel extends Panel {
     const { training, view, step } = this
     const several = view.book.sets.length > 1 && !view.book.about.compare
     const more = several ? [["var(--pv-line)", "95% interval over seeds"]] : []
-    this.note.textContent = this.known ? "dots: steps; line: mean of 15; below 0: conflict" : "not recorded"
+    write(this.note, this.known ? "dots: steps; line: mean of 15; below 0: conflict" : "not recorded")
     this.legend.classList.toggle("pv-two", several)
     this.methods(more, r => {
       const rate = training.rate(r)
@@ -703,7 +709,7 @@ class CosinePanel extends Panel {
 const ARROWS = [  // of the gradient plane, in the order of the data
   { sub: "g", wide: 3 },
   { sub: "d", wide: 3 },
-  { sub: "", wide: 7, opacity: 0.85 },
+  { sub: "", wide: 7, alpha: 0.85 },
   { wide: 1.6, dashes: "4 3" },
 ]
 
@@ -726,7 +732,7 @@ class PlanePanel extends Panel {
     this.key(["G_g", "G_d", "G", "real step"].map((words, n) => [colours[n], words]))
     if (!this.size || this.size[1] < 60) return
     const of = name => training.column(name, r)[i]
-    this.note.textContent = this.words(of)
+    write(this.note, this.words(of))
     const [width, height] = this.size
     this.svg.replaceChildren(
       make("svg:rect", { x: 0, y: height / 2, width, height: height / 2, class: "pv-shade" }),
@@ -762,7 +768,7 @@ class PlanePanel extends Panel {
     return [...[2, 1, 0, 3].filter(there).flatMap(arrow), ...[0, 1, 2].filter(there).map(name)]
   }
 
-  arrow(from, [x, y], { colour, wide, dashes, opacity }) {
+  arrow(from, [x, y], { colour, wide, dashes, alpha }) {
     const length = Math.hypot(x - from[0], y - from[1]) || 1
     const head = Math.min(11, length)
     const side = head * 0.42 + wide / 4
@@ -770,8 +776,8 @@ class PlanePanel extends Panel {
     const neck = [x - ux * head, y - uy * head]
     const wings = [-side, side].map(s => `${neck[0] + uy * s},${neck[1] - ux * s}`)
     return [
-      segment(from, neck, { stroke: colour, "stroke-width": wide, "stroke-dasharray": dashes, opacity }),
-      make("svg:polygon", { points: `${x},${y} ${wings.join(" ")}`, fill: colour, opacity }),
+      segment(from, neck, { stroke: colour, "stroke-width": wide, "stroke-dasharray": dashes, "stroke-opacity": alpha }),
+      make("svg:polygon", { points: `${x},${y} ${wings.join(" ")}`, fill: colour, "fill-opacity": alpha }),
     ]
   }
 
@@ -937,7 +943,7 @@ class TokensPanel extends Panel {
     const { r } = this
     if (this.painted !== r) this.paint(r)
     this.painted = r
-    this.method.textContent = this.training.methods[r].name
+    write(this.method, this.training.methods[r].name)
     this.chart.show([], this.step)
   }
 
@@ -1456,9 +1462,9 @@ class Controls {
   steps() {
     this.step = this.slider("step", "step", this.view.training().places)
     this.film = make("canvas", { class: "pv-film", title: "steps in conflict", "aria-hidden": "true" })
-    watch(this.film, () => {
+    watch(this.film, width => {
       this.filmed = null
-      this.strip()
+      this.strip(width)
     })
     return make("div", { class: "pv-step" }, this.step, this.film)
   }
@@ -1468,7 +1474,7 @@ class Controls {
     const speeds = [5, 15, 30, 60].map(n => [n, `${n}/s`])
     const speed = { "aria-label": "speed", title: "snapshots per second" }
     this.play = button("\u25b6", "play (space)", () => view.toggle())
-    this.where = make("output", { class: "pv-where" })
+    this.where = make("output", { class: "pv-where" }, make("b"), make("span"), make("span"))
     return make("div", { class: "pv-jumps" }, this.play,
       this.follow("speed", picker(speed, speeds, view.state.get("speed"))),
       button("\u2039 p", "\u2039 p: previous conflict", () => view.conflict(-1)),
@@ -1569,17 +1575,16 @@ class Controls {
     const { work } = this.view
     const [text, progress, cancel] = work.children  // the same button all along, or a click could miss it
     work.classList.toggle("pv-wrong", wrong)
-    if (text.textContent !== words) text.textContent = words  // said once by a screen reader
+    write(text, words)  // said once by a screen reader
     progress.value = done ?? 0
     progress.hidden = cancel.hidden = done === null
     for (const offer of this.view.root.querySelectorAll(".pv-offer button")) offer.disabled = done !== null
   }
 
   /** The conflicts of a method below the step slider, like the frames of a film */
-  strip() {
+  strip(width = this.film.width) {
     const training = this.view.training()
     const r = this.view.method()
-    const width = this.film.clientWidth
     if (this.filmed === r || !width) return
     this.filmed = r
     Object.assign(this.film, { width, height: 7 })
@@ -1601,20 +1606,22 @@ class Controls {
     this.lam.setAttribute("aria-valuetext", training.methods[r].name)
     this.step.value = training.place(step)
     this.step.setAttribute("aria-valuetext", `step ${step}`)
-    const words = Number.isFinite(cos) ? `cos ${signed(cos)}` : ""
-    const angle = make("span", { class: cos < 0 ? "pv-conflict" : "" }, words)
-    this.where.replaceChildren(make("b", {}, String(step)), ` of ${training.last}`, angle)
-    this.play.textContent = view.playing ? "\u275a\u275a" : "\u25b6"
+    const [here, end, angle] = this.where.children
+    write(here, String(step))
+    write(end, ` of ${training.last}`)
+    write(angle, Number.isFinite(cos) ? `cos ${signed(cos)}` : "")
+    angle.classList.toggle("pv-conflict", cos < 0)
+    write(this.play, view.playing ? "\u275a\u275a" : "\u25b6")
     this.play.setAttribute("aria-pressed", Boolean(view.playing))
     this.strip()
     for (const [name, control] of this.followers) {
       if (control.value !== String(state.get(name))) control.value = state.get(name)
     }
     if (!view.scene) return
-    this.subtitle.textContent = this.caption(view.scene.about)
+    write(this.subtitle, this.caption(view.scene.about))
     if (!this.pin) return
     const pinned = state.get("pins").includes(view.image())
-    this.pin.textContent = pinned ? "unpin" : "pin"
+    write(this.pin, pinned ? "unpin" : "pin")
     this.pin.setAttribute("aria-pressed", pinned)
   }
 
@@ -1700,10 +1707,17 @@ function render({ model, el }) {
   const state = new State({ ...USUAL, ...Object.fromEntries(SHARED.map(name => [name, model.get(name)])) })
   const ask = (message, buffers = []) => model.send(message, undefined, buffers)
   const view = new View(el, state, { ask, panels: model.get("_panels") })
-  const save = later(() => model.save_changes(), 40)
+  const unsaved = new Set()
+  const save = later(() => {
+    unsaved.clear()
+    model.save_changes()
+  }, 40)
   state.watchers.push((names, from) => {
     if (from === "kernel") return
-    for (const name of names.filter(name => SHARED.includes(name))) model.set(name, state.get(name))
+    for (const name of names.filter(name => SHARED.includes(name))) {
+      unsaved.add(name)
+      model.set(name, state.get(name))
+    }
     save()
   })
   const work = () => {
@@ -1712,7 +1726,10 @@ function render({ model, el }) {
   }
   const adopt = () => view.adopt(BUFFERS.map(name => model.get(name))).then(work)
   const again = later(adopt, 0)
-  const follow = name => [`change:${name}`, () => state.set({ [name]: model.get(name) }, "kernel")]
+  const follow = name => [`change:${name}`, () => {
+    if (unsaved.has(name)) model.set(name, state.get(name))  // an echo of the value before
+    else state.set({ [name]: model.get(name) }, "kernel")
+  }]
   const heard = [...SHARED.map(follow), ...BUFFERS.map(name => [`change:${name}`, again]), ["change:_work", work]]
   for (const [name, call] of heard) model.on(name, call)
   adopt()

@@ -94,6 +94,21 @@ def test_keys_move_lambda_and_step(root, runs, data, key, lam, step):
     assert_shows(root, runs, data, lam=lam, step=step)
 
 
+def test_quick_keys_all_count_whatever_the_kernel_still_says(page, root, runs, data):
+    "The kernel repeats what it was told, when the reader has already moved on"
+    root.evaluate("({ explorer: { state } }) => state.watchers.push(() => window.steps?.push(state.get('step')))")
+    for wait in (0, 20, 50, 80):
+        put(root, lam=1.0, step=30)
+        root.focus()
+        page.evaluate("window.steps = []")
+        for _ in range(12):
+            page.keyboard.press("ArrowLeft")
+            page.wait_for_timeout(wait)
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.steps") == list(range(29, 17, -1)), f"a key every {wait} ms"
+    assert_shows(root, runs, data, lam=1.0, step=18)
+
+
 def test_n_and_p_go_to_conflicts_and_space_plays(root, runs, data):
     record = runs.record(0.0)
     conflicts = record.loc[record["conflict"], "step"].tolist()
