@@ -53,8 +53,16 @@ function picker(attributes, options, usual) {
 /** Change the words of a node where they differ: each change lays the page out again */
 function write(node, words) { if (node.textContent !== words) node.textContent = words }
 
-/** A line of a drawing */
-function segment([x1, y1], [x2, y2], attributes) { return make("svg:line", { x1, y1, x2, y2, ...attributes }) }
+/** Change the attributes of a node where they differ: faster than another node */
+function put(node, attributes) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value)
+  }
+}
+
+/** A line of a drawing, and its ends as attributes */
+const ends = ([x1, y1], [x2, y2]) => ({ x1, y1, x2, y2 })
+const segment = (from, to, attributes) => make("svg:line", { ...ends(from, to), ...attributes })
 
 /** Digits as Python prints them: an exact tie goes to the even neighbour */
 export function fixed(x, digits) {
@@ -489,7 +497,9 @@ class Chart {
     const side = Math.min(w, h)
     this.inner = this.square ? [left + (w - side) / 2, top, side, side] : [left, top, w, h]
     this.groups = this.lines.map(line => this.line(line))
-    this.moving = make("svg:g")
+    this.cursor = make("svg:line", { class: "pv-cursor" })
+    this.dots = []
+    this.moving = make("svg:g", {}, this.cursor)
     this.svg.replaceChildren(...this.axes(), ...this.groups, this.moving)
     const names = ["left", "top", "width", "height"]
     if (this.under) names.forEach((name, n) => { this.under.style[name] = `${this.inner[n]}px` })
@@ -554,10 +564,12 @@ class Chart {
       this.groups[i].classList.toggle("pv-faint", r !== undefined && !methods.includes(r))
     })
     const [, top, , height] = this.inner
-    const line = x === null ? [] : [segment([this.px(x), top], [this.px(x), top + height], { class: "pv-cursor" })]
+    if (x !== null) put(this.cursor, ends([this.px(x), top], [this.px(x), top + height]))
     const known = dots.filter(([at, y]) => Number.isFinite(at + y))
-    const circle = ([at, y, fill]) => ({ cx: this.px(at), cy: this.py(y), r: 4.5, fill, class: "pv-dot" })
-    this.moving.replaceChildren(...line, ...known.map(dot => make("svg:circle", circle(dot))))
+    while (this.dots.length < known.length) this.dots.push(make("svg:circle", { r: 4.5, class: "pv-dot" }))
+    known.forEach(([at, y, fill], n) => put(this.dots[n], { cx: this.px(at), cy: this.py(y), fill }))
+    if (this.moving.childElementCount - 1 === known.length) return
+    this.moving.replaceChildren(this.cursor, ...this.dots.slice(0, known.length))
   }
 }
 
@@ -713,37 +725,96 @@ const ARROWS = [  // of the gradient plane, in the order of the data
   { wide: 1.6, dashes: "4 3" },
 ]
 
+/** An arrow from the middle of the plane, and its name: G with a lowered letter and its length */
+class Arrow {
+  constructor({ sub, wide, dashes = null, alpha = 1 }) {
+    this.wide = wide
+    this.shaft = make("svg:line", { "stroke-width": wide, "stroke-dasharray": dashes, "stroke-opacity": alpha })
+    this.head = make("svg:polygon", { "fill-opacity": alpha })
+    this.node = make("svg:g", {}, this.shaft, this.head)
+    this.length = make("svg:tspan", { dy: -3, "font-weight": 400 })
+    const letter = make("svg:tspan", { "font-style": "italic" }, "G")
+    const lowered = make("svg:tspan", { dy: 3, "font-size": 11 }, sub)
+    this.name = make("svg:text", { class: "pv-strong" }, letter, lowered, this.length)
+  }
+
+  /** Point to a place of the plane, which reaches so far in all directions; one that is not finite hides the arrow */
+  draw([width, height], [across, along], reach, colour) {
+    const middle = [width / 2, height / 2]
+    const scale = Math.min(...middle) / reach
+    const [x, y] = [middle[0] + across * scale, middle[1] - along * scale]
+    this.tip = [x, y]
+    this.there = Number.isFinite(x + y)
+    put(this.node, { visibility: this.there ? "visible" : "hidden" })
+    if (!this.there) return
+    const length = Math.hypot(x - middle[0], y - middle[1]) || 1
+    const head = Math.min(11, length)
+    const side = head * 0.42 + this.wide / 4
+    const [ux, uy] = [(x - middle[0]) / length, (y - middle[1]) / length]
+    const neck = [x - ux * head, y - uy * head]
+    const wings = [-side, side].map(s => `${neck[0] + uy * s},${neck[1] - ux * s}`)
+    put(this.shaft, { ...ends(middle, neck), stroke: colour })
+    put(this.head, { points: `${x},${y} ${wings.join(" ")}`, fill: colour })
+  }
+
+  /** Write the name of arrow n beside its tip */
+  label(n, [width, height], length) {
+    put(this.name, { visibility: this.there ? "visible" : "hidden" })
+    if (!this.there) return
+    const [x, y] = this.tip
+    const tight = n === 1 && x > width - 78
+    const below = [4, tight ? 17 : 4, -8][n]
+    const beside = tight ? width - 4 : x + 7
+    const top = x < 140 ? 28 : 12  // not over the words in the corner
+    const low = n === 0 ? Math.min(y + below, height / 2 - 10) : y + below
+    const place = `translate(${n === 0 ? width / 2 - 8 : beside} ${clamp(low, top, height - 4)})`
+    put(this.name, { transform: place, "text-anchor": tight || n === 0 ? "end" : "start" })
+    write(this.length, length)
+  }
+}
+
 class PlanePanel extends Panel {
   constructor(view, training) {
     super(view, training, "Gradient plane")
+    this.arrows = ARROWS.map(kind => new Arrow(kind))
+    this.shade = make("svg:rect", { class: "pv-shade" })
+    this.level = make("svg:line", { class: "pv-grid" })
+    this.away = make("svg:text", { x: 6 }, "away from it")
+    const back = [this.shade, this.level, make("svg:text", { x: 6, y: 14 }, "towards zero-shot CLIP"), this.away]
+    const nodes = [2, 1, 0, 3].map(n => this.arrows[n].node)  // the later ones on top
     const label = "The two gradients, the method's direction and the real step, to scale"
-    this.svg = make("svg:svg", { role: "img", "aria-label": label })
+    const names = this.arrows.slice(0, 3).map(arrow => arrow.name)
+    this.svg = make("svg:svg", { role: "img", "aria-label": label }, ...back, ...nodes, ...names)
     this.body.append(this.svg)
     watch(this.body, (...size) => {
       this.size = size
+      this.frame(...size)
       this.draw()
     })
   }
 
+  /** All that does not move */
+  frame(width, height) {
+    put(this.shade, { y: height / 2, width, height: height / 2 })
+    put(this.level, ends([0, height / 2], [width, height / 2]))
+    put(this.away, { y: height - 6 })
+  }
+
   draw() {
-    const { training, r } = this
+    const { training, r, arrows } = this
     const i = training.row(this.step)
     const colours = [this.zero.colour, this.view.book.about.coop, training.methods[r].colour, "var(--pv-ink)"]
     this.key(["G_g", "G_d", "G", "real step"].map((words, n) => [colours[n], words]))
     if (!this.size || this.size[1] < 60) return
     const of = name => training.column(name, r)[i]
     write(this.note, this.words(of))
-    const [width, height] = this.size
-    this.svg.replaceChildren(
-      make("svg:rect", { x: 0, y: height / 2, width, height: height / 2, class: "pv-shade" }),
-      segment([0, height / 2], [width, height / 2], { class: "pv-grid" }),
-      make("svg:text", { x: 6, y: 14 }, "towards zero-shot CLIP"),
-      make("svg:text", { x: 6, y: height - 6 }, "away from it"),
-    )
-    if (!Number.isFinite(of("norm_gd"))) return
-    const ends = [0, 1, 2, 3].map(n => [...part(this.view.book[`${training.s}.arrows`], r, i, n)])
-    const lengths = ["norm_gg", "norm_gd"].map(name => ` ${brief(of(name))}`)
-    this.svg.append(...this.arrows(ends, colours, lengths))
+    const known = Number.isFinite(of("norm_gd"))
+    const tip = n => known ? [...part(this.view.book[`${training.s}.arrows`], r, i, n)] : [NaN, NaN]
+    const tips = arrows.map((_, n) => tip(n))
+    const reach = 1.2 * Math.max(1e-12, ...finite(tips.flat()).map(Math.abs))
+    const lengths = known ? ["norm_gg", "norm_gd"].map(name => ` ${brief(of(name))}`) : []
+    arrows.forEach((arrow, n) => arrow.draw(this.size, tips[n], reach, colours[n]))
+    arrows.slice(0, 3).forEach((arrow, n) => arrow.label(n, this.size, lengths[n] ?? ""))
   }
 
   words(of) {
@@ -753,51 +824,6 @@ class PlanePanel extends Panel {
     if (!Number.isFinite(of("agree"))) return "no angle: one gradient alone"
     if (of("agree") === 1) return "no angle: still the teacher's"
     return Number.isFinite(angle) ? `${fixed(angle, 0)}\u00b0 apart` : "no angle"
-  }
-
-  /** Four arrows from the middle, and the names of the first three; those that are not finite are left out */
-  arrows(ends, colours, lengths) {
-    const [width, height] = this.size
-    const middle = [width / 2, height / 2]
-    const reach = 1.2 * Math.max(1e-12, ...finite(ends.flat()).map(Math.abs))
-    const scale = Math.min(...middle) / reach
-    const tips = ends.map(([x, y]) => [middle[0] + x * scale, middle[1] - y * scale])
-    const there = n => tips[n].every(Number.isFinite)
-    const arrow = n => this.arrow(middle, tips[n], { colour: colours[n], ...ARROWS[n] })
-    const name = n => this.name(n, tips[n], ARROWS[n].sub, lengths[n] ?? "")
-    return [...[2, 1, 0, 3].filter(there).flatMap(arrow), ...[0, 1, 2].filter(there).map(name)]
-  }
-
-  arrow(from, [x, y], { colour, wide, dashes, alpha }) {
-    const length = Math.hypot(x - from[0], y - from[1]) || 1
-    const head = Math.min(11, length)
-    const side = head * 0.42 + wide / 4
-    const [ux, uy] = [(x - from[0]) / length, (y - from[1]) / length]
-    const neck = [x - ux * head, y - uy * head]
-    const wings = [-side, side].map(s => `${neck[0] + uy * s},${neck[1] - ux * s}`)
-    return [
-      segment(from, neck, { stroke: colour, "stroke-width": wide, "stroke-dasharray": dashes, "stroke-opacity": alpha }),
-      make("svg:polygon", { points: `${x},${y} ${wings.join(" ")}`, fill: colour, "fill-opacity": alpha }),
-    ]
-  }
-
-  /** G, with a lowered letter and its length, beside the tip of an arrow */
-  name(n, [x, y], sub, length) {
-    const [width, height] = this.size
-    const tight = n === 1 && x > width - 78
-    const below = [4, tight ? 17 : 4, -8][n]
-    const beside = tight ? width - 4 : x + 7
-    const top = x < 140 ? 28 : 12  // not over the words in the corner
-    const place = {
-      x: n === 0 ? width / 2 - 8 : beside,
-      y: clamp(n === 0 ? Math.min(y + below, height / 2 - 10) : y + below, top, height - 4),
-      "text-anchor": tight || n === 0 ? "end" : "start",
-      class: "pv-strong",
-    }
-    return make("svg:text", place,
-      make("svg:tspan", { "font-style": "italic" }, "G"),
-      make("svg:tspan", { dy: 3, "font-size": 11 }, sub),
-      make("svg:tspan", { dy: -3, "font-weight": 400 }, length))
   }
 }
 
