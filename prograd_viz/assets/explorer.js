@@ -276,8 +276,7 @@ class Book {
 // ---------------------------------------------------------------------------------------------- maps
 
 /** Rows of n values, drawn out to m values and turned into columns; bilinear, with half-cell centres */
-function stretched(values, rows, n, m) {
-  const out = new Float32Array(m * rows)
+function stretched(values, rows, n, m, out = new Float32Array(m * rows)) {
   for (let i = 0; i < m; i++) {
     const at = clamp((i + 0.5) * n / m - 0.5, 0, n - 1)
     const left = Math.min(Math.floor(at), Math.max(0, n - 2))
@@ -290,9 +289,9 @@ function stretched(values, rows, n, m) {
   return out
 }
 
-/** A map at image resolution, as the library resizes it -> Float32Array [height * width] */
-export function resized(cells, h, w, height, width) {
-  return stretched(stretched(Float32Array.from(cells), h, w, width), width, h, height)  // of one kind: faster
+/** A map at image resolution, as the library resizes it -> Float32Array [height * width], `out` where it is given */
+export function resized(cells, h, w, height, width, out) {
+  return stretched(stretched(Float32Array.from(cells), h, w, width), width, h, height, out)  // of one kind: faster
 }
 
 /** 256 colours of a map with their opacity, as pixels */
@@ -347,6 +346,7 @@ class Card {
     const [width, height] = [picture.width, picture.height].map(side => Math.max(1, Math.round(side * scale)))
     const image = new ImageData(width, height)
     Object.assign(this, { picture, outline, width, height, image, pixels: new Uint32Array(image.data.buffer) })
+    this.values = new Float32Array(width * height)
     for (const canvas of [this.base, this.heat]) Object.assign(canvas, { width, height })
     Object.assign(this.line, { width: 2 * width, height: 2 * height })
     const pen = this.base.getContext("2d")
@@ -366,7 +366,7 @@ class Card {
     const pen = this.heat.getContext("2d")
     if (!look) return pen.clearRect(0, 0, this.width, this.height)
     this.scale = top > 0 ? look.top / top : 0
-    this.values = resized(look.cells, look.h, look.w, this.height, this.width)
+    resized(look.cells, look.h, look.w, this.height, this.width, this.values)
     for (let i = 0; i < this.values.length; i++) this.pixels[i] = colours[this.values[i] * this.scale + 0.5 | 0]
     pen.putImageData(this.image, 0, 0)
   }
@@ -1737,7 +1737,7 @@ function render({ model, el }) {
   const save = later(() => {
     unsaved.clear()
     model.save_changes()
-  }, 40)
+  }, 100)  // what the kernel answers costs the page as much as a frame
   state.watchers.push((names, from) => {
     if (from === "kernel") return
     for (const name of names.filter(name => SHARED.includes(name))) {
