@@ -1753,8 +1753,9 @@ function render({ model, el }) {
   const adopt = () => view.adopt(BUFFERS.map(name => model.get(name))).then(work)
   const again = later(adopt, 0)
   const follow = name => [`change:${name}`, () => {
-    if (unsaved.has(name)) model.set(name, state.get(name))  // an echo of the value before
-    else state.set({ [name]: model.get(name) }, "kernel")
+    const [told, chosen] = [model.get(name), state.get(name)]
+    if (!unsaved.has(name)) state.set({ [name]: told }, "kernel")
+    else if (String(told) !== String(chosen)) model.set(name, chosen)  // an echo of the value before
   }]
   const heard = [...SHARED.map(follow), ...BUFFERS.map(name => [`change:${name}`, again]), ["change:_work", work]]
   for (const [name, call] of heard) model.on(name, call)

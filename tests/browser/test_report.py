@@ -1,4 +1,5 @@
 "The report from disk, with no network, in a real browser."
+import base64
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from pages import BOXES, ROOT, SCREENSHOTS, assert_map, assert_shows, expected, 
 
 import lab
 from buffers import some
+from prograd_viz.clip import ASSETS
+from prograd_viz.explorer import PANELS, Explorer
 from prograd_viz.landscape import landscape
 from prograd_viz.report import save_report
 from prograd_viz.screen import explorer_data
@@ -133,6 +136,45 @@ def test_seeds_show_bands_and_a_picker(browser, trained, data, tmp_path):
     assert root.evaluate(BOXES) == before
     if SCREENSHOTS: page.screenshot(path=Path(SCREENSHOTS) / "seeds.png", full_page=True)
     assert page.locator("caption").all_inner_texts()[:3] == [f"seed {n}" for n in (1, 2, 3)]
+    assert page.wrong == []
+
+
+HOST = """async ({ source, values, buffers }) => {
+  const bytes = text => new DataView(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer)
+  const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }))
+  const { default: { render } } = await import(address)
+  const [runs, scene, land] = buffers.map(bytes)
+  const [data, heard] = [{ ...values, _runs: runs, scenes: [scene], land }, {}]
+  const set = (name, value) => {
+    data[name] = value
+    for (const call of heard[`change:${name}`] ?? []) call()
+  }
+  const on = (name, call) => (heard[name] ??= []).push(call)
+  window.saved = []
+  window.model = { get: name => data[name], set, on, off() {}, send() {}, save_changes() { saved.push(data.step) } }
+  render({ model, el: document.body })
+}"""
+
+
+def test_a_host_may_tell_of_every_change_and_repeat_an_old_one(browser, trained, data):
+    "marimo tells of a value that is set even where it is the same; a kernel repeats what it was told some time ago"
+    explorer = Explorer(trained[0], data=data)
+    values = {name: value for name, value in explorer.get_state().items() if not isinstance(value, (bytes, list))}
+    buffers = [base64.b64encode(x).decode() for x in (explorer._runs, explorer.scenes[0], explorer.land)]
+    page = lab.watched(browser, 1280, 1000)
+    page.goto("about:blank")
+    source = (ASSETS / "explorer.js").read_text(encoding="utf-8")
+    page.evaluate(HOST, {"source": source, "buffers": buffers,
+                         "values": values | {"pins": [], "_panels": list(PANELS), "_work": {}}})
+    root = page.locator(".pv-root")
+    root.locator(".pv-thumbs button").first.wait_for()
+    step = "[model.get('step'), document.querySelector('.pv-root').explorer.state.get('step')]"
+    root.press("ArrowLeft")
+    assert page.evaluate(f"model.set('step', 30); {step}") == [29, 29], "an echo of the choice before"
+    page.wait_for_function("saved.length")
+    assert page.evaluate(f"model.set('step', 7); {step}") == [7, 7], "what the kernel says later holds"
+    page.wait_for_timeout(300)
+    assert page.evaluate("saved") == [29]
     assert page.wrong == []
 
 
