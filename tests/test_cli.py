@@ -45,9 +45,9 @@ def assert_agree(out):
         assert row["conflict"] == pytest.approx(mine["conflict"].mean())
         of_run = (shares["seed"] == row["seed"]) & (shares["lam"] == row["lam"])
         last = shares[of_run & (shares["step"] == mine["step"].max())]
-        assert row["share_shifted_predicted"] == pytest.approx(last["share"].mean())
-        assert 0 < row["share_shifted_predicted"] < 1
-        assert 0 < row["share_same_predicted"] < 1
+        assert row["share_shifted_predicted_occlusion"] == pytest.approx(last["share"].mean())
+        assert 0 < row["share_shifted_predicted_occlusion"] < 1
+        assert 0 < row["share_same_predicted_occlusion"] < 1
     for prompt, measures in record["summary"].items():
         for measure, cell in measures.items():
             mean, half = mean_interval(rows.loc[rows["method"] == prompt, measure])
@@ -66,7 +66,8 @@ def small(tmp_path_factory):
 def swept(out, grid):
     "A sweep as the demo makes it"
     every = {"size": 0.5, "snapshot_every": 1, "evaluate_every": 1}
-    return sweep(grid | every, out, evaluate={"maps": partial(on_the_object, images=IMAGES)}, workers=1, progress=False)
+    maps = partial(on_the_object, images=IMAGES, explainers=[cli.EXPLAINER])
+    return sweep(grid | every, out, evaluate={"maps": maps}, workers=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,8 @@ def test_the_demo_prints_the_table_of_its_summary(demo):
     for prompt, row in rows.iterrows():
         (line,) = [text for text in printed.splitlines() if text.startswith(f"{prompt} ")]
         shown = [float(x) for x in line.removeprefix(prompt).split()]
-        columns = ["acc_same", "acc_shifted", "acc_new", "acc_style", "share_same_predicted", "share_shifted_predicted"]
+        columns = ["acc_same", "acc_shifted", "acc_new", "acc_style",
+                   "share_same_predicted_occlusion", "share_shifted_predicted_occlusion"]
         assert shown[:6] == pytest.approx(row[columns].tolist(), abs=0.000501)
 
 
@@ -228,7 +230,9 @@ def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
     rows = small.results().query("seed == 3").set_index("method")
     (runs,) = small.runs(clip, seed=3)
     for split in ("same", "shifted"):
-        shares = foreground(runs, split, images=IMAGES).rows.groupby("method")["share"].mean()
+        shares = foreground(runs, split, images=IMAGES, explainer="Occlusion").rows.groupby("method")["share"].mean()
         for method in ("zero-shot CLIP", *runs.methods):
-            assert rows.loc[method, f"share_{split}_predicted"] == pytest.approx(shares[method]), (method, split)
-        assert rows[f"share_{split}_random"].tolist() == pytest.approx([shares["random directions"]] * len(rows))
+            share = rows.loc[method, f"share_{split}_predicted_occlusion"]
+            assert share == pytest.approx(shares[method]), (method, split)
+        chance = rows[f"share_{split}_random_occlusion"]
+        assert chance.tolist() == pytest.approx([shares["random directions"]] * len(rows))
