@@ -375,11 +375,11 @@ class Explorer(anywidget.AnyWidget):
         "Compute the losses on the plane of contexts around the paths, in the background"
         runs = self.runs
         if unasked and (self.work.what or not self.work.alone or not runs.contexts.shape[-1]): return
-        how: Any = {"size": 31, "progress": False} | options
 
         def done(land): self.land = land_buffer(land, self.sets.index(runs))
 
-        self.work.start("computing the landscape", lambda tick: landscape(runs, each=tick, **how), done)
+        self.work.start("computing the landscape", lambda tick: landscape(
+            runs, each=tick, **{"size": 31, "progress": False} | options), done)
 
     def show_runs(
         self,

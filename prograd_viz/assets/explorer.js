@@ -94,10 +94,10 @@ function extent(values) {
   return finite(values).reduce(wider, [Infinity, -Infinity])
 }
 
-/** The same with some room at both ends, as much as `flat` would need where it is nothing; [0, 1] without a value */
-function roomy(values, room, flat) {
+/** The same with some room at both ends, and no narrower than `least`; [0, 1] without a value */
+function roomy(values, room, least) {
   const [low, high] = extent(values)
-  const more = room * (high - low || flat)
+  const more = Math.max(room * (high - low), (least - (high - low)) / 2)
   return low <= high ? [low - more, high + more] : [0, 1]
 }
 
@@ -885,7 +885,8 @@ class TradeoffPanel extends PathPanel {
     const [x, y] = [this.xs.value, this.ys.value]
     const used = x && y
     this.paths = this.training.methods.map((_, r) => used ? this.path([x, y], r) : [])
-    const [xRange, yRange] = [0, 1].map(n => roomy(this.paths.flat().map(p => p[n]), 0.06, 1))
+    const least = name => isAccuracy(name) ? 0.04 : 1e-3
+    const [xRange, yRange] = [x, y].map((name, n) => roomy(this.paths.flat().map(p => p[n]), 0.06, least(name)))
     const [xFormat, format] = [x, y].map(name => isAccuracy(name) ? percent : short)
     this.chart?.node.remove()
     this.chart = this.plotPaths({
@@ -919,7 +920,7 @@ class AccuracyPanel extends Panel {
     const zero = training.zero[split]
     if (Number.isFinite(zero)) lines.push({ colour: this.zero.colour, points: [[0, zero], [last, zero]], dash: true })
     const values = lines.flatMap(({ points }) => points.flatMap(point => point.slice(1)))
-    const y = roomy(values, 0.08, 0.1).map(end => clamp(end, 0, 1))
+    const y = roomy(values, 0.08, 0.04).map(end => clamp(end, 0, 1))  // ticks are whole per cents
     return this.plotSteps({
       xTicks: [0, last],
       y, yTicks: ticks(...y, 5), format: percent,
