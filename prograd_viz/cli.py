@@ -92,7 +92,7 @@ def _looks(runs, split, images, targets, explainer, count):
 
 # %% ../nbs/60_cli.ipynb #6ec2cb7a
 def save_demo(
-    result: "Sweep",  # With the numbers of `on_the_object`, and snapshots
+    result: "Sweep",  # With the numbers of `on_the_object` by `EXPLAINER`, and snapshots
     clip: "Clip",  # Its model
     out: Path,  # A folder; made if it is missing
     settings: dict,  # Goes into summary.json
@@ -202,7 +202,7 @@ def _trained(opt, clip):
 
 
 def readable(
-    summary: "Summary",  # Of a sweep with the numbers of `on_the_object`
+    summary: "Summary",  # Of a sweep with the numbers of `on_the_object` by `EXPLAINER`
 ) -> pd.DataFrame:
     "The means and their intervals as text, a row per method, a column per accuracy or share"
     known = [name for name in MEASURES if name in set(summary.means["column"])]
@@ -211,7 +211,7 @@ def readable(
 
 
 def report(
-    result: "Sweep",  # What was measured
+    result: "Sweep",  # With the numbers of `on_the_object` by `EXPLAINER`
     opt: argparse.Namespace,  # The demo's settings
 ) -> str:
     "The table, the paired difference, and how to read them"

@@ -36,14 +36,14 @@ from .clip import ASSETS, Clip
 from .data import Split, Task
 from .images import open_image
 from .landscape import landscape, plot_landscape, plot_tradeoff
-from .maps import Explainer, find_explainer
+from .maps import EXPLAINERS, Explainer
 from .plots import encoded, plot_accuracy, plot_cosine, plot_gradient_plane, plot_token_cosines
 from .runs import Recorder, Runs, load_runs
 from prograd_viz.screen import (
+    OPERATORS,
     RECORDED,
     ExplorerData,
     land_buffer,
-    operators,
     plot_view,
     preparation,
     run_sets,
@@ -119,9 +119,8 @@ _STARTED: weakref.WeakSet = weakref.WeakSet()  # what may be under way when the 
 @atexit.register
 def _stop_all():
     "Torch aborts a process that ends while another thread computes"
-    for work in list(_STARTED):
-        work.stop()
-        work._thread.join(30)
+    for work in list(_STARTED): work.stop()
+    for work in list(_STARTED): work._thread.join(30)
 
 
 def _marimo():
@@ -177,7 +176,7 @@ class Explorer(anywidget.AnyWidget):
         *,
         images: int | list = 8,  # How many, spread over the classes, or which; of photos all are taken
         target: str = "predicted",  # The score to explain: one of `cam.TARGETS`, or a class name
-        explainer: str | Explainer = "GradCAM",  # Which map: one of `screen.operators`, or one of them with options
+        explainer: str | Explainer = "GradCAM",  # Which map: one of `screen.OPERATORS`, or one of them with options
         target_layer: str | None = None,  # See `cam.find_layer`
         data: ExplorerData | None = None,  # Prepared before; None: now
         panels: Sequence = PANELS,  # What to show
@@ -186,13 +185,14 @@ class Explorer(anywidget.AnyWidget):
         follow: str | Path | None = None,  # Folder of a training that still runs, whose progress is to be seen
     ):
         for name in panels: check_known("panel", name, PANELS)
-        recorder: Any = runs if isinstance(runs, Recorder) else None
+        recorder: Any = isinstance(runs, Recorder) and runs
         given: Any = recorder.runs(clip, task) if recorder else runs
         self.sets, self.compare = run_sets(given)
         if data is not None: explainer = data.explainer
-        self._explainers = {str(one): one for one in (*operators(), explainer)}
+        self._explainers = {str(one): one for one in (*OPERATORS, explainer)}
         self._data: dict = {}  # class names -> what is shown of run sets that have them: seeds may have their own
         self._at = "", "", ""  # the choice that it belongs to
+        self._draft: dict = {}  # the same without maps, while there is nothing else to see
         # a small model, as pocket, gains nothing by a second core; an RN50 does
         self.work = Work(self._say, self._settle,
                          self.able and sum(p.numel() for p in self.sets[0].clip.model.visual.parameters()) < 1e7)
@@ -202,10 +202,12 @@ class Explorer(anywidget.AnyWidget):
             target=target, target_layer=target_layer or "default",
             title="two recipes" if self.compare else runs_title(self.sets))
         self.observe(self._load, ["split", "target_layer", "explainer"])
-        self.observe(self._retarget, "target")
+        # a class whose maps were not sent yet
+        self.observe(lambda change: change["new"] in TARGETS or self._give_images(), "target")
         self.on_msg(self._asked)
-        if "maps" in panels and data is not None: self._adopt({one.classes: data for one in self.sets}, self._choice())
-        elif "maps" in panels and (not recorder or self.able): self._prepare()
+        if "maps" in panels:
+            if data is not None: self._adopt({one.classes: data for one in self.sets}, self._choice())
+            elif not recorder or self.able: self._prepare()
         if recorder: recorder.watchers.append(lambda: self.show_runs(recorder.runs(clip, task)))
         if follow:
             load_runs(follow)  # may raise
@@ -241,7 +243,7 @@ class Explorer(anywidget.AnyWidget):
         "Where the sliders are: the nearest lambda and the nearest snapshot"
         runs, lam = self.runs, self.lam
         keys = runs.sorted_keys()
-        numbers = [key for key in keys if str not in (type(key), type(lam))]
+        numbers = (key for key in keys if str not in (type(key), type(lam)))
         if lam not in keys: lam = min(numbers, key=lambda key: abs(key - lam), default=keys[-1])
         return lam, int(min(runs.snapshot_steps, key=lambda step: abs(step - self.step), default=self.step))
 
@@ -264,19 +266,15 @@ class Explorer(anywidget.AnyWidget):
         self._data, self._at, self._sources[choice[0]][3][choice] = data, choice, data
         self._give_images()
 
-    def _give_images(self, **about):
+    def _give_images(self):
         "Give the browser the images; again, where another thread has changed them or the runs meanwhile"
+        sets, data = self.sets, self._data or self._draft
         split, layer, _ = self._at
-        about |= {"split": split, "splits": list(self._sources), "layer": layer, "explainers": list(self._explainers),
-                  "layers": layer_names(self.sets[0].clip) if self.able and layer else []}
-        targets = list(dict.fromkeys([*TARGETS, self.target]))
-        sets, data = self.sets, self._data
-        self.scenes = [scene_buffer(runs, data[runs.classes], targets, **about) for runs in sets if data]
-        if sets is not self.sets or data is not self._data: self._give_images()
-
-    def _retarget(self, change):
-        "A class whose maps were not sent yet"
-        if self._data and change["new"] not in TARGETS: self._give_images()
+        about = {"split": split, "splits": list(self._sources), "layer": layer, "explainers": list(self._explainers),
+                 "layers": layer_names(self.sets[0].clip) if self.able and layer else []}
+        self.scenes = [scene_buffer(runs, data[runs.classes], list(dict.fromkeys([*TARGETS, self.target])), **about)
+                       for runs in sets if data]
+        if sets is not self.sets or data is not (self._data or self._draft): self._give_images()
 
     def _load(self, change=None):
         "Show the images of this split at this layer, prepared now or before"
@@ -298,8 +296,8 @@ class Explorer(anywidget.AnyWidget):
         def draft(data):
             "Pictures and predictions, where there is nothing else to see"
             if self._data or len(parts) > 1: return
-            self._data, self._at = {data.classes: data}, choice
-            self._give_images(draft=True)
+            self._draft, self._at = {data.classes: data}, choice
+            self._give_images()
 
         self.work.start(f"{explainer} of images: {name}",
                         lambda tick: {classes: prepare(tick, draft) for classes, prepare in parts.items()},
@@ -307,7 +305,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _choice(self):
         "What the images depend on: split, layer (empty where none is read) and explainer"
-        reads_layer = find_explainer(self._explainers[self.explainer]).reads_layer
+        reads_layer = EXPLAINERS[self.explainer.split("(")[0]].reads_layer
         return self.split, self.target_layer if reads_layer else "", self.explainer
 
     def _settle(self):

@@ -1216,7 +1216,7 @@ INNER = """
     cross_entropy declare_missing directions_of draw_cosine draw_image draw_map draw_note draw_rows each_image encoded
     epoch_batches exif_orientation explainer_table feature_distance feature_gradient figure gradient_arrows
     harmonic_mean has_fast_path in_this_thread is_archive jobs_of kl_to_teacher label land_buffer layer_names
-    learning_rate listed map_agreement mean_interval named_lambda new_file open_parts openai_state operators plain
+    learning_rate listed map_agreement mean_interval named_lambda new_file open_parts openai_state plain
     plain_text_features plot_angles prompt_gradients published_epochs published_lambda published_numbers random_scenes
     readable report resize_maps rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer set_names
     sha256 shown_image split_name square_safe steps_table text_features token_grid token_texts tower_blocks trace

@@ -42,7 +42,7 @@ from prograd_viz.plots import plane_arrows
 from prograd_viz.prompts import teacher_features
 from prograd_viz.report import SNAPSHOTS, save_report
 from prograd_viz.runs import Recorder, load_runs
-from prograd_viz.screen import ExplorerData, explorer_data, operators, plot_view, run_sets
+from prograd_viz.screen import OPERATORS, ExplorerData, explorer_data, plot_view, run_sets
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
@@ -491,17 +491,17 @@ def waiting(runs, monkeypatch):
     go, prepare = Event(), GradCAM.prepare
     monkeypatch.setattr(GradCAM, "prepare", lambda *args, **options: go.wait(60) and prepare(*args, **options))
     explorer = explore(runs, images=2)
-    while not explorer.scenes: explorer.work._thread.join(0.05)
+    while not explorer.scenes and explorer.work._thread.is_alive(): explorer.work._thread.join(0.05)
     return explorer, go
 
 
 def test_pictures_and_predictions_come_before_their_maps(waiting):
     explorer, go = waiting
-    about, first = unpack(explorer.scenes[0])
-    assert explorer.work.what and about["draft"] and np.isnan(first["top.predicted"]).all()
+    _, first = unpack(explorer.scenes[0])
+    assert explorer.work.what and np.isnan(first["top.predicted"]).all()
     go.set()
-    about, last = unpack(explorer.wait().scenes[0])
-    assert "draft" not in about and (last["top.predicted"] > 0).any()
+    _, last = unpack(explorer.wait().scenes[0])
+    assert (last["top.predicted"] > 0).any()
     for name in ("pictures", "masks", "areas", "predicted", "chance", "zero.predicted"):
         assert np.array_equal(first[name], last[name]), name
     assert explorer.data.operator.shape[1] > 1, "the draft is not kept"
@@ -512,11 +512,14 @@ def test_where_the_first_maps_were_cancelled_the_pictures_stay_and_maps_can_be_a
     press(explorer, ask="cancel")
     go.set()
     explorer.wait()
-    assert "cancelled" in work(explorer)[0] and unpack(explorer.scenes[0])[0]["draft"]
-    explorer.split = "same"
-    assert "draft" not in unpack(explorer.wait().scenes[0])[0] and explorer.split == "same"
-    explorer.split = runs.task.usual_split
-    assert "draft" not in unpack(explorer.wait().scenes[0])[0] and len(explorer.data) == 2
+    _, shown = unpack(explorer.scenes[0])
+    assert "cancelled" in work(explorer)[0] and np.isnan(shown["top.predicted"]).all()
+    assert explorer.data is None, "a draft is not kept, saved or tabulated"
+    with pytest.raises(ValueError, match="no maps"): explorer.table()
+    for split in ("same", runs.task.usual_split):
+        explorer.split = split
+        about, shown = unpack(explorer.wait().scenes[0])
+        assert about["split"] == split and np.isfinite(shown["top.predicted"]).all() and len(explorer.data) == 2
 
 
 def test_cancelling_leaves_what_was(runs, data):
@@ -642,7 +645,7 @@ def test_every_operator_gives_the_librarys_maps(runs, name):
 
 def test_another_explainer_is_chosen_and_kept(runs, tmp_path):
     explorer = explore(runs, images=2).wait()
-    assert scene(explorer)[0]["explainers"] == operators() and scene(explorer)[0]["explainer"] == "GradCAM"
+    assert scene(explorer)[0]["explainers"] == OPERATORS and scene(explorer)[0]["explainer"] == "GradCAM"
     before = explorer.table()
     explorer.explainer = "Occlusion"
     after = explorer.wait().table()
@@ -661,6 +664,8 @@ def test_another_explainer_is_chosen_and_kept(runs, tmp_path):
 def test_an_explainer_with_options_is_named_with_them(runs):
     explorer = explore(runs, images=1, explainer=Occlusion(stride=16)).wait()
     assert explorer.explainer == scene(explorer)[0]["explainer"] == "Occlusion(stride=16)"
+    again = explore(runs, data=explorer.data)
+    assert again.explainer == explorer.explainer and scene(again)[0]["explainer"] == explorer.explainer
     assert explorer.data.operator.shape[1] < explorer_data(runs, images=1, explainer="Occlusion").operator.shape[1]
 
 

@@ -14,10 +14,10 @@
  * Method: {key: lambda, or the name of a method that has none, name: what it is called in sentences, rule: "coop",
  *   "prograd" or another, colour: the same as in figures}
  * Buffers "scenes", one for each run set: about {split, splits, layer, layers: the default one first, explainer,
- *   explainers, targets, classes, names, labels, masks, draft: whether the maps are still to come}; tensors pictures
- *   [B, H, W, 3], masks (bits) [B, bytes], areas [B]; of target t: maps.t [K, R, B, h, w] of 255ths of top.t [K, R, B],
- *   share.t [K, R, B], explained.t [K, R, B, 2], predicted and chance [K, R, B]; the same of zero-shot CLIP under
- *   "zero.", without K and with R = 1
+ *   explainers, targets, classes, names, labels, masks}; tensors pictures [B, H, W, 3], masks (bits) [B, bytes],
+ *   areas [B]; of target t: maps.t [K, R, B, h, w] of 255ths of top.t [K, R, B], NaN: no map yet; share.t [K, R, B],
+ *   explained.t [K, R, B, 2], predicted and chance [K, R, B]; the same of zero-shot CLIP under "zero.", without K and
+ *   with R = 1
  * Buffer "land": about {set, ends: two keys}; tensors x [X], y [Y], loss_ce, loss_kl, accuracy [Y, X], steps [K],
  *   paths [R, K, 2], inside [R]
  */
@@ -97,7 +97,7 @@ function extent(values) {
 /** The same with some room at both ends, and no narrower than `least`; [0, 1] without a value */
 function roomy(values, room, least) {
   const [low, high] = extent(values)
-  const more = Math.max(room * (high - low), (least - (high - low)) / 2)
+  const more = Math.max(room * (high - low || Math.abs(high) || 1), (least - (high - low)) / 2)
   return low <= high ? [low - more, high + more] : [0, 1]
 }
 
@@ -252,7 +252,6 @@ class Training {
       predicted: named(predicted),
       explained: two < 0 ? named(one) : `${named(one)} \u2212 ${named(two)}`,
       right: label < 0 || predicted < 0 ? null : label === predicted,
-      none: scene.about.draft ? "map in preparation" : "no map",
     }
   }
 }
@@ -379,14 +378,15 @@ class Card {
     this.value.textContent = `${percent(this.values[y * this.width + x] * this.scale / 255)} of the row's largest`
   }
 
-  /** The numbers below, and a bar as long as the share, with a mark where the object's area is */
-  numbers(look, area) {
+  /** The numbers below, and a bar as long as the share, with a mark at the object's area; busy: maps may come */
+  numbers(look, area, busy) {
     const { predicted, explained, share, top, right } = look
     const chance = Number.isFinite(look.chance) ? ` ${percent(look.chance)} ` : " "
     const verdict = { true: "\u2713 right", false: "\u2717 wrong" }[right] ?? ""
     const why = top > 0 ? "no mask" : "empty map"
-    const none = Number.isFinite(top) ? why : look.none
-    const said = Number.isFinite(share) ? `${percent(share)} on the object, ${fixed(share / area, 1)} per area` : none
+    const none = Number.isFinite(top) ? why : busy ? "map in preparation" : "no map"
+    const known = Number.isFinite(share)
+    const said = known ? `${percent(share)} on the object, ${fixed(share / area, 1)} per area` : none
     this.words(predicted, said, chance, verdict)
     this.verdict.className = right ? "pv-right" : "pv-wrong"
     this.says.title += `; the map explains ${explained}`
@@ -432,7 +432,7 @@ class MapRow {
     this.looks.forEach((look, i) => {
       const card = cards[i + 1]
       card.map(look && Number.isFinite(look.top) ? look : null, top, view.colours)
-      if (look) card.numbers(look, area)
+      if (look) card.numbers(look, area, view.busy)
       else card.words(training.hasText ? "no text features of it" : "no text features were recorded", "")
     })
     cards[0].words(scene.about.images[b].name, area > 0 ? `object: ${percent(area)} of the image` : "no mask")
@@ -461,8 +461,11 @@ class Chart {
     const pointerleave = () => { this.tip.textContent = "" }
     const listeners = { pointermove, pointerdown, pointerleave }
     this.svg = make("svg:svg", { role: "img", "aria-label": this.label, ...listeners })
+    this.cursor = make("svg:line", { class: "pv-cursor" })
+    this.dots = []
+    this.moving = make("svg:svg", { class: "pv-moving", "aria-hidden": "true" }, this.cursor)  // the rest stays painted
     this.tip = make("output", { class: "pv-tip" })
-    this.node = make("div", { class: "pv-chart" }, this.under, this.svg, this.tip)
+    this.node = make("div", { class: "pv-chart" }, this.under, this.svg, this.moving, this.tip)
     watch(this.node, (width, height) => this.fit(width, height))
   }
 
@@ -497,10 +500,7 @@ class Chart {
     const side = Math.min(w, h)
     this.inner = this.square ? [left + (w - side) / 2, top, side, side] : [left, top, w, h]
     this.groups = this.lines.map(line => this.line(line))
-    this.cursor = make("svg:line", { class: "pv-cursor" })
-    this.dots = []
-    this.moving = make("svg:g", {}, this.cursor)
-    this.svg.replaceChildren(...this.axes(), ...this.groups, this.moving)
+    this.svg.replaceChildren(...this.axes(), ...this.groups)
     const names = ["left", "top", "width", "height"]
     if (this.under) names.forEach((name, n) => { this.under.style[name] = `${this.inner[n]}px` })
     this.onfit?.(this)
@@ -885,8 +885,8 @@ class TradeoffPanel extends PathPanel {
     const [x, y] = [this.xs.value, this.ys.value]
     const used = x && y
     this.paths = this.training.methods.map((_, r) => used ? this.path([x, y], r) : [])
-    const least = name => isAccuracy(name) ? 0.04 : 1e-3
-    const [xRange, yRange] = [x, y].map((name, n) => roomy(this.paths.flat().map(p => p[n]), 0.06, least(name)))
+    const range = (name, n) => roomy(this.paths.flat().map(p => p[n]), 0.06, isAccuracy(name) ? 0.04 : 0)
+    const [xRange, yRange] = [x, y].map(range)
     const [xFormat, format] = [x, y].map(name => isAccuracy(name) ? percent : short)
     this.chart?.node.remove()
     this.chart = this.plotPaths({
@@ -920,7 +920,8 @@ class AccuracyPanel extends Panel {
     const zero = training.zero[split]
     if (Number.isFinite(zero)) lines.push({ colour: this.zero.colour, points: [[0, zero], [last, zero]], dash: true })
     const values = lines.flatMap(({ points }) => points.flatMap(point => point.slice(1)))
-    const y = roomy(values, 0.08, 0.04).map(end => clamp(end, 0, 1))  // ticks are whole per cents
+    const [low, high] = roomy(values, 0.08, 0.04)  // so wide that its ticks are whole per cents
+    const y = [low, high].map(end => clamp(end + Math.max(0, -low) + Math.min(0, 1 - high), 0, 1))
     return this.plotSteps({
       xTicks: [0, last],
       y, yTicks: ticks(...y, 5), format: percent,
@@ -1050,7 +1051,7 @@ class LandscapePanel extends PathPanel {
       const [angle, radius] = [n * Math.PI / 5, n % 2 ? 0.42 * 7 : 7]
       return `${chart.px(a) + radius * Math.sin(angle)},${chart.py(b) - radius * Math.cos(angle)}`
     })
-    chart.moving.before(make("svg:polygon", { points: corners.join(" "), class: "pv-start" }))
+    chart.svg.append(make("svg:polygon", { points: corners.join(" "), class: "pv-start" }))
   }
 
   read(a, b) {
@@ -1605,6 +1606,9 @@ class Controls {
     write(text, words)  // said once by a screen reader
     progress.value = done ?? 0
     progress.hidden = cancel.hidden = done === null
+    const before = this.view.busy
+    this.view.busy = done !== null
+    if (this.view.busy !== before) this.view.update()  // for cards that wait for their map
     for (const offer of this.view.root.querySelectorAll(".pv-offer button")) offer.disabled = done !== null
   }
 
@@ -1736,7 +1740,9 @@ function render({ model, el }) {
   const view = new View(el, state, { ask, panels: model.get("_panels") })
   const unsaved = new Set()
   const save = later(() => {
+    const names = [...unsaved]
     unsaved.clear()
+    for (const name of names) model.set(name, state.get(name))  // an echo may have undone it
     model.save_changes()
   }, 100)  // what the kernel answers costs the page as much as a frame
   state.watchers.push((names, from) => {
@@ -1754,9 +1760,7 @@ function render({ model, el }) {
   const adopt = () => view.adopt(BUFFERS.map(name => model.get(name))).then(work)
   const again = later(adopt, 0)
   const follow = name => [`change:${name}`, () => {
-    const [told, chosen] = [model.get(name), state.get(name)]
-    if (!unsaved.has(name)) state.set({ [name]: told }, "kernel")
-    else if (String(told) !== String(chosen)) model.set(name, chosen)  // an echo of the value before
+    if (!unsaved.has(name)) state.set({ [name]: model.get(name) }, "kernel")  // else an echo of the value before
   }]
   const heard = [...SHARED.map(follow), ...BUFFERS.map(name => [`change:${name}`, again]), ["change:_work", work]]
   for (const [name, call] of heard) model.on(name, call)

@@ -142,7 +142,7 @@ def test_seeds_show_bands_and_a_picker(browser, trained, data, tmp_path):
 HOST = """async ({ source, values, buffers }) => {
   const bytes = text => new DataView(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer)
   const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }))
-  const { default: { render } } = await import(address)
+  Object.assign(window, (await import(address)).default)
   const [runs, scene, land] = buffers.map(bytes)
   const [data, heard] = [{ ...values, _runs: runs, scenes: [scene], land }, {}]
   const set = (name, value) => {
@@ -168,13 +168,19 @@ def test_a_host_may_tell_of_every_change_and_repeat_an_old_one(browser, trained,
                          "values": values | {"pins": [], "_panels": list(PANELS), "_work": {}}})
     root = page.locator(".pv-root")
     root.locator(".pv-thumbs button").first.wait_for()
-    step = "[model.get('step'), document.querySelector('.pv-root').explorer.state.get('step')]"
-    root.press("ArrowLeft")
-    assert page.evaluate(f"model.set('step', 30); {step}") == [29, 29], "an echo of the choice before"
+    view = "document.querySelector('.pv-root').explorer"
+    echo = f"{view}.walk(-1); model.set('step', 30); {view}.state.get('step')"
+    assert page.evaluate(echo) == 29, "an echo of the choice before"
     page.wait_for_function("saved.length")
-    assert page.evaluate(f"model.set('step', 7); {step}") == [7, 7], "what the kernel says later holds"
+    assert page.evaluate(f"model.set('step', 7); {view}.state.get('step')") == 7, "what the kernel says later holds"
     page.wait_for_timeout(300)
     assert page.evaluate("saved") == [29]
+    page.evaluate("() => { render({ model, el: document.body }) }")
+    page.locator(".pv-thumbs").nth(1).wait_for()
+    page.evaluate("for (const root of document.querySelectorAll('.pv-root')) root.explorer.walk(1)")
+    page.wait_for_timeout(300)
+    steps = "[model, ...[...document.querySelectorAll('.pv-root')].map(root => root.explorer.state)]"
+    assert len(set(page.evaluate(f"{steps}.map(one => one.get('step'))"))) == 1, "two views of one widget agree"
     assert page.wrong == []
 
 
