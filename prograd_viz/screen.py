@@ -154,8 +154,8 @@ class ExplorerData:
                              "write it again with explorer_data(runs).save(path)") from e
 
 
-# The explainers whose maps are linear in the text: one matrix product for any prompt
-OPERATORS = [name for name, explainer in EXPLAINERS.items() if explainer.cost == "operator"]
+OPERATORS = [  # The explainers whose maps are linear in the text: one matrix product for any prompt
+    name for name, explainer in EXPLAINERS.items() if explainer.cost == "operator"]
 
 _AXES = {  # Array of `ExplorerData` -> its axes: B images of H x W pixels in P colours, h x w cells of width E
     "pictures": "BHWP", "masks": "BHW", "labels": "B", "operator": "BhwE", "features": "BE"}
