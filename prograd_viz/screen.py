@@ -176,7 +176,7 @@ def preparation(
     split: str | Split | list | None = None,  # See `Runs.split`; or photos: paths or PIL images
     *,
     images: int | list = 8,  # How many, spread over the classes, or which; of photos all are taken
-    explainer: str | Explainer = "GradCAM",  # One of `operators`, or one of them with options
+    explainer: str | Explainer = "GradCAM",  # One of `OPERATORS`, or one of them with options
     target_layer: str | torch.nn.Module | None = None,  # See `cam.find_layer`
 ) -> Callable:  # Returns the `ExplorerData`; of two functions, the first is told the share done, the second a draft
     "What `explorer_data` does, later; wrong names raise here. A draft has all but the maps, which are NaN"
@@ -293,8 +293,8 @@ def runs_buffer(
         abouts.append(about | {"name": name})
         tensors |= arrays
     return buffer({"compare": compare, "able": sets[0].has_model, "coop": COOP, "titles": SPLIT_TITLES, "sets": abouts,
-             "trainable": sets[0].config.get("rule") in RULES, "t": stdtrit(max(1, len(sets) - 1), 0.975),
-             "zero": {"name": sets[0].name(None), "colour": ZERO_SHOT}}, tensors)
+                   "trainable": sets[0].config.get("rule") in RULES, "t": stdtrit(max(1, len(sets) - 1), 0.975),
+                   "zero": {"name": sets[0].name(None), "colour": ZERO_SHOT}}, tensors)
 
 
 def _recorded(runs, s):
