@@ -299,7 +299,7 @@ class Explorer(anywidget.AnyWidget):
             self._draft, self._at = {data.classes: data}, choice
             self._give_images()
 
-        self.work.start(f"{explainer} of images: {name}",
+        self.work.start(f"maps of {name}",
                         lambda tick: {classes: prepare(tick, draft) for classes, prepare in parts.items()},
                         lambda data: self._adopt(data, choice) or note)
 
@@ -411,7 +411,7 @@ class Explorer(anywidget.AnyWidget):
         "The data, as soon as it is there, and the positions of the images that are seen"
         data = self.wait().data
         if data is None:
-            raise ValueError(f"this explorer shows {', '.join(self._panels)} and no maps; open it with explore(runs)")
+            raise ValueError(f"this explorer of {', '.join(self._panels)} has no maps; explore(runs) prepares them")
         return data, [b for b in dict.fromkeys([min(self.image, len(data) - 1), *self.pins]) if b < len(data)]
 
     def table(self) -> pd.DataFrame:  # A row per image and method

@@ -236,7 +236,7 @@ def plot_gradient_plane(
     for end, c, name in arrows:
         ax.annotate("", end, (0, 0), arrowprops={"arrowstyle": "-|>", "color": c, "lw": 2, "shrinkA": 0, "shrinkB": 0})
         ax.plot([], [], color=c, label=name)
-    ax.text(0.98, 0.03, "away from the teacher", transform=ax.transAxes, ha="right", color="#666666", style="italic")
+    ax.text(0.02, 0.03, "away from\nthe teacher", transform=ax.transAxes, color="#666666", style="italic")
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="across $G_g$", ylabel="along $G_g$")
     angle = "agree" if np.isnan(row["cos"]) else f"{row['angle_deg']:.0f}°{', conflict' if row['conflict'] else ''}"
     ax.set_title(f"step {step}: {angle}")
@@ -451,7 +451,7 @@ def plot_accuracy(
             each = [runs.record(key).set_index("step")[f"acc_{split}"].dropna() for runs in many]
             wide = pd.concat(each, axis=1)
             _band(ax, wide.index, wide.to_numpy(), run_colour(first, key), first.name(key, "math"))
-        ax.set(title=SPLIT_TITLES.get(split, split), xlabel="step", ylim=(0, 1))
+        ax.set(title=SPLIT_TITLES.get(split, split), xlabel="step", ylim=(0, 1.02))  # a line at 1 is whole
     axes[0, 0].set_ylabel("accuracy")
     handles = axes[0, 0].get_legend_handles_labels()
     fig.legend(*handles, loc="outside lower center", ncols=4 if len(splits) > 1 else 1)

@@ -739,7 +739,7 @@ BAD = [
     Case("Explorer.show_photos", lambda w: Explorer(replace(w.runs, clip=None), panels=["cosine"]).show_photos({}),
          "these runs have no model and task in memory"),
     Case("Explorer.table", lambda w: Explorer(w.runs, panels=["cosine"]).table(),
-         "this explorer shows cosine and no maps; open it with explore(runs)"),
+         "this explorer of cosine has no maps; explore(runs) prepares them"),
     Case("plane_arrows", lambda w: plane_arrows("runs", 1), "Runs are expected, got 'runs'", TypeError),
     Case("run_maps", lambda w: run_maps(w.runs, classes=["dgo"], progress=False), "unknown class 'dgo'"),
     Case("run_maps", lambda w: run_maps(w.runs, steps=[99], progress=False), "no snapshot at step 99"),

@@ -454,7 +454,7 @@ def test_parts_stand_alone(runs, data):
     for name, view in alone.items():
         assert view._panels == [name] and bool(view.scenes) == (name == "maps")
         if name != "maps":
-            with pytest.raises(ValueError, match=f"this explorer shows {name} and no maps"): view.table()
+            with pytest.raises(ValueError, match=f"this explorer of {name} has no maps; explore"): view.table()
     for name in set(PANELS) - {"maps", "landscape"}: assert Explorer(runs, panels=[name]).figure().axes
 
 
