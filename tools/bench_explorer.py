@@ -1,14 +1,15 @@
 """How long a reader waits for the explorer in headless Chromium: from a key to the frame it asks for.
 
-    python tools/bench_explorer.py   # four minutes on two idle cores; writes figures/bench/explorer.csv and .md
+    python tools/bench_explorer.py   # five minutes on two idle cores; writes figures/bench/explorer.csv and .md
 
-A wait ends with the first animation frame after drawing has finished.
+A wait ends with the first animation frame after drawing has finished. marimo is measured where it is installed.
 """
 import argparse
 import os
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -17,7 +18,10 @@ import numpy as np
 import pandas as pd
 
 from bench import machine
-from lab import ROOT, chromium, command, jupyterlab, notebook, open_notebook, watched
+from lab import ROOT, chromium, command, jupyterlab, notebook, open_notebook, serving, voila, watched
+from prograd_viz.report import save_report
+from prograd_viz.runs import load_runs
+from prograd_viz.screen import ExplorerData
 
 POCKET = """from prograd_viz.all import *
 task = few_shot("pocket", shots=8, seed=1)
@@ -42,6 +46,17 @@ data = ExplorerData(rng.integers(0, 255, (B, 224, 224, 3), np.uint8), rng.random
                     tuple(f"{b + 1}: {names[b]}" for b in range(B)), tuple(names), unit(B, 7, 7, E), unit(B, E),
                     100.0)"""
 OPEN = "explorer = explore(runs, data=data); explorer"
+APP = ROOT / "figures" / "app"
+MARIMO = f"""import marimo
+app = marimo.App(width="full")
+
+@app.cell
+def _():
+    from prograd_viz.all import explore, load_runs
+    from prograd_viz.screen import ExplorerData
+    explore(load_runs({str(APP)!r}), data=ExplorerData.load({str(APP / "explorer.safetensors")!r}))
+    return
+"""
 # `moved` gets ms from each key to the first frame after it was drawn; `drawn` the time of the last drawing
 WATCH = """() => {
   window.moved = []
@@ -132,10 +147,41 @@ def in_jupyterlab(
         times["kernel gone"] = moves(page, n)
     says = f"from running the cell `explore(runs)`; {payload / 1e6:.1f} MB are sent"
     rows = [row(name, "first picture", first, 3000, says)]
-    for when, ms in times.items():
-        rows.append(row(name, "key to frame, median", median(ms), 16, f"{len(ms)} moves, {when}"))
-        rows.append(row(name, "key to frame, 95th percentile", float(np.quantile(ms, 0.95)), 33, when))
+    for when, ms in times.items(): rows += as_rows(name, when, ms)
     return [*rows, row(name, "a key held for 3 s: from letting go to the last frame", release, 50)]
+
+
+def as_rows(name, when, ms):
+    "The median and the 95th percentile of some moves"
+    return [row(name, "key to frame, median", median(ms), 16, f"{len(ms)} moves, {when}"),
+            row(name, "key to frame, 95th percentile", float(np.quantile(ms, 0.95)), 33, when)]
+
+
+def elsewhere(
+    n: int,  # Moves in each place
+) -> list:  # Rows
+    "The recorded training of the app: served by Voila, as a report that is opened as a file, and in marimo"
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser, ExitStack() as servers:
+        home, places = Path(folder), {}
+        for name in ("voila", "marimo"): (home / name).mkdir()
+        address, token = servers.enter_context(voila(home / "voila", ROOT / "nbs" / "app.ipynb"))
+        places["Voila"] = f"{address}/?token={token}"
+        report = save_report(load_runs(APP), home / "report.html", data=ExplorerData.load(APP / "explorer.safetensors"))
+        places["a report, opened as a file"] = report.as_uri()
+        if find_spec("marimo"):
+            (home / "marimo" / "app.py").write_text(MARIMO)
+            run = ["marimo", "run", "app.py", "--headless", "--port={port}", "--no-token"]
+            places["marimo"] = servers.enter_context(serving(home / "marimo", run))[0]
+        for when, place in places.items():
+            page = watched(browser)
+            page.goto(place, wait_until="commit")
+            page.locator(".pv-thumbs button").first.wait_for(timeout=300_000)
+            page.wait_for_timeout(3000)
+            page.evaluate(WATCH)
+            rows += as_rows("pocket", when, moves(page, n))
+            page.close()
+    return rows
 
 
 def with_all_threads(
@@ -155,7 +201,7 @@ def main():
     options = parser.parse_args()
     studies = {"pocket": POCKET, "RN50's sizes": RN50}
     rows = [one for name, setup in studies.items() for one in in_jupyterlab(name, setup, options.moves)]
-    table = pd.DataFrame([*rows, with_all_threads("pocket", POCKET)])
+    table = pd.DataFrame([*rows, *elsewhere(options.moves), with_all_threads("pocket", POCKET)])
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "explorer.csv", index=False)
     lines = [f"| {r.model} | {r.what} | {r.ms:.0f} | {r.bar} | {'yes' if r.ms <= r.bar else '**no**'} | {r.note} |"
