@@ -58,7 +58,7 @@ from .training import train_more
 @dataclass(eq=False)
 class Work:
     "One slow task at a time, beside the kernel's own thread"
-    say: Callable  # Function of a message, wrong=: whether it is an error, done=: the share that is done, or None
+    say: Callable  # Function of a message, wrong=: whether it is an error, done=: the share done, -1: as it was, None
     settle: Callable = lambda: None  # Called at the end, whatever came of it
     alone: bool = False  # Whether it computes on one core
     error: Any = None  # What went wrong
@@ -73,7 +73,7 @@ class Work:
     ):
         "Begin, unless another task is under way"
         if self.what:
-            self.say(f"not now: {self.what} is under way; wait, or cancel it", wrong=True)
+            self.say(f"not now: {self.what} is under way; wait, or cancel it", wrong=True, done=-1)
             return self.settle()
         self.what, self.error, self._stopped = what, None, False
         self.say(what, done=0.0)
@@ -310,7 +310,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _settle(self):
         "Undo a choice of images that failed"
-        if not self._data or self._at == self._choice(): return
+        if not self._at[0] or self._at == self._choice(): return
         with self.hold_trait_notifications():
             self.split, layer, self.explainer = self._at
             if layer: self.target_layer = layer

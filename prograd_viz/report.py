@@ -77,23 +77,28 @@ _TESTS = {
 
 def _words(view):
     "The page's texts about these runs, by their place in report.html"
-    runs, task = view.runs, view.runs.config.get("task") or {}
-    many = f"{task['shots']} images of each of " if "shots" in task else ""
+    runs = view.runs
     tests = "; ".join(f"{name}: {_TESTS.get(name, 'another test set')}" for name in runs.tested)
-    return {"title": view.title, "trained": f"{', '.join(runs.methods)}, on {many}{len(runs.classes)} classes",
+    return {"title": view.title, "trained": "; beside it ".join(dict.fromkeys(map(_trained, view.sets))),
             "tests": f"Test sets: {tests}." if tests else "",
             "explainer": view.explainer.replace("Grad", "Grad-"), "split": SPLIT_TITLES.get(view.split, view.split),
             "masks": about_masks(view.data.masks_from)}
 
 
+def _trained(runs):
+    "The methods of a run set, and what they learned from"
+    task = runs.config.get("task") or {}
+    many = f"{task['shots']} images of each of " if "shots" in task else ""
+    return f"{', '.join(runs.methods)}, on {many}{len(runs.classes)} classes"
+
+
 def _summary(runs, title):
     "The last step of every run, as a table"
-    names = {f"acc_{split}": split for split in runs.tested} | {"loss_ce": "cross-entropy", "loss_kl": "divergence"}
-    final = runs.final().loc[runs.sorted_keys(), [*names]].rename(columns=names).dropna(axis=1, how="all")
-    final["steps in conflict"] = runs.conflicts()["conflict"].map("{:.0%}".format, na_action="ignore")
-    final.insert(0, "method", [runs.name(key, "words") for key in final.index])
-    zero = pd.DataFrame([{"method": runs.name(None)} | runs.zero_shot_accuracy])
-    return _table(pd.concat([zero, final])[[*final]], title)
+    names = {"method": "method"} | {f"acc_{split}": split for split in runs.tested} | {
+        "loss_ce": "cross-entropy", "loss_kl": "divergence", "conflict": "steps in conflict"}
+    table = runs.results().iloc[[0, *runs.order + 1]]
+    losses = table.filter(like="loss_").map("{:.2f}".format, na_action="ignore")
+    return _table(table.assign(**losses)[[name for name in names if name in table]].rename(columns=names), title)
 
 
 def _still(view):
@@ -101,14 +106,15 @@ def _still(view):
     if not len(view.runs.snapshot_steps): return ""
     view.pins = list(range(len(view.data)))
     numbers = view.table()[["image", "method", "predicted", "probability", "share"]]
+    words = f"{set_names(view.sets)[view.set]}: what each method predicts, and the share of its map on the object"
     picture = encoded(view.figure(), "jpg", dpi=90, pil_kwargs={"quality": 85})
     return (f"<img src='data:image/jpeg;base64,{picture}' alt='images and maps of the table below'>"
-            + _table(numbers, "what each method predicts, and the share of its map on the object"))
+            + _table(numbers, words))
 
 
 def _table(table, title):
-    "A table for the page, which allows no styles of its own"
+    "A table for the page, which allows no styles of its own; its numbers are shares"
     with pd.option_context("display.max_colwidth", None):
-        page = table.to_html(index=False, na_rep="-", float_format="{:.2f}".format)
+        page = table.to_html(index=False, na_rep="-", float_format="{:.0%}".format)
     rows = page[page.index("<thead>"):].replace(' style="text-align: right;"', "")
     return f"<table><caption>{html.escape(title)}</caption>{rows}"

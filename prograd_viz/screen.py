@@ -250,14 +250,14 @@ def run_sets(
     recipes = _recipes(sets)
     if len(recipes.drop_duplicates()) == 1 and recipes.index.is_unique: return sets, False
     if len(sets) == 2 and sets[0].classes == sets[1].classes: return sets, True
-    raise ValueError(f"{len(sets)} run sets that are not seeds of one recipe; give runs that differ in their seed "
-                     "alone, or two recipes with the same classes; others one by one: HBox([explore(a), explore(b)])")
+    raise ValueError(f"{len(sets)} run sets that are not seeds of one recipe; give runs that differ in train(seed=) "
+                     "and few_shot(seed=) alone, or two recipes with the same classes, or one by one: explore(a)")
 
 
 def _recipes(sets):
     "What seeds of one recipe have in common, a row for each run set, by its seed; a world may draw its classes"
     configs = [plain(runs.config | {"methods": runs.methods}) for runs in sets]
-    table = pd.json_normalize(configs).astype(str).replace("nan", "none")
+    table = pd.json_normalize(configs).astype(str).replace({"^nan$": "none", r"[\[\]']": ""}, regex=True)
     table.index = [runs.config.get("seed", runs.steps["seed"].max()) for runs in sets]
     return table.filter(regex=r"^(?!hashes|versions|(.*\.)?(seed|classes)$)")
 
@@ -276,9 +276,9 @@ def set_names(
     sets: list,  # From `run_sets`
 ) -> list:  # Words
     "What distinguishes run sets: their seeds, and the options in which their recipes differ"
-    recipes = _recipes(sets)
+    recipes = _recipes(sets).filter(regex="^(?!methods|steps)")  # which follow from the others
     apart = recipes.columns[recipes.nunique() > 1][:4]
-    return ["; ".join([f"seed {seed}", *(f"{key.split('.')[-1]} {row[key]:.24}" for key in apart)])
+    return ["; ".join([f"seed {seed}", *(f"{key.split('.')[-1]} {row[key]:.40}" for key in apart)])
             for seed, row in recipes.iterrows()]
 
 

@@ -81,16 +81,15 @@ def _known_styles(styles):
 
 
 def _draw_classes(classes, rng):
-    "Base and new nouns: equally many, disjoint"
+    "Base and new nouns: equally many, disjoint; drawn ones that are named give the same task again"
+    order = [NOUNS[i] for i in rng.permutation(len(NOUNS))]
     if isinstance(classes, Number):
         fix = f"half of the {len(NOUNS)} nouns are reserved for the new classes"
-        classes = check_whole("classes", classes, 2, len(NOUNS) // 2, fix)
-        drawn = [NOUNS[i] for i in rng.permutation(len(NOUNS))[:2 * classes]]
-        return tuple(drawn[:classes]), tuple(drawn[classes:])
+        classes = order[:check_whole("classes", classes, 2, len(NOUNS) // 2, fix)]
     base = check_classes(classes)
     for c in base: check_known("noun", c, NOUNS)
-    rest = [n for n in NOUNS if n not in base]
-    return base, tuple(rest[i] for i in rng.permutation(len(rest))[:max(2, min(len(base), len(rest)))])
+    rest = [n for n in order if n not in base]
+    return base, tuple(rest[:max(2, min(len(base), len(rest)))])
 
 
 def _derangement(homes, rng):

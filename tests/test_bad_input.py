@@ -691,10 +691,10 @@ BAD = [
     Case("explore", lambda w: explore(w.runs, data=replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),
          "the data shows ('a', 'b')... with features of width 128, these runs were trained on ('umbrella', 'hand')..."),
     Case("run_sets", lambda w: run_sets([w.runs, replace(w.runs, classes=tuple("abcdef"))]),
-         "2 run sets that are not seeds of one recipe; give runs that differ in their seed alone, or two recipes with "
-         "the same classes; others one by one"),
+         "2 run sets that are not seeds of one recipe; give runs that differ in train(seed=) and "
+         "few_shot(seed=) alone, or two recipes with the same classes, or one by one"),
     Case("run_sets", lambda w: run_sets([w.runs, w.runs, w.runs]),
-         "3 run sets that are not seeds of one recipe; give runs that differ in their seed alone, or two recipes"),
+         "3 run sets that are not seeds of one recipe; give runs that differ in train(seed=)"),
     Case("ExplorerData.load", lambda w: ExplorerData.load("never.safetensors"),
          "no file never.safetensors; write one with explorer_data(runs).save(path)", FileNotFoundError),
     Case("ExplorerData.load", lambda w: ExplorerData.load(w.tmp / "words.jpg"),
@@ -724,7 +724,7 @@ BAD = [
     Case("save_report", lambda w: save_report(w.runs, "never.html", images=1, target="predict"),
          "unknown target 'predict'; did you mean 'predicted'?"),
     Case("save_report", lambda w: save_report([w.runs, w.runs, w.runs], "never.html", images=1),
-         "3 run sets that are not seeds of one recipe; give runs that differ in their seed alone"),
+         "3 run sets that are not seeds of one recipe; give runs that differ in train(seed=)"),
     Case("save_report",
          lambda w: save_report(w.runs, w.tmp / "never.html",
                                data=replace(explorer_data(w.runs, images=2), classes=tuple("abcdef"))),

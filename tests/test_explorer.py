@@ -507,6 +507,15 @@ def test_pictures_and_predictions_come_before_their_maps(waiting):
     assert explorer.data.operator.shape[1] > 1, "the draft is not kept"
 
 
+def test_a_choice_made_while_the_first_maps_are_prepared_is_taken_back(waiting):
+    explorer, go = waiting
+    before = explorer.split
+    explorer.split = "same"
+    assert explorer.split == before and "not now" in work(explorer)[0]
+    go.set()
+    assert unpack(explorer.wait().scenes[0])[0]["split"] == before
+
+
 def test_where_the_first_maps_were_cancelled_the_pictures_stay_and_maps_can_be_asked_for(runs, waiting):
     explorer, go = waiting
     press(explorer, ask="cancel")
@@ -569,6 +578,7 @@ def test_one_thing_at_a_time_is_under_way(explorer):
     held.wait()
     explorer.train_lambda(0.25)
     assert work(explorer) == ("not now: waiting is under way; wait, or cancel it", True)
+    assert explorer._work["done"] == -1, "the bar and its button stay"
     go.set()
     assert explorer.wait().table() is not None and len(explorer.runs) == 3
 
@@ -956,12 +966,13 @@ def test_a_page_holds_the_explorer_s_numbers(runs, data, tmp_path):
     assert "<title>my &lt;title&gt;</title>" in page
     cells = re.findall("<t[hd]>(.*?)</t[hd]>", page)
     final = runs.final()
-    for key, name in ((0.0, "CoOp"), (0.5, "ProGrad, lambda 0.5"), (1.0, "ProGrad, lambda 1")):
+    for key, name in ((0.0, "CoOp"), (0.5, "ProGrad 0.5"), (1.0, "ProGrad")):
         at = cells.index(name)
-        assert f"{final.loc[key, 'acc_same']:.2f}" in cells[at + 1:at + 8]
+        assert f"{final.loc[key, 'acc_same']:.0%}" in cells[at + 1:at + 8]
+        assert f"{final.loc[key, 'loss_ce']:.2f}" in cells[at + 1:at + 8]
     for b, name in enumerate(data.names):
         view = data.view(b, runs.text(1))
-        row = [name, "ProGrad", view.predicted, f"{view.probability:.2f}"]
+        row = [name, "ProGrad", view.predicted, f"{view.probability:.0%}"]
         assert any(cells[n:n + 4] == row for n in range(len(cells)))
 
 

@@ -255,6 +255,13 @@ def digest(task):
 SMALL = {"shots": 2, "seed": 9, "classes": 4, "test_per_class": 2, "noise": 0.1}
 
 
+def test_the_settings_of_a_task_give_the_same_task():
+    "A record keeps them, with the drawn nouns by name: naming them draws the same images and the same new classes"
+    task = few_shot(**SMALL)
+    assert task.settings["classes"] == list(task.classes)
+    assert digest(few_shot(**task.settings)) == digest(task)
+
+
 def test_a_task_is_a_pure_function_of_its_seed_in_every_process(tmp_path):
     code = "from test_pocket import *; print(digest(few_shot(**SMALL)))"
     env = {

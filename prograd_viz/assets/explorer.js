@@ -326,7 +326,8 @@ class Card {
     this.mark = make("b")
     const words = "the share of the map on the object; the mark: the object's share of the image"
     this.bar = make("div", { class: "pv-bar", title: words }, this.fill, this.mark)
-    this.share = make("div", { class: "pv-share" })
+    const area = "the share of the map on the object; that over the object's share of the image"
+    this.share = make("div", { class: "pv-share", title: area })
     const caption = make("figcaption", {}, this.chip, this.title)
     this.node = make("figure", { class: "pv-card" }, caption, this.stage, this.says, this.bar, this.share)
   }
@@ -639,6 +640,12 @@ class Panel {
     return picker({ "aria-label": label, change }, options, first)
   }
 
+  /** What the legend says of bands, where there are any */
+  band() {
+    const { sets, about } = this.view.book
+    return sets.length > 1 && !about.compare ? [["var(--pv-line)", "95% interval over seeds"]] : []
+  }
+
   /** What the pointer reads of the methods that are shown */
   values(of) { return this.shown().map(r => `${this.training.methods[r].name} ${of(r)}`).join(", ") }
 
@@ -666,6 +673,9 @@ function formula(words) {
   const symbol = name => make("i", {}, "G", make("sub", {}, name.slice(2)))
   return words.split(/(\bG(?:_[dg])?\b)/).map((piece, n) => n % 2 ? symbol(piece) : piece)
 }
+
+/** The height of a line at or before a step */
+const reached = (points, step) => points.findLast(([x]) => x <= step)?.[1] ?? NaN
 
 /** [step, mean, low, high] of a column of a method over seeds, with the 95% interval; with one seed [step, value] */
 function overSeeds({ training, view: { book: { sets, about } } }, kind, name, r) {
@@ -705,11 +715,11 @@ class CosinePanel extends Panel {
   }
 
   draw() {
-    const { training, view, step } = this
-    const several = view.book.sets.length > 1 && !view.book.about.compare
-    const more = several ? [["var(--pv-line)", "95% interval over seeds"]] : []
-    write(this.note, this.known ? "dots: steps; line: mean of 15; below 0: conflict" : "not recorded")
-    this.legend.classList.toggle("pv-two", several)
+    const { training, step } = this
+    const more = this.band()
+    const words = more.length ? "dots: one seed; line: mean of 15 steps and all seeds" : "dots: steps; line: mean of 15"
+    write(this.note, this.known ? `${words}; below 0: conflict` : "not recorded")
+    this.legend.classList.toggle("pv-two", more.length > 0)
     this.methods(more, r => {
       const rate = training.rate(r)
       return Number.isFinite(rate) ? `: ${percent(rate)} of steps in conflict` : ": no cosine recorded"
@@ -765,7 +775,7 @@ class Arrow {
     const tight = n === 1 && x > width - 78
     const below = [4, tight ? 17 : 4, -8][n]
     const beside = tight ? width - 4 : x + 7
-    const top = x < 140 ? 28 : 12  // not over the words in the corner
+    const top = x - 64 * (n === 0) < 140 ? 28 : 12  // not over the words in the corner
     const low = n === 0 ? Math.min(y + below, height / 2 - 10) : y + below
     const place = `translate(${n === 0 ? width / 2 - 8 : beside} ${clamp(low, top, height - 4)})`
     put(this.name, { transform: place, "text-anchor": tight || n === 0 ? "end" : "start" })
@@ -819,7 +829,7 @@ class PlanePanel extends Panel {
 
   words(of) {
     const angle = of("angle_deg")
-    if (angle === undefined) return "before the first step"
+    if (angle === undefined) return "no step yet"
     if (!["norm_gd", "norm_gg"].some(name => Number.isFinite(of(name)))) return "not recorded"
     if (!Number.isFinite(of("agree"))) return "no angle: one gradient alone"
     if (of("agree") === 1) return "no angle: still the teacher's"
@@ -917,8 +927,10 @@ class AccuracyPanel extends Panel {
     const lines = this.lines(r => {
       return { points: overSeeds(this, "column", `acc_${split}`, r).filter(([, y]) => Number.isFinite(y)) }
     })
-    const zero = training.zero[split]
-    if (Number.isFinite(zero)) lines.push({ colour: this.zero.colour, points: [[0, zero], [last, zero]], dash: true })
+    const { sets, about } = this.view.book
+    const zeros = finite((about.compare ? [training] : sets).map(set => set.zero[split]))
+    const zero = sum(zeros) / zeros.length  // NaN without any
+    if (zeros.length) lines.push({ colour: this.zero.colour, points: [[0, zero], [last, zero]], dash: true })
     const values = lines.flatMap(({ points }) => points.flatMap(point => point.slice(1)))
     const [low, high] = roomy(values, 0.08, 0.04)  // so wide that its ticks are whole per cents
     const y = [low, high].map(end => clamp(end + Math.max(0, -low) + Math.min(0, 1 - high), 0, 1))
@@ -930,16 +942,14 @@ class AccuracyPanel extends Panel {
       label: `Accuracy on ${split} over the steps`,
       read: x => {
         const step = training.places[training.place(clamp(x, 0, training.last))]
-        return `step ${step}: ${this.values(r => percent(training.upTo(`acc_${split}`, r, step)))}`
+        return `step ${step}: ${this.values(r => percent(reached(lines[r].points, step)))}`
       },
     })
   }
 
   draw() {
-    this.methods([[this.zero.colour, this.zero.name, true]])
-    for (const chart of this.charts) {
-      this.showStep(chart, r => this.training.upTo(`acc_${chart.title}`, r, this.step))
-    }
+    this.methods([[this.zero.colour, this.zero.name, true], ...this.band()])
+    for (const chart of this.charts) this.showStep(chart, r => reached(chart.lines[r].points, this.step))
   }
 }
 
@@ -1084,7 +1094,8 @@ class LandscapePanel extends PathPanel {
     }
     paint(this.canvas, side, side, colour)
     const [light, dark] = [low, top].map(accuracy ? percent : brief)
-    this.foot.textContent = `\u2605 start; light ${light}, dark ${dark}${accuracy ? "" : " nats"}`
+    const under = low > least ? "up to " : ""
+    this.foot.textContent = `\u2605 start; light ${under}${light}, dark ${dark}${accuracy ? "" : " nats"}`
     this.draw()
   }
 
@@ -1120,9 +1131,9 @@ class Group {
     const wanted = name => view.wanted.includes(name)
     const rows = ROWS.map(kinds => this.row(kinds, name => wanted(name) && !empty[name]))
     const absent = Object.keys(ABSENT).filter(name => wanted(name) && empty[name]).map(name => ABSENT[name])
-    const title = make("h3", { hidden: !view.book.about.compare }, training.name)
+    this.title = make("h3", { hidden: !view.book.about.compare, title: training.name })
     const note = make("p", { class: "pv-absent", hidden: !absent.length }, `Not shown: ${absent.join("; ")}.`)
-    this.node = make("div", { class: "pv-group" }, title, this.rows, ...rows, note)
+    this.node = make("div", { class: "pv-group" }, this.title, this.rows, ...rows, note)
   }
 
   row(kinds, isShown) {
@@ -1138,8 +1149,9 @@ class Group {
   }
 
   draw() {
-    const { view, maps } = this
+    const { view, maps, training: { name, last } } = this
     const count = view.scene?.about.images.length ?? 0
+    write(this.title, view.state.get("step") > last ? `its last step, ${last}: ${name}` : name)
     const all = new Set([view.image(), ...view.state.get("pins").filter(b => b < count)])  // the chosen one and pinned
     const images = view.wanted.includes("maps") ? [...all] : []
     while (maps.length < images.length) {
@@ -1374,21 +1386,26 @@ export class View {
 
   /** What the frame shows, in words */
   sentence() {
-    const training = this.training()
-    const step = this.step()
-    const [reference, method] = [training.reference, this.method()].map(r => training.methods[r].name)
+    const { compare } = this.book.about
+    return this.groups.map(group => `${compare ? `${group.training.name}. ` : ""}${this.told(group)}`).join(" ")
+  }
+
+  /** The same of one training */
+  told({ training, maps }) {
+    const step = clamp(this.state.get("step"), 0, training.last)
+    const [reference, method] = [training.reference, this.method(training)].map(r => training.methods[r].name)
     const names = [this.book.about.zero.name, reference, method]
-    const looks = this.groups[0].maps[0]?.looks
+    const looks = maps[0]?.looks
     const start = `Step ${step}, ${method}: ${this.gradients(training, step)}. `
     if (!looks?.every(Boolean)) return start
     const said = names.map((name, n) => `${name} predicts ${seen(looks[n])}`)
-    return `${start}${this.scene.about.images[this.image()].name}: ${[...new Set(said)].join("; ")}.`
+    return `${start}${cut(this.scene.about.images[this.image()].name)}: ${[...new Set(said)].join("; ")}.`
   }
 
   gradients(training, step) {
     const i = training.row(step)
     if (i < 0) return "before the first step"
-    const value = name => training.column(name, this.method())[i]
+    const value = name => training.column(name, this.method(training))[i]
     const cos = value("cos")
     const none = value("agree") === 1 ? "the prompt is still the teacher's" : "no cosine was recorded"
     if (!Number.isFinite(cos)) return none
@@ -1397,11 +1414,14 @@ export class View {
   }
 }
 
+/** A name that does not fill a sentence */
+const cut = name => name.length > 40 ? `${name.slice(0, 40)}\u2026` : name
+
 /** What a method sees, in words */
 function seen({ predicted, chance, right, share }) {
   const verdict = { true: ", right", false: ", wrong" }[right] ?? ""
   const part = Number.isFinite(share) ? `, ${percent(share)} of the map on the object` : ""
-  return `${predicted} (${percent(chance)}${verdict}${part})`
+  return `${cut(predicted)} (${percent(chance)}${verdict}${part})`
 }
 
 /** The picture of an image, ready to be drawn, and the outline of its object, drawn when it is first asked for */
@@ -1531,7 +1551,7 @@ class Controls {
       this.opacity(),
       this.pin,
       ...(view.able ? this.photos() : []),
-      view.ask ? button("save figure", "save what is on screen: PDF, PNG and CSV", save) : null,
+      view.ask ? button("save figure", "save figure: what is on screen, as PDF, PNG and CSV", save) : null,
     ]
   }
 
@@ -1576,7 +1596,7 @@ class Controls {
     }
     const input = { type: "file", accept: "image/*", multiple: true, hidden: true }
     const files = make("input", { ...input, "aria-label": "photos", change })
-    return [files, button("your photos", "look at photos of your own", () => files.click())]
+    return [files, button("your photos", "your photos: look at images of your own", () => files.click())]
   }
 
   /** A further lambda to train */
@@ -1599,9 +1619,13 @@ class Controls {
   }
 
   /** A word to the reader, with progress and a way to cancel */
-  say(words, wrong = false, done = null) {
+  say(words, wrong = false, done = this.view.busy ? -1 : null) {
     const { work } = this.view
     const [text, progress, cancel] = work.children  // the same button all along, or a click could miss it
+    const now = performance.now()
+    if (done < 0) done = progress.value  // as it was
+    if (done === null || wrong) this.kept = done === null ? null : { words, until: now + 5000 }
+    else if (this.kept?.until > now) [words, wrong] = [this.kept.words, true]  // a refusal can be read
     work.classList.toggle("pv-wrong", wrong)
     write(text, words)  // said once by a screen reader
     progress.value = done ?? 0
@@ -1714,7 +1738,9 @@ class Rail {
       this.filter.value = filter
       this.filter.title = `${FILTERS[filter][0]}, judged by the end of training`
       const chosen = this.chosen().map(b => this.thumbs[b])
-      this.list.replaceChildren(...(chosen.length ? chosen : [make("p", { class: "pv-note" }, "none")]))
+      const { reference, methods } = this.view.training()
+      const alone = reference === this.view.method() ? `: ${methods[reference].name} is compared with itself` : ""
+      this.list.replaceChildren(...(chosen.length ? chosen : [make("p", { class: "pv-note" }, `no image${alone}`)]))
     }
     this.thumbs.forEach((thumb, b) => thumb.setAttribute("aria-selected", b === this.view.image()))
   }

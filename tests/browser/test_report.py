@@ -124,12 +124,19 @@ def test_seeds_show_bands_and_a_picker(browser, trained, data, tmp_path):
     def other(seed):
         steps = runs.steps.assign(seed=seed, cos=(runs.steps["cos"] + rng.normal(0, 0.1, len(runs.steps))).clip(-1, 1))
         features = runs.text_features[:] + rng.normal(0, 0.02, runs.text_features.shape).astype(np.float32)
-        return replace(runs, steps=steps, text_features=features, config=runs.config | {"seed": seed})
+        level = {split: accuracy - 0.1 * seed for split, accuracy in runs.zero_shot_accuracy.items()}
+        return replace(runs, steps=steps, text_features=features, config=runs.config | {"seed": seed},
+                       zero_shot_accuracy=level)
 
     sets = [runs, other(2), other(3)]
     page, root = opened(browser, save_report(sets, tmp_path / "seeds.html", data=data))
     assert root.locator(".pv-panel", has_text="95% interval").locator("polygon").count() >= 3
     assert_shows(root, sets[0], data)
+    assert root.locator(".pv-legend", has_text="95% interval").count() == 2, "cosine and accuracies"
+    zero = "root => root.explorer.groups[0].panels.find(p => p.charts).charts.map(c => [c.title, c.lines.at(-1).points])"
+    for split, points in root.evaluate(zero):
+        mean = np.mean([one.zero_shot_accuracy[split] for one in sets])
+        assert np.allclose([y for _, y in points], mean), "the dashed line is the mean over seeds, as the curves are"
     before = root.evaluate(BOXES)
     root.get_by_label("seed").select_option(label="seed 3")
     assert_shows(root, sets[2], data, set=2)
@@ -175,6 +182,15 @@ def test_a_host_may_tell_of_every_change_and_repeat_an_old_one(browser, trained,
     assert page.evaluate(f"model.set('step', 7); {view}.state.get('step')") == 7, "what the kernel says later holds"
     page.wait_for_timeout(300)
     assert page.evaluate("saved") == [29]
+    text, bar = root.locator(".pv-work > span"), root.locator(".pv-work progress")
+    work = "(text, wrong, done) => model.set('_work', { text, wrong, done })"
+    page.evaluate(f"({work})('maps of shifted', false, 0.25); ({work})('not now', true, -1)")
+    assert (text.inner_text(), bar.evaluate("bar => bar.value")) == ("not now", 0.25), "a refusal hides no progress"
+    page.evaluate(f"({work})('maps of shifted', false, 0.5)")
+    assert (text.inner_text(), bar.evaluate("bar => bar.value")) == ("not now", 0.5), "and can be read"
+    assert root.get_by_role("button", name="cancel").is_visible()
+    page.evaluate(f"({work})('', false, null)")
+    assert text.inner_text() == "" and not bar.is_visible()
     page.evaluate("() => { render({ model, el: document.body }) }")
     page.locator(".pv-thumbs").nth(1).wait_for()
     page.evaluate("for (const root of document.querySelectorAll('.pv-root')) root.explorer.walk(1)")
@@ -200,6 +216,12 @@ def test_two_recipes_stand_side_by_side(browser, trained, data, tmp_path):
     assert names == 2 * ["image", "zero-shot CLIP", "CoOp", runs.name(1.0)]
     titles = root.locator("h3").all_inner_texts()
     assert len(set(titles)) == 2 and page.locator("caption").all_inner_texts()[:2] == titles
+    twin = root.locator(".pv-twin", has_text=f"{titles[1]}. Step")
+    twin.wait_for()
+    about = page.locator("#about").inner_text()
+    assert all(", ".join(one.methods) in about for one in (runs, slow)) and "beside it" in about
+    root.press("End")
+    assert root.locator("h3").all_inner_texts()[1].startswith("its last step, 20:")
     put(root, step=20)
     for group, own in zip(root.locator(".pv-group").all(), (runs, slow)):
         shown = group.locator(".pv-card").evaluate_all(CARDS)

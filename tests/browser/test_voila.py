@@ -65,8 +65,8 @@ def test_the_app_shows_what_the_library_computes(server, browser):
 
 def test_what_the_app_shows_belongs_to_its_model():
     "The kept images are the pocket world's own: prepared again, they give the same numbers"
-    task = few_shot("pocket", shots=8, seed=1, test_per_class=10)
-    runs, kept = load_runs(APP, load_clip("pocket"), task), ExplorerData.load(APP / "explorer.safetensors")
+    runs = load_runs(APP, load_clip("pocket"), few_shot(**load_runs(APP).config["task"]))  # as the app finds it
+    kept = ExplorerData.load(APP / "explorer.safetensors")
     again = explorer_data(runs, images=disagreeing(runs, images=8), explainer="Occlusion")
     assert again.names == kept.names and (again.pictures == kept.pictures).all()
     for b in range(8): assert again.view(b, runs.text(1)).predicted == kept.view(b, runs.text(1)).predicted
