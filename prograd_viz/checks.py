@@ -21,7 +21,8 @@ def check_known(
     "Return `value` if it is one of `known`, else raise a ValueError with near matches"
     known = [str(k) for k in known]
     if value in known: return value
-    near = get_close_matches(str(value), known, n=3, cutoff=0.5)
+    folded = {k.lower(): k for k in known}
+    near = [folded[k] for k in get_close_matches(str(value).lower(), folded, n=3, cutoff=0.5)]
     if near: hint = f"did you mean {' or '.join(map(repr, near))}?"
     else: hint = "known: " + ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
     raise ValueError(f"unknown {what} {value!r}; {hint}")

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
@@ -305,7 +305,7 @@ def _write_features(path, key, features):
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": features}, temporary, {"key": key, "sha256": _hash_of(features)})
+        temporary.write_bytes(save({"features": features}, {"key": key, "sha256": _hash_of(features)}))
         os.replace(temporary, path)
     except (OSError, SafetensorError) as e:
         temporary.unlink(missing_ok=True)
@@ -318,9 +318,10 @@ def _read_features(path, key):
     try:
         with safe_open(path, "pt") as file: features, metadata = file.get_tensor("features"), file.metadata() or {}
         if metadata.get("key") == key and metadata.get("sha256") == _hash_of(features): return features
-        problem = "its content does not match its hash"
-    except (OSError, SafetensorError) as e: problem = e
-    warnings.warn(f"{path} is damaged ({problem}): computing its features again", stacklevel=2)
+        problem = "is damaged (its content does not match its hash)"
+    except SafetensorError as e: problem = f"is damaged ({e})"
+    except OSError as e: problem = f"cannot be read ({e})"
+    warnings.warn(f"{path} {problem}: computing its features again", stacklevel=2)
     return None
 
 # %% ../nbs/10_data.ipynb #f243711c

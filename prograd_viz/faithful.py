@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tqdm.auto import tqdm
 
 from .cam import explained_directions, mask_scores, pick_images, resize_maps, shown_masks, split_name
 from .checks import check_in_range, check_known, check_runs, check_seed, check_table, check_whole
@@ -126,6 +127,7 @@ def faithfulness(
     parts: int = 10,  # Of the curves, see `map_curves`
     percentiles: Sequence = (20, 40, 60, 80),  # Of ROAD, see `map_scores`
     random_directions: int = 3,  # Of the baseline
+    progress: bool = False,  # Show a progress bar
 ) -> pd.DataFrame:  # A row per method and image: method, lam, seed, step, split, target, explainer, image, the columns
     "How faithful the maps of every run, of zero-shot CLIP and of random directions are"
     columns = _columns(columns, check_runs(runs).split(split))
@@ -136,7 +138,8 @@ def faithfulness(
     beside, ranked = _beside_masks(asked, maps, columns), [c for c in columns if c in _RANKED]
     options: dict = {"columns": ranked, "parts": parts, "percentiles": percentiles}
     tables = []
-    for t, about in enumerate(asked.about(find_explainer(explainer).name)):
+    bar = tqdm(asked.about(find_explainer(explainer).name), desc="methods", disable=not progress)
+    for t, about in enumerate(bar):
         scores = map_scores(clip, tensor, maps[t], asked.texts[t], asked.labels[t], **options)
         scores = pd.concat([scores, beside[t]], axis=1)
         scores[~asked.known[t].cpu().numpy()] = np.nan

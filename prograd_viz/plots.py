@@ -40,7 +40,7 @@ from prograd_viz.cam import (
     shown_image,
     shown_masks,
 )
-from .checks import check_in_range, check_known, check_runs, check_table
+from .checks import check_in_range, check_known, check_runs, check_table, check_whole
 from .clip import ASSETS
 from .data import Split
 from .maps import RANDOM, Explainer, Foreground, cam_maps
@@ -143,7 +143,7 @@ def draw_cosine(
     window: int = 15,  # Steps in the running mean
 ):
     "The cosines of `plot_cosine`, without a legend"
-    chosen, rates = _chosen(runs, lambdas), runs.conflicts()["conflict"]
+    chosen, rates, window = _chosen(runs, lambdas), runs.conflicts()["conflict"], check_whole("window", window)
     ax.axhspan(-1, 0, color="#000000", alpha=0.06, lw=0)
     for lam in chosen:
         run, c = runs.record(lam), run_colour(runs, lam)
@@ -315,6 +315,7 @@ def plot_maps(
             named += f"\n{_object_words(test, i, mask)}"
             scores = mask_scores(maps[:, r], mask.expand(len(maps), -1, -1)).to_dict("records")
             words = [f"{_share_words(row, mask)}\n{word}" for row, word in zip(scores, words)]
+        else: words = [word if one.any() else f"empty map\n{word}" for one, word in zip(maps[:, r], words)]
         drawn.append((shown_image(runs.clip, test.image(i)), mask, maps[:, r], [named, *words]))
     fig, _ = draw_rows(runs, columns, drawn, "image" if masks is None else "image, object outlined", normalise)
     unknown = "no masks: shares on the object are unknown; see with_masks"
@@ -637,8 +638,10 @@ def for_print(
     for line in fig.findobj(Line2D):
         line.set_linewidth(line.get_linewidth() * size / 12)
         line.set_markersize(line.get_markersize() * size / 12)
-    for legend in fig.legends: _narrowed(fig, legend)
-    if not height: _heighten(fig)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # `_check_room` says what to do
+        for legend in fig.legends: _narrowed(fig, legend)
+        if not height: _heighten(fig)
     _check_room(fig, width)
     used = fig.get_tightbbox()
     low, high = (0, fig.get_figheight()) if height else (used.y0 - 0.02, used.y1 + 0.02)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
 from .clip import ASSETS, build_pocket
@@ -87,7 +87,7 @@ def _save(path, done, module, optimiser):
     tensors = {f"model.{k}": v.contiguous() for k, v in module.state_dict().items()}
     for i, p in enumerate(p for g in optimiser.param_groups for p in g["params"]):
         tensors |= {f"optim.{i}.{k}": v.contiguous() for k, v in optimiser.state[p].items()}
-    save_file(tensors, path.with_suffix(".part"), metadata={"done": str(done)})
+    path.with_suffix(".part").write_bytes(save(tensors, metadata={"done": str(done)}))
     path.with_suffix(".part").rename(path)
 
 
@@ -335,7 +335,7 @@ def export_model(
     state = {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in model.state_dict().items()}
     table = state.pop("token_embedding.weight")
     tokens = {"token_ids": ids.int(), "token_rows": table[ids].contiguous()}
-    save_file({k: v.contiguous() for k, v in state.items()} | tokens, path)
+    path.write_bytes(save({k: v.contiguous() for k, v in state.items()} | tokens))
     return path
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm.auto import tqdm
 
 from .checks import check_known
@@ -142,6 +142,7 @@ def load_published(
 def _checkpoints(path):
     "Epoch -> file of a training's output, or of the one file that is named"
     path = Path(path).expanduser()
+    if not path.exists(): raise FileNotFoundError(f"no file or folder {path}; give the OUTPUT_DIR of a training")
     if path.is_file(): return {_epoch(path): path}
     inner = path / "prompt_learner" if (path / "prompt_learner").is_dir() else path
     if inner is path and len(nested := sorted({f.parent for f in path.glob("*/model*.pth.tar*")})) == 1:
@@ -438,7 +439,7 @@ def _pocket_folder(clip, beside):
     config = {"model_cfg": open_clip.get_model_config("pocket"), "preprocess_cfg": clip.model.visual.preprocess_cfg}
     file.write_text(json.dumps(config), encoding="utf-8")
     weights = {name: tensor.contiguous() for name, tensor in clip.model.state_dict().items()}
-    save_file(weights, file.with_name("open_clip_model.safetensors"))
+    file.with_name("open_clip_model.safetensors").write_bytes(save(weights))  # `save_file` keeps others from reading it
     return file.parent.resolve()
 
 
@@ -473,6 +474,6 @@ def export_prompt(
              "model": runs.config["model"], "config": runs.config}
     tensors = {"context": context, "tokens": prompts.tokens, "where": prompts.where}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, path, {"prompt": json.dumps(about, default=str)})
+    path.write_bytes(save(tensors, {"prompt": json.dumps(about, default=str)}))
     script.write_text(text, encoding="utf-8")
     return script

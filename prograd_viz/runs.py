@@ -212,7 +212,8 @@ class Runs:
             return self.methods.index(check_known("method", known, self.methods))
         found = np.flatnonzero(np.isclose(self.lambdas, key, rtol=1e-9, atol=1e-12))
         if len(found) == 1: return int(found[0])
-        raise ValueError(f"lambda {key} was not trained; these were: {', '.join(map(_short, self.keys))}")
+        raise ValueError(f"lambda {key} was not trained; these were: {', '.join(map(_short, self.keys))}; "
+                         "train_more(runs, [...]) trains others")
 
     def rule(
         self,
@@ -389,12 +390,13 @@ class Runs:
         folder: str | Path,  # Made if it is missing
     ) -> Path:  # The folder
         "Write steps.parquet, contexts.safetensors and text_features.safetensors for other tools"
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
         steps = new_file(Path(folder) / "steps.parquet")
         self.steps.to_parquet(steps, index=False)
         for name in ("contexts", "text_features"):
             array = np.ascontiguousarray(getattr(self, name))
-            save_file({name: array, "snapshot_steps": self.snapshot_steps}, steps.with_name(f"{name}.safetensors"))
+            content = save({name: array, "snapshot_steps": self.snapshot_steps})  # `save_file` hides it from others
+            steps.with_name(f"{name}.safetensors").write_bytes(content)
         return steps.parent
 
     def __repr__(self):
@@ -543,6 +545,8 @@ class Recorder:
         if taken := [name for name in scalars if name in _OF_RUN]:
             raise ValueError(f"{taken[0]} is a column of every record; log your value under another name")
         tensors = {"g_d": g_d, "g_g": g_g, "g": g, "context": context, "text_features": text_features}
+        for name, x in scalars.items():
+            if getattr(x, "ndim", 0) > 1: check_known("tensor", name, tensors)
         numbers = {"step": step, "epoch": epoch, "lr": lr, "loss_ce": loss_ce, "loss_kl": loss_kl,
                    "batch_hash": None if batch_hash is None else zlib.crc32(str(batch_hash).encode()),
                    "seconds": time.time() - self.started}
@@ -722,7 +726,8 @@ class Recorder:
         if diverged and diverged is not error: raise diverged
         if kind is KeyboardInterrupt:
             done = f"{self.done} of {self.steps or 'unknown'} steps"
-            warnings.warn(f"interrupted after {done}: returning what was trained so far", stacklevel=3)
+            fix = "; resume=True continues it" if self.out else ""
+            warnings.warn(f"interrupted after {done}: returning what was trained so far{fix}", stacklevel=3)
         return stopped
 
     def _keep_finite(self):

@@ -612,6 +612,8 @@ BAD = [
          "'TMP/stored' holds CoOp, ProGrad on 6 classes; record other methods or classes in another folder"),
     Case("Recorder.log", lambda w: logged(step=1), "step 1 comes after step 1"),
     Case("Recorder.log", lambda w: logged(step=0), "step must be at least 1, got 0"),
+    Case("Recorder.log", lambda w: logged(text_feature=torch.zeros(3, 6)),
+         "unknown tensor 'text_feature'; did you mean 'text_features'?"),
     Case("Recorder.log", lambda w: logged(context=torch.zeros(5, 8)),
          "context has shape (5, 8), context had (4, 8) before"),
     Case("Recorder.log", lambda w: logged(g_g=torch.zeros(4, 9)), "g_g has shape (4, 9), a gradient had (4, 8) before"),
@@ -670,7 +672,7 @@ BAD = [
     Case("reading", lambda w: reading(w.clip, torch.zeros(1, 3, 112, 112)),
          "'pocket' has no attention over all cells of an image; Occlusion works for every tower"),
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), explainer="GradCam"),
-         "unknown explainer 'GradCam'; did you mean 'GradCAM' or 'XGradCAM' or 'GradECLIP'?"),
+         "unknown explainer 'GradCam'; did you mean 'GradCAM' or 'XGradCAM' or 'EigenGradCAM'?"),
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), batch_size=0),
          "batch_size must be at least 1, got 0"),
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), target_layer=BLOCK),
@@ -788,6 +790,7 @@ BAD = [
     Case("pick_images", lambda w: pick_images(w.runs, "same", images=[0, -1]),
          "image must be between 0 and 23, got -1"),
     Case("plot_cosine", lambda w: plot_cosine(w.runs, lambdas=[0.3]), "lambda 0.3 was not trained"),
+    Case("plot_cosine", lambda w: plot_cosine(w.runs, window=0), "window must be at least 1, got 0"),
     Case("plot_token_cosines", lambda w: plot_token_cosines(w.runs, 0.3), "lambda 0.3 was not trained"),
     Case("plot_gradient_plane", lambda w: plot_gradient_plane(w.runs, 0.3, 1), "lambda 0.3 was not trained"),
     Case("plot_gradient_plane", lambda w: plot_gradient_plane(w.runs, 1, 99), "no step 99"),
@@ -982,7 +985,7 @@ BAD = [
     Case("read_context", lambda w: read_context(w.tmp / "words.jpg"), "cannot read TMP/words.jpg"),
     Case("read_context", lambda w: read_context(w.tmp / "weightless"), "cannot read TMP/weightless"),
     Case("load_published", lambda w: load_published(w.tmp / "absent", w.clip, w.task),
-         "no model.pth.tar-N in TMP/absent", FileNotFoundError),
+         "no file or folder TMP/absent; give the OUTPUT_DIR of a training", FileNotFoundError),
     Case("load_published", lambda w: load_published(w.tmp / "weightless", w.clip, w.task),
          "no model.pth.tar-N in TMP/weightless; give the OUTPUT_DIR", FileNotFoundError),
     Case("load_published", lambda w: load_published({0: w.pets}, w.clip, w.task),
@@ -1213,7 +1216,8 @@ INNER = """
     Task.fingerprint Trace.maps Training.accuracies Training.batches Training.config Training.descend Training.final
     Training.restore Training.state Work.start Work.stop Work.wait Writer.publish about_masks along at_cells attend
     augmentation base_and_new blank blocks_of buffer build_pocket check_reader clearest_conflict colour contact_sheet
-    cross_entropy declare_missing directions_of draw_cosine draw_image draw_map draw_note draw_rows each_image encoded
+    cross_entropy declare_missing demo_explainer directions_of draw_cosine draw_image draw_map draw_note draw_rows
+    each_image encoded
     epoch_batches exif_orientation explainer_table feature_distance feature_gradient figure gradient_arrows
     harmonic_mean has_fast_path in_this_thread is_archive jobs_of kl_to_teacher label land_buffer layer_names
     learning_rate listed map_agreement mean_interval named_lambda new_file open_parts openai_state plain

@@ -66,7 +66,7 @@ def small(tmp_path_factory):
 def swept(out, grid):
     "A sweep as the demo makes it"
     every = {"size": 0.5, "snapshot_every": 1, "evaluate_every": 1}
-    maps = partial(on_the_object, images=IMAGES, explainers=[cli.EXPLAINER])
+    maps = partial(on_the_object, images=IMAGES, explainers=[cli.demo_explainer()])
     return sweep(grid | every, out, evaluate={"maps": maps}, workers=1, progress=False)
 
 
@@ -230,7 +230,8 @@ def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
     rows = small.results().query("seed == 3").set_index("method")
     (runs,) = small.runs(clip, seed=3)
     for split in ("same", "shifted"):
-        shares = foreground(runs, split, images=IMAGES, explainer="Occlusion").rows.groupby("method")["share"].mean()
+        rows_of = foreground(runs, split, images=IMAGES, explainer=cli.demo_explainer()).rows
+        shares = rows_of.groupby("method")["share"].mean()
         for method in ("zero-shot CLIP", *runs.methods):
             share = rows.loc[method, f"share_{split}_predicted_occlusion"]
             assert share == pytest.approx(shares[method]), (method, split)

@@ -216,6 +216,17 @@ def test_a_photo_that_the_library_refuses_is_refused_by_the_script(exported, sai
     assert sentence in said[kind] and len(said[kind].splitlines()) == 1
 
 
+def test_others_may_read_what_is_written(clip, task, tmp_path):
+    "As a new file of this process: features in a shared cache, exported arrays and prompts"
+    (tmp_path / "usual").write_text("")
+    runs = train(replace(clip, cache=tmp_path / "cache"), task, [0, 1], epochs=1, progress=False)
+    runs.export(tmp_path / "arrays")
+    export_prompt(runs, tmp_path / "prompt", 1.0)
+    files = [*tmp_path.rglob("*.safetensors")]
+    assert len(files) >= 5
+    assert {file.stat().st_mode for file in files} == {(tmp_path / "usual").stat().st_mode}
+
+
 def test_a_script_is_short_and_names_nothing_of_this_library(exported, said):
     _, script, photo = exported["end"]
     own = [line for line in script.read_text().splitlines() if not line.startswith(("prompt = ", "model, _, "))]

@@ -101,6 +101,12 @@ function roomy(values, room, least) {
   return low <= high ? [low - more, high + more] : [0, 1]
 }
 
+/** The same of shares, which stay between 0 and 1; so wide that their ticks are whole per cents */
+function shares(values, room) {
+  const [low, high] = roomy(values, room, 0.04)
+  return [low, high].map(end => clamp(end + Math.max(0, -low) + Math.min(0, 1 - high), 0, 1))
+}
+
 /** About n round numbers between two ends */
 function ticks(low, high, n = 4) {
   const rough = (high - low) / n
@@ -895,7 +901,10 @@ class TradeoffPanel extends PathPanel {
     const [x, y] = [this.xs.value, this.ys.value]
     const used = x && y
     this.paths = this.training.methods.map((_, r) => used ? this.path([x, y], r) : [])
-    const range = (name, n) => roomy(this.paths.flat().map(p => p[n]), 0.06, isAccuracy(name) ? 0.04 : 0)
+    const range = (name, n) => {
+      const values = this.paths.flat().map(p => p[n])
+      return isAccuracy(name) ? shares(values, 0.06) : roomy(values, 0.06, 0)
+    }
     const [xRange, yRange] = [x, y].map(range)
     const [xFormat, format] = [x, y].map(name => isAccuracy(name) ? percent : short)
     this.chart?.node.remove()
@@ -932,8 +941,7 @@ class AccuracyPanel extends Panel {
     const zero = sum(zeros) / zeros.length  // NaN without any
     if (zeros.length) lines.push({ colour: this.zero.colour, points: [[0, zero], [last, zero]], dash: true })
     const values = lines.flatMap(({ points }) => points.flatMap(point => point.slice(1)))
-    const [low, high] = roomy(values, 0.08, 0.04)  // so wide that its ticks are whole per cents
-    const y = [low, high].map(end => clamp(end + Math.max(0, -low) + Math.min(0, 1 - high), 0, 1))
+    const y = shares(values, 0.08)
     return this.plotSteps({
       xTicks: [0, last],
       y, yTicks: ticks(...y, 5), format: percent,

@@ -133,8 +133,8 @@ def test_seeds_show_bands_and_a_picker(browser, trained, data, tmp_path):
     assert root.locator(".pv-panel", has_text="95% interval").locator("polygon").count() >= 3
     assert_shows(root, sets[0], data)
     assert root.locator(".pv-legend", has_text="95% interval").count() == 2, "cosine and accuracies"
-    zero = "root => root.explorer.groups[0].panels.find(p => p.charts).charts.map(c => [c.title, c.lines.at(-1).points])"
-    for split, points in root.evaluate(zero):
+    charts = "root.explorer.groups[0].panels.find(panel => panel.charts).charts"
+    for split, points in root.evaluate(f"root => {charts}.map(chart => [chart.title, chart.lines.at(-1).points])"):
         mean = np.mean([one.zero_shot_accuracy[split] for one in sets])
         assert np.allclose([y for _, y in points], mean), "the dashed line is the mean over seeds, as the curves are"
     before = root.evaluate(BOXES)
