@@ -170,6 +170,7 @@ def test_a_host_may_tell_of_every_change_and_repeat_an_old_one(browser, trained,
     buffers = [base64.b64encode(x).decode() for x in (explorer._runs, explorer.scenes[0], explorer.land)]
     page = lab.watched(browser, 1280, 1000)
     page.goto("about:blank")
+    page.add_style_tag(path=ASSETS / "explorer.css")  # without it, charts grow for ever and take a core
     source = (ASSETS / "explorer.js").read_text(encoding="utf-8")
     page.evaluate(HOST, {"source": source, "buffers": buffers,
                          "values": values | {"pins": [], "_panels": list(PANELS), "_work": {}}})
@@ -198,6 +199,7 @@ def test_a_host_may_tell_of_every_change_and_repeat_an_old_one(browser, trained,
     steps = "[model, ...[...document.querySelectorAll('.pv-root')].map(root => root.explorer.state)]"
     assert len(set(page.evaluate(f"{steps}.map(one => one.get('step'))"))) == 1, "two views of one widget agree"
     assert page.wrong == []
+    page.close()
 
 
 CARDS = """cards => cards.map(card => ["figcaption", ".pv-says", ".pv-share"].map(name => {
