@@ -1102,7 +1102,7 @@ class LandscapePanel extends PathPanel {
     }
     paint(this.canvas, side, side, colour)
     const [light, dark] = [low, top].map(accuracy ? percent : brief)
-    const under = low > least ? "up to " : ""
+    const under = low > least ? "\u2264" : ""
     this.foot.textContent = `\u2605 start; light ${under}${light}, dark ${dark}${accuracy ? "" : " nats"}`
     this.draw()
   }

@@ -304,7 +304,7 @@ def test_every_control_has_a_name_and_is_reached_by_tab(page, root):
 
 def test_save_writes_what_is_on_screen(root, server, runs):
     put(root, lam=1.0, step=30, image=1)
-    root.get_by_role("button", name="save what is on screen").click()
+    root.get_by_role("button", name="save figure").click()
     root.locator(".pv-work", has_text="saved explorer-lambda1-step30-image2.pdf").wait_for(timeout=30_000)
     for kind in ("pdf", "png", "csv"):
         assert (server[0] / f"explorer-lambda1-step30-image2.{kind}").stat().st_size > 400
