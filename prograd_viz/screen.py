@@ -256,7 +256,7 @@ def run_sets(
 
 def _recipes(sets):
     "What seeds of one recipe have in common, a row for each run set, by its seed; a world may draw its classes"
-    configs = [plain(runs.config | {"methods": runs.methods}) for runs in sets]
+    configs = [plain(runs.config | {"of": {"methods": runs.methods}}) for runs in sets]
     table = pd.json_normalize(configs).astype(str).replace({"^nan$": "none", r"[\[\]']": ""}, regex=True)
     table.index = [runs.config.get("seed", runs.steps["seed"].max()) for runs in sets]
     return table.filter(regex=r"^(?!hashes|versions|(.*\.)?(seed|classes)$)")
@@ -276,7 +276,7 @@ def set_names(
     sets: list,  # From `run_sets`
 ) -> list:  # Words
     "What distinguishes run sets: their seeds, and the options in which their recipes differ"
-    recipes = _recipes(sets).filter(regex="^(?!methods|steps)")  # which follow from the others
+    recipes = _recipes(sets).filter(regex="^(?!steps$)")  # they follow from the others
     apart = recipes.columns[recipes.nunique() > 1][:4]
     return ["; ".join([f"seed {seed}", *(f"{key.split('.')[-1]} {row[key]:.40}" for key in apart)])
             for seed, row in recipes.iterrows()]

@@ -237,3 +237,9 @@ def test_the_shares_of_a_seed_are_those_of_its_last_maps(small, clip):
             assert share == pytest.approx(shares[method]), (method, split)
         chance = rows[f"share_{split}_random_occlusion"]
         assert chance.tolist() == pytest.approx([shares["random directions"]] * len(rows))
+
+
+def test_ctrl_c_in_the_demo_says_how_to_go_on(monkeypatch, tmp_path):
+    def interrupted(*args): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, "_trained", interrupted)
+    with pytest.raises(SystemExit, match="continue with --resume"): prograd_demo(["--out", str(tmp_path)])

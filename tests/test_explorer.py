@@ -42,7 +42,7 @@ from prograd_viz.plots import plane_arrows
 from prograd_viz.prompts import teacher_features
 from prograd_viz.report import SNAPSHOTS, save_report
 from prograd_viz.runs import Recorder, load_runs
-from prograd_viz.screen import OPERATORS, ExplorerData, explorer_data, plot_view, run_sets
+from prograd_viz.screen import OPERATORS, ExplorerData, explorer_data, plot_view, run_sets, set_names
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 
@@ -986,6 +986,12 @@ def test_a_page_has_no_column_for_a_test_set_that_is_not_there(clip, task, tmp_p
     heads = re.findall("<th>(.*?)</th>", page)
     assert heads[:heads.index("image")] == ["method", "cross-entropy", "divergence", "steps in conflict"]
     assert in_page(page, "_runs")[0]["sets"][0]["tested"] == [] and "Test sets:" not in page
+
+
+def test_run_sets_of_other_methods_alone_have_names_of_their_own(runs):
+    "As two loops of a reader's own, whose records say nothing else"
+    mine, yours = (replace(runs, methods=names, config={}) for names in (("a", "b", "c"), ("a", "b", "d")))
+    assert set_names([mine, yours]) == ["seed 1; methods a, b, c", "seed 1; methods a, b, d"]
 
 
 class Tags(HTMLParser):

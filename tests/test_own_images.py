@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from buffers import in_page, unpack
+from prograd_viz import plots
 from prograd_viz.clip import load_clip
 from prograd_viz.explorer import explore
 from prograd_viz.masks import with_masks
@@ -55,6 +56,16 @@ def test_pictures_and_explorer_take_the_test_set_there_is(folder, clip, stored, 
     assert "<th>same</th>" in page and "<th>shifted</th>" not in page and "<th>new</th>" not in page
     about, sent = in_page(page, "scenes")
     assert (about["split"], len(about["names"]), len(sent["areas"])) == ("same", 2, 2)
+
+
+def test_a_map_without_a_mask_says_where_it_is_empty(clip, task, monkeypatch):
+    bare = replace(task, tests={"same": replace(task.tests["same"], masks=None)})
+    runs = train(clip, bare, [0, 1], epochs=1, views=0, progress=False)
+    words = lambda: [ax.get_xlabel() for ax in plot_maps(runs, images=1).axes]
+    assert not any("empty map" in word for word in words())
+    compute = plots.cam_maps
+    monkeypatch.setattr(plots, "cam_maps", lambda *args, **options: 0 * compute(*args, **options))
+    assert sum("empty map" in word for word in words()) == 3
 
 
 def test_without_a_test_set_the_training_images_are_shown_and_it_is_said(folder, clip):

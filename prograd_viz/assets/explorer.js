@@ -232,12 +232,6 @@ class Training {
   /** The share of the steps with recorded gradients that are in conflict */
   rate(r) { return this.conflicts(r).length / finite(this.column("conflict", r)).length }
 
-  /** The last value of a column that was measured at or before a step */
-  upTo(name, r, step) {
-    const values = this.column(name, r) ?? []
-    return values.findLast((value, i) => this.steps[i] <= step && Number.isFinite(value)) ?? NaN
-  }
-
   /** What a method sees in an image: r is a method, or -1 for zero-shot CLIP */
   look(scene, target, k, r, b) {
     const { images, classes } = scene.about
@@ -781,7 +775,8 @@ class Arrow {
     const tight = n === 1 && x > width - 78
     const below = [4, tight ? 17 : 4, -8][n]
     const beside = tight ? width - 4 : x + 7
-    const top = x - 64 * (n === 0) < 140 ? 28 : 12  // not over the words in the corner
+    const begin = n === 0 ? x - 64 : x
+    const top = begin < 140 ? 28 : 12  // not over the words in the corner
     const low = n === 0 ? Math.min(y + below, height / 2 - 10) : y + below
     const place = `translate(${n === 0 ? width / 2 - 8 : beside} ${clamp(low, top, height - 4)})`
     put(this.name, { transform: place, "text-anchor": tight || n === 0 ? "end" : "start" })

@@ -188,6 +188,10 @@ def test_the_rail_filters_by_what_the_library_computes(root, runs, data):
         root.get_by_label("which images").select_option(label=name)
         drawn(root)
         assert shown() == images, name
+    put(root, lam=0.0)
+    root.get_by_label("which images").select_option(label="differ")
+    root.locator(".pv-thumbs", has_text="CoOp is compared with itself").wait_for()
+    put(root, lam=1.0)
     root.get_by_label("which images").select_option(label="all")
 
 
