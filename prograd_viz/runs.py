@@ -947,6 +947,12 @@ def _check_belongs(runs):
         where = f", the first difference being {differ[0]!r} and {differ[1]!r}" if differ else ""
         raise ValueError(f"the runs are about {len(runs.classes)} classes from {runs.classes[0]!r}, the task about "
                          f"{len(task.classes)} from {task.classes[0]!r}{where}; give the task they were trained on")
+    there, here = runs.config.get("task"), plain(getattr(task, "settings", {}))
+    for k, known in there.items() if isinstance(there, dict) else ():
+        # files may have moved, and test sets may grow
+        if k in ("data", "root", "test_per_class") or here.get(k, known) == known: continue
+        raise ValueError(f"these runs were trained on a task with {k}={known!r:.60}, this one has {here[k]!r:.60}; "
+                         "give the same, or check=False to look at other images")
     if not clip or "teacher" not in runs.config or runs.zero_shot is None: return
     text, known = runs._teacher(), runs.zero_shot
     if text.shape == known.shape and (text * known).sum(-1).min() >= 0.99: return

@@ -8,6 +8,7 @@ import torch
 
 from prograd_viz.cam import mask_scores
 from prograd_viz.clip import load_clip
+from prograd_viz.data import Task
 from prograd_viz.evaluate import Evaluator, accuracy_on, calibration, per_class, predict, predictions
 from prograd_viz.maps import foreground
 from prograd_viz.prompts import make_prompts, teacher_features, text_features
@@ -60,8 +61,8 @@ def test_underscores_are_spaces_and_words_are_not_glued(tiny):
 
 def short(clip, seed, **start):
     "Sixty steps of CoOp and ProGrad on a pocket task"
-    task = few_shot("pocket", shots=4, seed=seed, classes=8, test_per_class=1)
-    options = {"epochs": 15, "batch_size": 8, "views": 0, "seed": seed, "progress": False, "evaluate_every": 1000}
+    task = Task("bare", few_shot("pocket", shots=4, seed=seed, classes=8, test_per_class=1).train, {})
+    options = {"epochs": 15, "batch_size": 8, "views": 0, "seed": seed, "progress": False}
     return train(clip, task, [0.0, 1.0], **options, **start)
 
 

@@ -200,6 +200,9 @@ def own_task(w):
     return replace(w.bare, train=two, tests={})
 
 
+def other_seed(w): return replace(w.task, settings=w.task.settings | {"seed": w.task.settings["seed"] + 1})
+
+
 def own_runs(w): return replace(w.runs, steps=w.runs.steps.assign(acc_shifted=nan, acc_new=nan, acc_style=nan))
 
 
@@ -543,6 +546,8 @@ BAD = [
          "the contexts are float32 or float64 on disk, got float16"),
     Case("load_runs", lambda w: load_runs(w.tmp / "stored", w.vit),
          "Clip('TINY', 'random': 1.7M parameters, 32 px, float32, cpu) is not the model of these runs, pocket"),
+    Case("load_runs", lambda w: load_runs(w.tmp / "stored", w.clip, other_seed(w)),
+         "these runs were trained on a task with seed=3, this one has 4; give the same, or check=False"),
     Case("load_runs", lambda w: load_runs(w.tmp / "stored", w.clip, own_task(w)),
          "the runs are about 6 classes from 'umbrella', the task about 2 from 'cat'"),
     Case("load_runs", lambda w: load_runs(w.tmp / "swept"),

@@ -691,11 +691,12 @@ def pressed_at(n):
 @pytest.mark.parametrize("resume", (False, True))
 def test_ctrl_c_while_a_folder_is_taken_leaves_it_free(tmp_path, resume):
     "Whoever keeps the traceback, as IPython does, keeps no lock: the same process writes there again"
-    features, told, n = torch.eye(2, 3), [], SEED % 3  # every third place, other ones each time
+    features, told, every = torch.eye(2, 3), [], 9 if resume else 3
+    n = SEED % every  # other places each time
     if resume:
         with Recorder(["cat", "dog"], out=tmp_path / "run") as record: record.log(1, text_features=features)
     while True:
-        out, n = tmp_path / ("run" if resume else f"run {n}"), n + 3
+        out, n = tmp_path / ("run" if resume else f"run {n}"), n + every
         try:
             with pressed_at(n) as sent, Recorder(["cat", "dog"], out=out, resume=resume): sys.settrace(None)
         except KeyboardInterrupt as e: told.append(e)  # with all its frames

@@ -230,7 +230,7 @@ import numpy as np
 from prograd_viz.clip import load_clip
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
-task = few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=4)
+task = few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=1)
 for init in ("template", "random"):
     runs = train(load_clip("pocket"), task, [0, 0.5, 1], epochs=3, views=2, init=init, n_ctx=5, seed=7, progress=False)
     runs.steps.drop(columns="seconds").to_parquet(f"{init}.parquet")
