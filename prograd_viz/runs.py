@@ -403,10 +403,10 @@ class Runs:
         rates, rules = self.conflicts()["conflict"].dropna(), dict.fromkeys(map(self.rule, self.keys))
         conflict = ", ".join(f"{_short(k)}: {v:.0%}" for k, v in rates.items())
         conflict = f"steps in conflict {conflict}" if conflict else "conflicts not recorded"
-        kind = "runs" if len(rules) > 1 or str in map(type, self.keys) else "strengths"
-        what = "lambdas" if {*rules} <= {"coop", "prograd"} else f"{kind} of {', '.join(rules)}"
+        kind = "run" if len(rules) > 1 or str in map(type, self.keys) else "strength"
+        kind, of = ("lambda", "") if {*rules} <= {"coop", "prograd"} else (kind, f" of {', '.join(rules)}")
         steps = f"{self.steps['step'].max() if len(self.steps) else 0:.0f} steps{', interrupted' * self.interrupted}"
-        return f"Runs({len(self)} {what}, {steps}, {len(self.classes)} classes; {conflict})"
+        return f"Runs({len(self)} {kind}{'s' * (len(self) != 1)}{of}, {steps}, {len(self.classes)} classes; {conflict})"
 
 
 def _short(key): return key if isinstance(key, str) else f"{key:g}"

@@ -69,10 +69,10 @@ class Summary:
         return wide if any(isinstance(c, str) for c in wide) else wide[sorted(wide)]
 
     def __repr__(self):
-        settings = len(self.means[list(self.by)].drop_duplicates()) if self.by else 1
-        counts = [f"{self.means[c].nunique()} {c}s" for c in ("column", "method")]
-        by = ", ".join(self.by) or "nothing"
-        return f"Summary({', '.join(counts)}, {settings} settings by {by}; {self.interval})"
+        counts = {c: self.means[c].nunique() for c in ("column", "method")}
+        if self.by: counts["setting"] = len(self.means[list(self.by)].drop_duplicates())
+        words = ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items())
+        return f"Summary({words}{' by ' * bool(self.by)}{', '.join(self.by)}; {self.interval})"
 
 
 def _cell(mean, low, high, scale, signed):

@@ -25,6 +25,12 @@ def test_a_difference_is_the_method_minus_the_one_it_is_compared_with():
     assert np.isclose(summarise(table(gain=0.05), against="ProGrad").differences["mean"].item(), -0.05)
 
 
+def test_its_words_count_in_the_singular_too():
+    assert repr(summarise(table())) == "Summary(1 column, 2 methods; 95% intervals over seeds, Student t)"
+    two = pd.concat([table(), table().assign(shots=8)])
+    assert repr(summarise(two)).startswith("Summary(1 column, 2 methods, 2 settings by shots; ")
+
+
 def test_differences_are_paired_so_that_what_seeds_share_cancels():
     found = summarise(table(gain=0.05, noise=0.001))
     apart, paired = found.means["high"] - found.means["low"], found.differences["high"] - found.differences["low"]
