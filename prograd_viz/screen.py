@@ -8,6 +8,7 @@ __all__ = ['OPERATORS', 'RECORDED', 'View', 'ExplorerData', 'preparation', 'expl
 
 # %% ../nbs/52_screen.ipynb #285c04eb
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -256,10 +257,11 @@ def run_sets(
 
 def _recipes(sets):
     "What seeds of one recipe have in common, a row for each run set, by its seed; a world may draw its classes"
-    configs = [plain(runs.config | {"of": {"methods": runs.methods}}) for runs in sets]
-    table = pd.json_normalize(configs).astype(str).replace({"^nan$": "none", r"[\[\]']": ""}, regex=True)
+    table = pd.json_normalize([plain(runs.config | {"of.methods": runs.methods}) for runs in sets])
     table.index = [runs.config.get("seed", runs.steps["seed"].max()) for runs in sets]
-    return table.filter(regex=r"^(?!hashes|versions|(.*\.)?(seed|classes)$)")
+    word = lambda x: "none" if x is None or x != x else re.sub(r"[\[\]']", "", str(x))
+    # steps follow from the others
+    return table.filter(regex=r"^(?!hashes|versions|steps$|(.*\.)?(seed|classes)$)").map(word)
 
 
 def runs_title(
@@ -276,7 +278,7 @@ def set_names(
     sets: list,  # From `run_sets`
 ) -> list:  # Words
     "What distinguishes run sets: their seeds, and the options in which their recipes differ"
-    recipes = _recipes(sets).filter(regex="^(?!steps$)")  # they follow from the others
+    recipes = _recipes(sets)
     apart = recipes.columns[recipes.nunique() > 1][:4]
     return ["; ".join([f"seed {seed}", *(f"{key.split('.')[-1]} {row[key]:.40}" for key in apart)])
             for seed, row in recipes.iterrows()]

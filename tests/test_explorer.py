@@ -994,6 +994,12 @@ def test_run_sets_of_other_methods_alone_have_names_of_their_own(runs):
     assert set_names([mine, yours]) == ["seed 1; methods a, b, c", "seed 1; methods a, b, d"]
 
 
+def test_a_setting_that_one_recipe_leaves_open_is_told_apart(runs):
+    ours, theirs = (replace(runs, config=runs.config | {"eps_rel": eps}) for eps in (None, 0.0))
+    assert set_names([ours, theirs]) == ["seed 1; eps_rel none", "seed 1; eps_rel 0.0"]
+    assert run_sets([ours, theirs])[1], "they are compared"
+
+
 class Tags(HTMLParser):
     "The tags of a page as a browser reads them, and its text"
     def __init__(self):
