@@ -174,7 +174,7 @@ def state(method, when, column):
 
 # -- the explorer and the models -------------------------------------------------------------------
 
-def explorer_ms(what): return rows("bench/explorer").query("model == 'pocket' and what == @what")["ms"].iloc[0]
+def explorer_ms(what): return rows("bench/explorer").query("model == 'pocket' and what == @what")["ms"].max()
 def key_to_frame(): return f"{explorer_ms('key to frame, median'):.0f}"
 def first_picture(): return f"{explorer_ms('first picture') / 1000:.1f}"
 def landscape_seconds(side):
