@@ -68,6 +68,7 @@ lab: env ## open JupyterLab on the front page
 	@$(RUN) $(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)" nbs/index.ipynb $(ARGS)
 
 app: env ## serve the explorer as a web page on this machine alone (ARGS=runs/mine: of your runs); prints its address with a fresh token
+	@test -z "$(ARGS)" || test -f "$(ARGS)/run.json" || { echo "no run set in $(ARGS): ARGS is a folder that train(..., out=folder) wrote" >&2; exit 1; }
 	@$(RUN) PROGRAD_VIZ_APP="$(abspath $(ARGS))" JUPYTER_PATH="$(CURDIR)/tools/jupyter" $(BIN)/python -m voila nbs/app.ipynb --template=local "--VoilaConfiguration.extension_denylist=['jupyterlab-jupytext','@voila-dashboards/jupyterlab-preview']" --Voila.ip=127.0.0.1 --no-browser --token
 
 docs: env ## the notebooks and the API as a site of static pages, in _docs/ (half a minute)

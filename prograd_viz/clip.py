@@ -247,7 +247,7 @@ def load_clip(
     "Load a frozen CLIP; raises ValueError for unknown names and OSError for missing weights"
     check_known("precision", precision, PRECISIONS)
     if pretrained is not None: pretrained = os.path.expanduser(pretrained)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(device)
     with torch.inference_mode(False):  # inference tensors cannot be differentiated through
         if name == "pocket": model, trained, pretrained = _pocket_model(pretrained)
         else: (name, model), trained = _open_clip_model(name, pretrained, quick_gelu, trust), None
@@ -258,6 +258,16 @@ def load_clip(
     preprocess = _preprocess(model)
     autocast = torch.bfloat16 if precision == "amp_bf16" else None
     return Clip(model, _tokenizer(name), preprocess, name, str(pretrained or name), trained, autocast, _folder(cache))
+
+
+def _device(name):
+    "A device that is there; None: the GPU where there is one"
+    gpu = torch.cuda.is_available()
+    try: device = torch.device(name or ("cuda" if gpu else "cpu"))
+    except RuntimeError: raise ValueError(f"unknown device {name!r}; known: 'cpu', 'cuda', 'cuda:1', 'mps'") from None
+    if device.type != "cuda" or gpu: return device
+    raise ValueError(f"device={name!r}: torch {torch.__version__} sees no GPU here; leave device out, or install a "
+                     "torch with CUDA")
 
 
 def _preprocess(model):
@@ -356,7 +366,9 @@ def _open_clip_model(name, pretrained, quick_gelu, trust):
         raise ValueError(f"{name!r} needs weights: pretrained must be a checkpoint file, 'random', "
                          f"or one of {', '.join(tags) or '(no published tags)'}")
     if pretrained == "random": return name, _create(name, None, force_quick_gelu=bool(quick_gelu))
-    if not Path(pretrained).is_file(): check_known(f"tag or checkpoint file for {name!r}", pretrained, tags)
+    if (path := Path(pretrained)).suffix in (".pt", ".pth", ".bin", ".safetensors") and not path.is_file():
+        raise FileNotFoundError(f"no file {path.absolute()}; pretrained is a checkpoint file, a tag or 'random'")
+    if not path.is_file(): check_known(f"tag or checkpoint file for {name!r}", pretrained, tags)
     elif is_archive(pretrained): return _archive_model(name, pretrained, quick_gelu, trust)
     elif (state := openai_state(pretrained)) is not None: return _openai_model(name, pretrained, state, quick_gelu)
     return _follow_activation(name, pretrained, quick_gelu)

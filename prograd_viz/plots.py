@@ -89,7 +89,8 @@ def run_colour(
 
 def _chosen(runs, lambdas):
     "The keys of the runs to draw; all of them for None"
-    return list(check_runs(runs).keys) if lambdas is None else [runs.keys[runs.run(lam)] for lam in lambdas]
+    if lambdas is None: return list(check_runs(runs).keys)
+    return [runs.keys[runs.run(lam)] for lam in ([lambdas] if np.isscalar(lambdas) else lambdas)]
 
 
 def figure(
@@ -125,7 +126,7 @@ def _save_in_style(fig, *args, **kwargs):
 @figure
 def plot_cosine(
     runs: Runs,  # One run set
-    lambdas: list | None = None,  # Which runs, by lambda or name; None: all
+    lambdas: list | float | str | None = None,  # Which runs, by lambda or name; None: all
     *,
     window: int = 15,  # Steps in the running mean
 ) -> Figure:
@@ -139,7 +140,7 @@ def plot_cosine(
 def draw_cosine(
     ax: Axes,  # Where
     runs: Runs,  # One run set
-    lambdas: list | None = None,  # Which runs, by lambda or name; None: all
+    lambdas: list | float | str | None = None,  # Which runs, by lambda or name; None: all
     window: int = 15,  # Steps in the running mean
 ):
     "The cosines of `plot_cosine`, without a legend"
@@ -438,7 +439,7 @@ def plot_accuracy(
     many: list,  # One run set per seed, trained with the same steps
     splits: list | None = None,  # One panel each; None: those of same, shifted and new that were tested
     *,
-    lambdas: list | None = None,  # Which runs, by lambda or name; None: the first and the last
+    lambdas: list | float | str | None = None,  # Which runs, by lambda or name; None: the first and the last
 ) -> Figure:
     "Accuracy over steps, a panel per test set; mean and 95% interval over seeds"
     many = [check_runs(runs) for runs in (many if isinstance(many, (list, tuple)) else [many])]
@@ -631,6 +632,8 @@ def for_print(
     size: float = 8,  # Points of titles and labels; the other texts follow
 ) -> Figure:  # The same; `savefig` keeps this size to the point
     "A figure at the size at which it is printed; ValueError where its panels do not fit side by side"
+    if not isinstance(fig, Figure):
+        raise TypeError(f"for_print takes a figure, got a {type(fig).__name__}; such as for_print(plot_cosine(runs))")
     width, size = check_in_range("width", width, 1, 40), check_in_range("size", size, 3, 40)
     wide, high = fig.get_size_inches()
     fig.set_size_inches(width, height or high * width / wide)

@@ -41,6 +41,7 @@ def save_report(
 ) -> Path:  # The file
     "Write run sets as one self-contained HTML file with working sliders"
     from prograd_viz.explorer import Explorer  # here: the page is all that scripts need of widgets
+    file = new_file(path)
     few = [one.thinned(SNAPSHOTS) for one in run_sets(runs)[0]]
     view = Explorer(few, split, **options).wait()
     view.close()
@@ -58,7 +59,6 @@ def save_report(
                "methods": read("methods.html") if {*map(few[0].rule, few[0].keys)} <= {"coop", "prograd"} else "",
                "summary": "".join(map(_summary, few, set_names(few))), "still": _still(view)}  # last: it pins all
     page = re.sub(r"\{\{(\w+)\}\}", lambda slot: fields[slot[1]], read("report.html"))  # in one pass
-    file = new_file(path)
     file.write_text(page, encoding="utf-8")
     return file
 

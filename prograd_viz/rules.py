@@ -109,7 +109,8 @@ def find_rule(
         return type(rule).__name__, Rule(_aggregated(rule), 0, math.inf, 1, "", f"TorchJD: {rule}")
     name, n_arguments = getattr(rule, "__name__", type(rule).__name__), len(inspect.signature(rule).parameters)
     if n_arguments != 1:
-        raise ValueError(f"rule {name!r} must take one argument, the Signals of a step; it takes {n_arguments}")
+        raise ValueError(f"rule {name!r} must take one argument, the Signals of a step, such as "
+                         f"lambda s: s.g_d + 0.5 * s.g_g; it takes {n_arguments}")
     return name, Rule(rule, -math.inf, math.inf, 1, "", "yours")
 
 

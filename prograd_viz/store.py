@@ -71,6 +71,7 @@ def new_file(
 ) -> Path:
     "The path of a file that is to be written, in a folder that is made if it is missing"
     path = Path(path).expanduser()
+    if path.is_dir(): raise IsADirectoryError(f"{str(path)!r} is a folder; name a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

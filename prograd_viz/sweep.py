@@ -50,6 +50,9 @@ def cells_of(
     grid: dict | pd.DataFrame,  # Lists of values, or a row per cell; columns of `COLUMNS`
 ) -> pd.DataFrame:  # A row per cell
     "The cells of a grid, each once"
+    if not isinstance(grid, (dict, pd.DataFrame)):
+        raise TypeError(f"a grid is a dict or a DataFrame, got a {type(grid).__name__}; such as "
+                        "sweep({'shots': 4, 'seed': [1, 2, 3]}, 'runs/first')")
     for column in grid: check_known("column of a grid", column, COLUMNS)
     if isinstance(grid, pd.DataFrame): rows = grid.to_dict("records")
     else: rows = [dict(zip(grid, values)) for values in itertools.product(*map(listed, grid.values()))]
@@ -342,10 +345,11 @@ def sweep(
     progress: bool = True,  # Show a progress bar
 ) -> Sweep:
     "Train a grid; finished trainings are not repeated, failed ones are in the table with their errors"
+    asked = None if grid is None else cells_of(grid)
     out, hand_out = Path(out).expanduser().resolve(), ENGINES[check_known("engine", engine, ENGINES)]
     threads, retries = check_whole("threads", threads), check_whole("retries", retries, 0)
     if workers is not None: workers = check_whole("workers", workers)
-    evaluate, asked = _checked_evaluate(evaluate or {}, version), None if grid is None else cells_of(grid)
+    evaluate = _checked_evaluate(evaluate or {}, version)
     if clip: clip = replace(clip, cache=clip.cache or out / "features")
     if clip and asked is not None: asked = asked.assign(model=clip.name, pretrained=clip.pretrained)
     cells = _all_cells(asked, out)

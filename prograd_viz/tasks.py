@@ -158,6 +158,9 @@ def _folders_of_classes(root):
         deeper = [p for p in class_folders(empty[0]) if image_files(p)]
         fix = f"images must end in {', '.join(IMAGE_SUFFIXES)}"
         if deeper: fix = f"its subfolders, such as {deeper[0]}, hold some: pass {empty[0]} instead"
+        if deeper and {p.name for p in folders} & {"train", "test", "val", "valid", "validation"}:
+            fix = (f"{root} is split already: give a DataFrame with columns path, label and split (train or test), or "
+                   f"{root / 'train'} alone")
         raise ValueError(f"no images in {empty[0]}; {fix}")
     if loose:
         warnings.warn(f"{loose[0]} and {len(loose) - 1} more images are in no class folder and are left out",

@@ -148,3 +148,9 @@ def test_make_has_something_to_do_for_every_target():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for script in set(re.findall(r"tools/\w+\.py", done.stdout)): assert (ROOT / script).is_file()
+
+
+def test_the_app_of_a_folder_without_runs_is_refused_before_it_is_served(tmp_path):
+    command = ["make", "-o", ".venv/.ready", "app", f"ARGS={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode and f"no run set in {tmp_path}: ARGS is a folder that train" in done.stderr

@@ -45,6 +45,12 @@ def test_a_caller_s_style_turns_no_picture_round(runs):
     assert not any(t.get_usetex() for ax in figure.axes for t in (ax.xaxis.label, ax.title))
 
 
+def test_one_lambda_needs_no_list(clip, task):
+    runs = train(clip, task, lambdas=[0, 1], epochs=1, progress=False)
+    one, other = (plot_cosine(runs, lambdas=lambdas).axes[0].get_legend_handles_labels()[1] for lambdas in (1, "CoOp"))
+    assert one != other and any("ProGrad" in text for text in one) and any("CoOp" in text for text in other)
+
+
 @pytest.mark.parametrize("plot", [plot_cosine, plot_angles])
 def test_the_legend_of_three_runs_is_no_wider_than_its_figure(clip, task, plot):
     figure = plot(train(clip, task, lambdas=[0, 0.5, 1], epochs=2, progress=False))

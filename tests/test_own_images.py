@@ -102,9 +102,12 @@ def test_one_classs_folder_and_a_flat_folder_say_what_to_give(folder, tmp_path):
     with pytest.raises(ValueError, match=flat): few_shot(tmp_path / "alone" / "flat", 2)
 
 
-def test_a_folder_of_splits_points_to_the_folders_inside(folder, tmp_path):
-    for part in ("train", "test"): shutil.copytree(folder, tmp_path / part)
-    says = f"such as {tmp_path / 'test' / 'cat'}, hold some: pass {tmp_path / 'test'} instead"
+def test_folders_of_folders_point_inside_and_those_of_splits_never_to_the_test_images(folder, tmp_path):
+    for part in ("mine", "yours", "train", "test"): shutil.copytree(folder, tmp_path / part)
+    says = f"columns path, label and split .train or test., or {tmp_path / 'train'} alone"
+    with pytest.raises(ValueError, match=says): few_shot(tmp_path, 2)
+    for part in ("train", "test"): shutil.rmtree(tmp_path / part)
+    says = f"such as {tmp_path / 'mine' / 'cat'}, hold some: pass {tmp_path / 'mine'} instead"
     with pytest.raises(ValueError, match=says): few_shot(tmp_path, 2)
 
 
