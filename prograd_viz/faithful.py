@@ -127,18 +127,19 @@ def faithfulness(
     parts: int = 10,  # Of the curves, see `map_curves`
     percentiles: Sequence = (20, 40, 60, 80),  # Of ROAD, see `map_scores`
     random_directions: int = 3,  # Of the baseline
-    progress: bool = False,  # Show a progress bar
+    progress: bool = True,  # Show a progress bar where it takes seconds
 ) -> pd.DataFrame:  # A row per method and image: method, lam, seed, step, split, target, explainer, image, the columns
     "How faithful the maps of every run, of zero-shot CLIP and of random directions are"
     columns = _columns(columns, check_runs(runs).split(split))
     test, rows = pick_images(runs, split, images=images, masked=not _OF_MASKS.isdisjoint(columns))
     clip, tensor = runs.clip, test.tensor(runs.clip, rows)
     asked = _Asked(runs, test, rows, step, target, random_directions)
-    maps = cam_maps(clip, tensor, asked.directions, explainer=explainer, target_layer=target_layer)
+    options: dict = {"explainer": explainer, "target_layer": target_layer, "progress": progress}
+    maps = cam_maps(clip, tensor, asked.directions, **options)
     beside, ranked = _beside_masks(asked, maps, columns), [c for c in columns if c in _RANKED]
-    options: dict = {"columns": ranked, "parts": parts, "percentiles": percentiles}
+    options = {"columns": ranked, "parts": parts, "percentiles": percentiles}
     tables = []
-    bar = tqdm(asked.about(find_explainer(explainer).name), desc="methods", disable=not progress)
+    bar = tqdm(asked.about(find_explainer(explainer).name), desc="methods", delay=5, leave=False, disable=not progress)
     for t, about in enumerate(bar):
         scores = map_scores(clip, tensor, maps[t], asked.texts[t], asked.labels[t], **options)
         scores = pd.concat([scores, beside[t]], axis=1)

@@ -119,7 +119,7 @@ class DirectMaps:
 
 def _batches(images, batch_size, progress):
     "Images, some at a time"
-    return tqdm(images.split(batch_size), desc="maps", unit="batch", leave=False, disable=not progress)
+    return tqdm(images.split(batch_size), desc="maps", unit="batch", delay=5, leave=False, disable=not progress)
 
 # %% ../nbs/31_maps.ipynb #06de5769
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class _Masked(Explainer):
         keep, weights, cells = self._masks(tuple(images.shape[2:]))
         images, found = images.to(clip.device, clip.wide), []
         copies = torch.arange(len(weights)).split(4 * batch_size)  # no graph is kept
-        bar = tqdm(total=len(images) * len(weights), desc="copies", leave=False, disable=not progress)
+        bar = tqdm(total=len(images) * len(weights), desc="copies", delay=5, leave=False, disable=not progress)
         for image, hidden in zip(images, self._hidden(images)):
             whole, total = clip.encode_image(image[None]), torch.zeros(())
             for some in copies:
@@ -506,7 +506,7 @@ def foreground(
     explainer: str | Explainer = "GradCAM",  # One of `EXPLAINERS`, or an explainer with options: Occlusion(stride=8)
     target_layer: str | torch.nn.Module | None = None,  # See `find_layer`
     random_directions: int = 20,  # Of the baseline
-    progress: bool = False,  # Show a progress bar
+    progress: bool = True,  # Show a progress bar where it takes seconds
 ) -> Foreground:  # rows: method, lam, seed, step, split, target, explainer, image, label, explained, scores, masks
     "How much of the maps of every run, of zero-shot CLIP and of random text directions lies on the object"
     test, rows = pick_images(runs, split, images=images, masked=True)

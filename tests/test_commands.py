@@ -1,5 +1,6 @@
 "Every command that a page names exists and takes the options that the page gives it."
 import argparse
+import ast
 import functools
 import importlib.util
 import json
@@ -154,3 +155,20 @@ def test_the_app_of_a_folder_without_runs_is_refused_before_it_is_served(tmp_pat
     command = ["make", "-o", ".venv/.ready", "app", f"ARGS={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode and f"no run set in {tmp_path}: ARGS is a folder that train" in done.stderr
+
+
+def imported(path):
+    "The modules that a file imports at its top, in order"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom): yield node.module
+        if isinstance(node, ast.Import): yield from (alias.name for alias in node.names)
+
+
+def test_tools_import_the_library_before_what_needs_torchvision():
+    "Where torchvision's operators do not load beside torch, `torchvision_ops` comes first, as in the tests' conftest"
+    late, needs = [], {"torchvision", "open_clip", "timm", "pytorch_grad_cam", "test_published"}
+    for tool in sorted((ROOT / "tools").glob("*.py")):
+        names = list(imported(tool))
+        first = next((i for i, name in enumerate(names) if name.startswith("prograd_viz")), len(names))
+        if not needs.isdisjoint(name.split(".")[0] for name in names[:first]): late.append(tool.name)
+    assert late == [] and needs & {*imported(ROOT / "tools" / "published.py")} == {"test_published"}

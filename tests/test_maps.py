@@ -1,4 +1,5 @@
 "Every way to draw a map equals its definition written out once more, on every tower that it claims."
+import inspect
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError
 from functools import cache
@@ -12,6 +13,7 @@ from captum.attr import Occlusion as CaptumOcclusion
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from timm.layers import apply_rot_embed_cat
 from torchvision.transforms.functional import gaussian_blur
+from tqdm.auto import tqdm
 
 from conftest import VIT, small_timm, swin
 from prograd_viz import attention
@@ -535,7 +537,13 @@ def test_options_are_fields_and_stand_in_the_name():
     assert all(name == explainer.name and explainer.source for name, explainer in EXPLAINERS.items())
 
 
-def test_a_progress_bar_is_shown_on_request_alone(tower, capsys):
+@pytest.fixture
+def at_once(monkeypatch):
+    "Bars wait five seconds: not here"
+    monkeypatch.setattr("prograd_viz.maps.tqdm", lambda *args, **options: tqdm(*args, **options | {"delay": 0}))
+
+
+def test_a_progress_bar_is_shown_on_request_alone(tower, capsys, at_once):
     clip = tower("ViT")
     for explainer in works_on("ViT").values():
         cam_maps(clip, *given(clip, texts=1), explainer=explainer)
@@ -572,3 +580,10 @@ def test_each_map_names_the_class_that_it_explains(runs):
         else: assert set(named) <= ({target} if target in classes else set(classes))
         labels = [ax.get_xlabel() for ax in plot_maps(runs, "same", images=1, target=target).axes]
         assert all(f"map of {named.iloc[0] if target == 'true' else ''}" in label for label in labels[1:])
+
+
+def test_what_takes_seconds_shows_a_bar_unasked(runs, capsys, at_once):
+    for progress, shown in ((True, True), (False, False)):
+        foreground(runs, "same", images=2, explainer=Occlusion(stride=28), random_directions=0, progress=progress)
+        assert ("copies" in capsys.readouterr().err) is shown
+    assert inspect.signature(foreground).parameters["progress"].default is True

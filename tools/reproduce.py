@@ -89,7 +89,7 @@ def looked_at(opt, clip, out):
     runs = load_sweep(out / "from the template").runs(clip, shots=strongest, seed=opt.seeds[0])[0]
     shares = "No masks come with this data set, so no share of a map on the object was measured."
     if runs.split().masks is not None:
-        found = [foreground(runs, images=opt.images, explainer=name, progress=True) for name in EXPLAINERS]
+        found = [foreground(runs, images=opt.images, explainer=name) for name in EXPLAINERS]
         table = pd.concat([each.summary().assign(explainer=each.rows["explainer"].iloc[0]) for each in found])
         table.to_csv(out / "foreground.csv", index=False)
         shares = f"Shares of the maps on the object, by {' and '.join(EXPLAINERS)}, are in foreground.csv."
