@@ -309,7 +309,11 @@ class Runs:
         "A split of the task, or the given one"
         self.check_model()
         if split is None: split = self.task.usual_split
-        return self.task.splits[check_known("split", split, self.task.splits)] if isinstance(split, str) else split
+        if not isinstance(split, str): return split
+        if split not in self.task.splits and not self.task.tests:
+            raise ValueError(f"no split {split!r}: this task has training images alone ('train'); with fewer shots, or "
+                             "more images, some are left to test on")
+        return self.task.splits[check_known("split", split, self.task.splits)]
 
     @property
     def tested(self) -> list:

@@ -378,7 +378,8 @@ def few_shot(
     seed: int = 1,  # Fixes every random choice
     **options,  # Passed to `pocket_task`, `dataset_task`, `torchvision_task`, `folder_task` or `table_task`
 ) -> Task:
-    "A few-shot task from the pocket world, a data set's name, a folder of class folders, or a table"
+    """A few-shot task from the pocket world, a data set's name, a folder of class folders, or a table; `pocket_task`,
+    `dataset_task`, `torchvision_task`, `folder_task` and `table_task` say which further options each takes"""
     shots, seed = check_draw(shots, seed)
     make, given = _maker(data)
     known = list(inspect.signature(make).parameters)[len(given):]

@@ -684,6 +684,8 @@ BAD = [
     Case("cam_maps", lambda w: cam_maps(w.vit, torch.zeros(1, 3, 32, 32), torch.ones(1, 24), target_layer=BLOCK),
          "the score does not depend on the patches at this layer: only the class token"),
     Case("explorer_data", lambda w: explorer_data(w.runs, "shfted"), "unknown split 'shfted'"),
+    Case("foreground", lambda w: foreground(replace(w.runs, task=w.bare), "same"),
+         "no split 'same': this task has training images alone ('train'); with fewer shots, or more images, some"),
     Case("explorer_data", lambda w: explorer_data(w.runs, images=0), "images must be at least 1, got 0"),
     Case("explorer_data", lambda w: explorer_data(replace(w.runs, clip=None)),
          "these runs have no model and task in memory"),
