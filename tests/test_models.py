@@ -443,3 +443,10 @@ def test_the_table_names_every_architecture_and_the_page_shows_it():
 def test_a_row_of_the_table_is_what_building_the_model_says(name):
     "All rows: python tools/models.py --check"
     assert {k: str(v) for k, v in models.row(name).items()} == TABLE[TABLE["architecture"] == name].iloc[0].to_dict()
+
+
+def test_a_gpu_that_torch_does_not_see_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device='cuda': torch \S+ sees no GPU here; leave device out"):
+        load_clip("pocket", device="cuda")
+    assert load_clip("pocket", device=torch.device("cpu")).device.type == "cpu"

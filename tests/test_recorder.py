@@ -20,6 +20,7 @@ from prograd_viz.prompts import make_prompts, plain_text_features, teacher_featu
 from prograd_viz.report import save_report
 from prograd_viz.runs import Recorder, load_runs, save_runs
 from prograd_viz.screen import explorer_data, runs_buffer
+from prograd_viz.tasks import few_shot
 from prograd_viz.training import epoch_batches, learning_rate, train
 from prograd_viz.words import plot_words
 
@@ -308,3 +309,14 @@ def test_a_loop_that_names_its_teacher_and_keeps_no_contexts_opens_with_its_mode
         record.close()
         assert load_runs(tmp_path / name, exact).clip is exact
     with pytest.raises(ValueError, match="is not the model of these runs"): load_runs(tmp_path / "with", tiny())
+
+
+def test_a_task_of_other_images_is_refused_and_one_with_more_tests_is_not(clip, task, tmp_path):
+    train(clip, task, epochs=1, views=0, progress=False, out=tmp_path / "run")
+    opened = lambda **options: load_runs(tmp_path / "run", clip, few_shot(**task.settings | options))
+    assert len(opened(test_per_class=5).split("same")) == 5 * len(task.classes)
+    for option in ("seed", "shots"):
+        with pytest.raises(ValueError, match=f"a task with {option}={task.settings[option]}, this one has"):
+            opened(**{option: task.settings[option] + 1})
+    other = few_shot(**task.settings | {"seed": 9})
+    assert load_runs(tmp_path / "run", clip, other, check=False).task is other
