@@ -134,10 +134,9 @@ def faithfulness(
     test, rows = pick_images(runs, split, images=images, masked=not _OF_MASKS.isdisjoint(columns))
     clip, tensor = runs.clip, test.tensor(runs.clip, rows)
     asked = _Asked(runs, test, rows, step, target, random_directions)
-    options: dict = {"explainer": explainer, "target_layer": target_layer, "progress": progress}
-    maps = cam_maps(clip, tensor, asked.directions, **options)
+    maps = cam_maps(clip, tensor, asked.directions, explainer=explainer, target_layer=target_layer, progress=progress)
     beside, ranked = _beside_masks(asked, maps, columns), [c for c in columns if c in _RANKED]
-    options = {"columns": ranked, "parts": parts, "percentiles": percentiles}
+    options: dict = {"columns": ranked, "parts": parts, "percentiles": percentiles}
     tables = []
     bar = tqdm(asked.about(find_explainer(explainer).name), desc="methods", delay=5, leave=False, disable=not progress)
     for t, about in enumerate(bar):
