@@ -136,6 +136,13 @@ def headline_gain(column):
     return f"{mean:+.3f} ± {half:.3f}"
 
 
+def neighbours_above(column):
+    "How many of the headline's neighbours have a larger mean gain"
+    wide = rows("headline/neighbours").pivot(index=["setting", "seed"], columns="method", values=column)
+    gains = (wide["ProGrad"] - wide["CoOp"]).groupby("setting").mean()
+    return str((gains > float(headline_gain(column).split(" ")[0])).sum())
+
+
 def correlation(first, place):
     "The rank correlation of a column with the drop of accuracy under swapped backgrounds"
     row = rows("evidence/correlations").query("first == @first and second == 'drop'").iloc[0]
@@ -191,8 +198,8 @@ def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 NUMBERS = (chosen, screened, logit_scale, empty_maps, ahead, behind, ahead_corrected, behind_corrected, counted,
            settings, settings_of, mean_gap, random_share, mean_share, seeds, trainings, wins, gain, largest,
-           headline_gain, correlation, undecided, against, reached, state, key_to_frame, first_picture,
-           landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
+           headline_gain, neighbours_above, correlation, undecided, against, reached, state, key_to_frame,
+           first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 
