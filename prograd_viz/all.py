@@ -67,3 +67,46 @@ _all_ = [
     "explore", "save_report", "plot_accuracy", "plot_angles", "plot_cosine", "plot_foreground",
     "plot_gradient_plane", "plot_lambda", "plot_maps", "plot_shots", "plot_words", "for_print",
 ]
+
+# %% ../nbs/61_all.ipynb #a1200011
+import inspect as _inspect
+import linecache as _linecache
+import re as _re
+import sys as _sys
+from dataclasses import is_dataclass as _is_dataclass
+from itertools import dropwhile as _dropwhile
+
+_comment = _re.compile(r" +(\*{0,2}[A-Za-z]\w*).*?  # (.+)")  # behind a parameter, or a field of a dataclass
+_last = _re.compile(r" *(?:def .*)?\).*?:(?: .*?)??(?:  # (.+))?$")  # line of a signature, with the result
+_method = _re.compile(r" +(?:def |@)")  # ends the fields
+
+
+def _signature(thing, lines):
+    "Lines of the module from a function, a constructor or the fields of a dataclass on"
+    if _is_dataclass(thing):
+        heads = f"class {thing.__name__}:", f"class {thing.__name__}("
+        return [*_dropwhile(lambda line: not line.startswith(heads), lines)]
+    function = vars(thing).get("__init__") if isinstance(thing, type) else _inspect.unwrap(thing)
+    return lines[function.__code__.co_firstlineno - 1:] if function else []
+
+
+def _explain(thing):
+    "Add the comments behind parameters to the docstring of a function, or of a class and its methods"
+    args, result = [], None
+    for line in _signature(thing, _linecache.getlines(_sys.modules[thing.__module__].__file__)):
+        if _method.match(line) and args: break
+        if end := _last.match(line):
+            result = end[1]
+            break
+        args += _comment.findall(line)
+    args = [f"    {name}: {text}" for name, text in args]
+    parts = (["", "Args:", *args] if args else []) + (["", "Returns:", f"    {result}"] if result else [])
+    if parts: thing.__doc__ = "\n".join([_inspect.cleandoc(thing.__doc__ or ""), *parts])
+    for method in vars(thing).values() if isinstance(thing, type) else ():
+        method = getattr(method, "__func__", method)  # of a class method
+        if _inspect.isfunction(method) and not method.__name__.startswith("_"): _explain(method)
+
+
+for _module in [m for name, m in _sys.modules.items() if name.startswith("prograd_viz.") and "__all__" in vars(m)]:
+    for _thing in {vars(_module).get(name) for name in _module.__all__ if callable(vars(_module).get(name))}:
+        if _thing.__module__ == _module.__name__: _explain(_thing)

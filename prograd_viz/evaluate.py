@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import bdtr
 
 from .checks import check_known, check_runs, check_table, check_whole
 from .clip import Clip
@@ -82,6 +81,7 @@ def _accuracy(texts, images, labels):
 
 def _below_chance(accuracy, split):
     "Whether guessing would be right more often: the binomial probability of so few or fewer is under 5%"
+    from scipy.special import bdtr  # here: it takes as long to import as numpy
     n = len(split)
     return bdtr(np.round(accuracy * n), n, 1 / len(split.classes)) < 0.05  # not where the accuracy is NaN
 

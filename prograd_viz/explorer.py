@@ -215,8 +215,8 @@ class Explorer(anywidget.AnyWidget):
 
     def _find_sources(self, split, images):
         "Note what `preparation` takes of each split that can be seen; the name of the first one to see"
-        runs, first = self.sets[0], {list: PHOTOS, Split: "your split"}.get(type(split), split)
-        if first is None: first = runs.task.usual_split if self.able else "the given images"
+        runs, first = self.sets[0], {list: PHOTOS, str: split}.get(type(split), "your split")
+        if split is None: first = runs.task.usual_split if self.able else "the given images"
         known = runs.task.splits.items() if self.able else ()
         self._sources = {name: (name, images, "", {}) for name, one in known if one.classes == runs.classes}
         self._sources[first] = split, images, "", {}  # also the note on it, and its prepared data

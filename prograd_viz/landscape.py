@@ -39,7 +39,7 @@ def context_losses(
     "Both losses and the accuracy of any contexts (ProGrad, eqs. 2 and 3)"
     check_runs(runs).check_model()
     check_in_range("memory_gb", memory_gb, 1e-3)
-    test = runs.task.splits[split or runs.task.usual_split] if not isinstance(split, Split) else split
+    test = runs.split(split)
     clip, train_set, prompts = runs.clip, runs.task.train, run_prompts(runs)
     images, labels = train_set.features(clip), torch.as_tensor(train_set.labels, device=clip.device)
     zero_shot = torch.as_tensor(np.asarray(runs.text(None))).to(images)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from .checks import check_known, check_runs, check_whole
 from prograd_viz.store import (
@@ -309,7 +308,10 @@ class Runs:
         "A split of the task, or the given one"
         self.check_model()
         if split is None: split = self.task.usual_split
-        if not isinstance(split, str): return split
+        if not isinstance(split, str):
+            if hasattr(split, "labels"): return split
+            raise TypeError(f"split must be a name ({', '.join(self.task.splits)}) or a Split, got {split!r:.80}; "
+                            "images= picks images of it")
         if split not in self.task.splits and not self.task.tests:
             raise ValueError(f"no split {split!r}: this task has training images alone ('train'); with fewer shots, or "
                              "more images, some are left to test on")
@@ -985,5 +987,6 @@ def mean_interval(
     confidence: float = 0.95,  # Of the interval
 ) -> tuple:  # Mean and half-width of the interval
     "Mean and half the width of Student's t interval; the half-width of a single value is NaN"
+    from scipy.special import stdtrit  # here: it takes as long to import as numpy
     v = pd.Series(values, dtype=float).dropna()
     return v.mean(), stdtrit(len(v) - 1, 0.5 + confidence / 2) * v.sem()

@@ -24,7 +24,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save as save_tensors
-from scipy.special import stdtrit
 
 from prograd_viz.cam import (
     NO_PREDICTION,
@@ -289,6 +288,7 @@ def runs_buffer(
     compare: bool = False,  # Whether they are two recipes
 ) -> bytes:
     "What was recorded of run sets, see assets/explorer.js"
+    from scipy.special import stdtrit  # here: it takes as long to import as numpy
     tensors, abouts = {"heat": colormaps["inferno"](np.arange(256), bytes=True)[:, :3]}, []
     for s, (runs, name) in enumerate(zip(sets, set_names(sets))):
         about, arrays = _recorded(runs, s)

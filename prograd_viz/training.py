@@ -298,9 +298,9 @@ def train(
     seed: int = 1,  # Of random start, views and batches
     evaluate_every: int | None = None,  # Steps between evaluations; None: about 50 in all
     snapshot_every: int | None = None,  # Steps between snapshots; None: every step while that takes less than 256 MB
-    callbacks: Sequence = (),  # Functions of (step, record) called after each step, see below
+    callbacks: Sequence = (),  # Functions of (step, record) called after each step
     progress: bool = True,  # Show a progress bar
-    out: str | Path | None = None,  # Folder to write the run set to while it is trained, see below
+    out: str | Path | None = None,  # Folder to write the run set to while it is trained; `load_runs` opens it
     resume: bool = False,  # Continue the training in `out`, or add lambdas to it
     checkpoint_every: int | None = None,  # Steps between checkpoints in `out`; None: about 50 in all
 ) -> Runs:
