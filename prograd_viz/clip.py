@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -31,6 +32,7 @@ from huggingface_hub.utils import get_session
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
 
 # open_clip takes more than a second: it is imported inside the functions that use it, after these declarations
 from . import torchvision_ops
@@ -257,7 +259,8 @@ def load_clip(
         if precision in ("fp16", "bf16"): model.logit_scale.data = scale.to(device)  # kept unrounded
     preprocess = _preprocess(model)
     autocast = torch.bfloat16 if precision == "amp_bf16" else None
-    return Clip(model, _tokenizer(name), preprocess, name, str(pretrained or name), trained, autocast, _folder(cache))
+    tokenizer = (_tokenizer.__wrapped__ if ":" in name else _tokenizer)(name)  # a folder's can change
+    return Clip(model, tokenizer, preprocess, name, str(pretrained or name), trained, autocast, _folder(cache))
 
 
 def _device(name):
@@ -276,6 +279,7 @@ def _preprocess(model):
     return image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
 
 
+@lru_cache
 def _tokenizer(name):
     "open_clip's tokenizer for a model, with one clear error if it is missing"
     import open_clip
@@ -309,8 +313,7 @@ def _pocket_model(checkpoint=None):
     if checkpoint not in (None, "pocket", "random") and not Path(checkpoint).is_file():
         raise ValueError("the pocket model has one set of weights; pretrained must be None, 'random' or a file, "
                          f"got {checkpoint!r}")
-    model = build_pocket()
-    if checkpoint == "random": return model, None, checkpoint
+    if checkpoint == "random": return build_pocket(), None, checkpoint
     path = ASSETS / "pocket.safetensors" if checkpoint in (None, "pocket") else Path(checkpoint)
     if not path.is_file(): raise OSError(f"{path} is missing; install prograd_viz again")
     try: state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
@@ -318,6 +321,7 @@ def _pocket_model(checkpoint=None):
         raise ValueError(f"cannot read weights from {path}: {e}; the file is damaged, or not a safetensors file") from e
     if not {"token_ids", "token_rows"} <= set(state): raise ValueError(f"{path} {_NO_POCKET}")
     ids, rows = state.pop("token_ids").long(), state.pop("token_rows")
+    with _Undrawn(): model = build_pocket()
     table = torch.zeros_like(model.token_embedding.weight)
     table[ids] = rows.to(table)
     model.load_state_dict(state | {"token_embedding.weight": table})
@@ -331,6 +335,15 @@ def _quiet(level=logging.WARNING):
     logging.disable(max(level, before))
     try: yield
     finally: logging.disable(before)
+
+
+class _Undrawn(TorchFunctionMode):
+    "Leaves weights undrawn that a file will replace: drawing those of ViT-B/16 takes a second and more"
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        drawn = function.__name__.endswith(("normal_", "uniform_"))  # of torch.nn.init, and of tensors
+        return (*args, *kwargs.values())[0] if drawn else function(*args, **kwargs)
 
 
 @contextmanager
@@ -474,7 +487,7 @@ def _create(name, pretrained, **kwargs):
     try:
         if pretrained or ":" in name:
             remote = name.startswith("hf-hub:") or bool(pretrained) and not Path(pretrained).is_file()
-            with _hub(remote):
+            with _hub(remote), _Undrawn():
                 return open_clip.create_model(name, pretrained=pretrained, require_pretrained=True, **kwargs)
         with _quiet(): return open_clip.create_model(name, pretrained_image=False, pretrained_text=False, **kwargs)
     except Exception as e:  # damaged files raise a dozen kinds of errors
@@ -539,7 +552,7 @@ def _archive_model(name, path, quick_gelu, trust):
         warnings.warn(f"{problem}: opened because trust=True", stacklevel=5)
     name = _quick_name(name)
     try:
-        model = _create(name, None, force_quick_gelu=True)
+        with _Undrawn(): model = _create(name, None, force_quick_gelu=True)
         return name, _filled(model, torch.jit.load(path, map_location="cpu").state_dict())
     except (RuntimeError, ValueError) as e:
         raise _unfit(path, name, e, "the archive of this architecture") from e
@@ -573,5 +586,7 @@ def _openai_model(name, path, state, quick_gelu):
         name = _quick_name(name)
         loading = f"loading {name!r} with it" if name == built else f"loading {name!r}"
         warnings.warn(f"{str(path)!r} is in OpenAI's format, whose weights use QuickGELU: {loading}", stacklevel=4)
-    try: return name, _filled(_create(name, None, force_quick_gelu=quick), state)
+    try:
+        with _Undrawn(): model = _create(name, None, force_quick_gelu=quick)
+        return name, _filled(model, state)
     except (RuntimeError, ValueError) as e: raise _unfit(path, name, e, "a state dict of this architecture") from e

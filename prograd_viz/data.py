@@ -206,6 +206,7 @@ def _whole_labels(labels):
 
 def _from_root(sources):
     "Relative paths made absolute; everything else unchanged, and a list without relative paths returned as it is"
+    if hasattr(sources, "iloc"): sources = list(sources)  # a column of pandas answers to its labels, not by position
     text = lambda x: isinstance(x, str) and "://" not in x
     relative = lambda x: (text(x) or isinstance(x, Path)) and not os.path.isabs(x)
     if not any(map(relative, sources)): return sources
@@ -263,6 +264,7 @@ class drawing_from(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func in (torch.rand, torch.randn, torch.empty): kwargs = {"dtype": torch.float32} | kwargs  # by any default
         if func is torch.randn_like: return torch.empty_like(*args, **kwargs).normal_(generator=self.generator)
         return func(*args, **({"generator": self.generator} | kwargs if func in _DRAWS else kwargs))
 

@@ -104,13 +104,14 @@ def project(
     g_d: torch.Tensor,  # Gradient of the cross-entropy, [R, ...]
     g_g: torch.Tensor,  # Gradient of the divergence to the teacher, [R, ...]
     lam: torch.Tensor | Sequence[float] | float | None,  # lambda per run, or one for all, in [0, 1]; None: g is G_d
-    eps_rel: float | None = None,  # Agreement threshold on |G_g| / |G_d|; None: 100 machine epsilons of the gradients
+    eps_rel: float | None = None,  # Agreement threshold on |G_g| / |G_d|; None: 100 epsilons, of float32 at most
 ) -> Update:
-    "ProGrad's rule (eq. 4, with lambda as in the published code)"
+    "ProGrad's rule (eq. 4, with lambda as in the published code); gradients in 16 bits are multiplied in float32"
     if lam is not None and not (torch.is_tensor(lam) and lam.is_cuda):  # reading a GPU tensor would synchronise
         lam = check_lambdas(lam, len(g_d))
-    eps_rel = 100 * torch.finfo(g_d.dtype).eps if eps_rel is None else check_in_range("eps_rel", eps_rel, 0)
-    d, g = g_d.flatten(1), g_g.flatten(1)
+    kind = torch.promote_types(g_d.dtype, torch.float32)
+    eps_rel = 100 * torch.finfo(kind).eps if eps_rel is None else check_in_range("eps_rel", eps_rel, 0)
+    d, g = g_d.flatten(1).to(kind), g_g.flatten(1).to(kind)
     (near_d, by_d), (near_g, by_g) = square_safe(d), square_safe(g)
     long_d, long_g, dot = near_d.norm(dim=1), near_g.norm(dim=1), (near_d * near_g).sum(1)
     norm_d, norm_g = long_d / by_d, long_g / by_g
@@ -118,11 +119,12 @@ def project(
     cos = torch.where(agree | (norm_d == 0), torch.nan, dot / (long_d * long_g))
     conflict = cos < 0
     if lam is None: return Update(g_d, cos, conflict, agree, norm_d, norm_g)
-    lam = lam.to(g_d.device, g_d.dtype)
+    lam = lam.to(g_d.device, kind)
     unit = near_g / long_g.clamp_min(torch.finfo(g.dtype).tiny)[:, None]
     projected = d - (lam * (d * unit).sum(1))[:, None] * unit
     keep = ~conflict | (lam == 0)
-    return Update(torch.where(keep[:, None], d, projected).view_as(g_d), cos, conflict, agree, norm_d, norm_g)
+    followed = torch.where(keep[:, None], d, projected).view_as(g_d).to(g_d.dtype)
+    return Update(followed, cos, conflict, agree, norm_d, norm_g)
 
 
 def check_lambdas(

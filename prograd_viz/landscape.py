@@ -68,16 +68,19 @@ def _at_once(prompts, memory_gb):
 
 def _accuracy(clip, text, split):
     labels = torch.as_tensor(split.labels, device=clip.device)
-    return ((split.features(clip) @ text.mT).argmax(-1) == labels).double().mean(-1)
+    scores = split.features(clip) @ text.mT
+    right = (scores.argmax(-1) == labels).double().mean(-1)
+    return torch.where(scores.isfinite().all(-1).all(-1), right, torch.nan)
 
 # %% ../nbs/52_landscape.ipynb #500d7859
 @dataclass(eq=False)
 class Landscape:
     "Losses and accuracy on a plane of contexts, and the paths of all runs projected onto it"
-    x: np.ndarray  # Distance from the start along the first end, [X]
-    y: np.ndarray  # Distance from the start across it, [Y]
+    x: np.ndarray  # Distance from the first snapshot along the first end, [X]
+    y: np.ndarray  # Distance from it across, [Y]
     values: dict  # "loss_ce", "loss_kl" (nats) and "accuracy", each [Y, X]
     paths: dict  # Key of a run, by lambda -> its snapshots in the plane, [K, 2]
+    named: dict  # Key of a run -> its name and its colour
     inside: dict  # Key of a run -> share of its last displacement that lies in the plane
     ends: tuple  # Keys of the two runs whose ends span the plane with the start
     split: str  # Where accuracy was tested
@@ -117,6 +120,7 @@ def landscape(
     name = split if isinstance(split, str) else runs.task.usual_split if split is None else "the given split"
     return Landscape(x.numpy(), y.numpy(), {column: v.reshape(size, size) for column, v in found.items()},
                      {key: flat[:, runs.run(key)].numpy() for key in runs.sorted_keys()},
+                     {key: (runs.name(key, "math"), run_colour(runs, key)) for key in runs.sorted_keys()},
                      {key: float(shares[runs.run(key)]) for key in runs.sorted_keys()}, keys, name, runs.snapshot_steps)
 
 
@@ -147,13 +151,14 @@ def plot_landscape(
 ) -> Figure:
     "Contours on the plane through the start and two ends, with the paths of all runs"
     for column in columns: check_known("column", column, _COLOURS)
-    land, names = (runs, None) if isinstance(runs, Landscape) else (landscape(runs, split, **options), runs)
+    land = runs if isinstance(runs, Landscape) else landscape(runs, split, **options)
+    first, (toward, _) = land.steps[0], land.named[land.ends[0]]
     fig, axes = plt.subplots(1, len(columns), figsize=(3.4 * len(columns), 4.4), sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):
         _contours(fig, ax, land, column)
-        for key, path in land.paths.items(): _path(ax, path, key, land, names)
-        ax.plot(0, 0, "*", color="white", mec="black", ms=13, mew=0.8, zorder=4, label="start", ls="")
-    toward = land.ends[0] if names is None else names.name(land.ends[0])
+        for key, path in land.paths.items(): _path(ax, path, key, land)
+        name = f"{toward} at step {first}" if first else "start"  # a published prompt's start is not kept
+        ax.plot(0, 0, "*", color="white", mec="black", ms=13, mew=0.8, zorder=4, label=name, ls="")
     for ax in axes[0]: ax.set_xlabel(f"distance towards {toward}'s end")
     axes[0, 0].set_ylabel("distance across")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -181,10 +186,10 @@ def _contours(fig, ax, land, column):
     ax.grid(False)
 
 
-def _path(ax, path, key, land, runs):
+def _path(ax, path, key, land):
     "A run's snapshots and its end"
-    name = str(key) if runs is None else runs.name(key, "math")
-    style = {"color": "#000000" if runs is None else run_colour(runs, key), "path_effects": _HALO}
+    name, colour = land.named[key]
+    style = {"color": colour, "path_effects": _HALO}
     ax.plot(*path.T, lw=2, zorder=3, label=f"{name}, {land.inside[key]:.0%} in the plane", **style)
     ax.plot(*path[-1], "o", ms=6, zorder=4, **style)
 

@@ -430,8 +430,10 @@ def _title_of(column):
 def _band(ax, x, table, c, name, marker=None):
     "Mean over seeds (columns) with its 95% interval"
     mean, half = zip(*(mean_interval(row) for row in table))
-    ax.plot(x, mean, color=c, label=name, marker=marker, ms=5)
-    ax.fill_between(x, np.subtract(mean, half), np.add(mean, half), color=c, alpha=0.18, lw=0)
+    low, high, alone = np.subtract(mean, half), np.add(mean, half), np.isfinite(mean).sum() == 1  # a line needs two
+    ax.plot(x, mean, color=c, label=name, marker="o" if alone and not marker else marker, ms=5)
+    if alone: ax.vlines(x, low, high, color=c, alpha=0.5, lw=1.5)
+    else: ax.fill_between(x, low, high, color=c, alpha=0.18, lw=0)
 
 
 @figure

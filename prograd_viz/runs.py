@@ -615,7 +615,9 @@ class Recorder:
         for name, x in values.items():
             if x is None: continue
             plain = isinstance(x, (int, float, list, tuple))  # Python's numbers are doubles
-            x = torch.tensor(x, dtype=torch.float64) if plain else torch.as_tensor(x).detach().clone()
+            x = torch.tensor(x, dtype=torch.float64) if plain else torch.as_tensor(x).detach()
+            kind = torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.float64
+            x = x.to(kind, copy=True)
             found[name] = self._shaped(name, x, r, first or not (self._rows or self._states))
         return found
 

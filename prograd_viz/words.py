@@ -54,15 +54,16 @@ def read_context_words(
     steps: int | list = 12,  # How many snapshots, evenly spread, or the steps
     top: int = 3,  # Tokens of each vector
     name: str | None = None,  # A class, whose own context to read; None for a unified context
-) -> pd.DataFrame:  # step, vector (from 1), rank (from 1), token, distance, norm, drift
+) -> pd.DataFrame:  # step, vector (from 1), rank (from 1), token, distance, norm, drift (NaN without the start)
     "Nearest tokens, length and drift of every context vector over the steps"
     if check_runs(runs).clip is None:
         raise ValueError("these runs have no model in memory; open them with it: load_runs(path, clip)")
     contexts, tables = _contexts_of(runs, lam, name), []
+    start = contexts[0] if runs.snapshot_steps[0] == 0 else np.nan * contexts[0]  # drift is measured from the start
     for k in _snapshots(runs, steps):
         distances, ids = nearest_tokens(runs.clip, torch.from_numpy(contexts[k]), top=top)
         vectors, ranks = distances.shape
-        norms, drifts = (np.linalg.norm(x, axis=-1) for x in (contexts[k], contexts[k] - contexts[0]))
+        norms, drifts = (np.linalg.norm(x, axis=-1) for x in (contexts[k], contexts[k] - start))
         tables.append(pd.DataFrame({
             "step": int(runs.snapshot_steps[k]), "vector": np.repeat(np.arange(1, vectors + 1), ranks),
             "rank": np.tile(np.arange(1, ranks + 1), vectors), "token": token_texts(runs.clip, ids.flatten().tolist()),
@@ -119,8 +120,10 @@ def plot_words(
 
 def _draw_vector(ax, table, c, name):
     "Drift and distance of one vector, with each new nearest token where it appears"
-    ax.plot(table["step"], table["drift"], color=c, label=f"{name}: drift from the start")
-    ax.plot(table["step"], table["distance"], ":", color=c, label=f"{name}: distance to the nearest token")
+    alone = {"marker": "o"} if len(table) == 1 else {}  # a line needs two
+    if table["drift"].notna().any():
+        ax.plot(table["step"], table["drift"], color=c, label=f"{name}: drift from the start", **alone)
+    ax.plot(table["step"], table["distance"], ":", color=c, label=f"{name}: distance to the nearest token", **alone)
     named = table.dropna(subset="token")
     for _, row in named[named["token"] != named["token"].shift()].iterrows():
         ax.annotate(row["token"], (row["step"], row["distance"]), parse_math=False, fontsize=7, color=c,

@@ -1098,7 +1098,8 @@ class LandscapePanel extends PathPanel {
     paint(this.canvas, side, side, colour)
     const [light, dark] = [low, top].map(accuracy ? percent : brief)
     const under = low > least ? "\u2264" : ""
-    this.foot.textContent = `\u2605 start; light ${under}${light}, dark ${dark}${accuracy ? "" : " nats"}`
+    const first = this.land.steps.data[0]  // of a published prompt no earlier one is kept
+    this.foot.textContent = `\u2605 ${first ? `step ${first}` : "start"}; light ${under}${light}, dark ${dark}${accuracy ? "" : " nats"}`
     this.draw()
   }
 
