@@ -80,7 +80,7 @@ class Landscape:
     y: np.ndarray  # Distance from it across, [Y]
     values: dict  # "loss_ce", "loss_kl" (nats) and "accuracy", each [Y, X]
     paths: dict  # Key of a run, by lambda -> its snapshots in the plane, [K, 2]
-    named: dict  # Key of a run -> its name and its colour
+    named: dict  # Key of a run -> its name, the same with the formula of its lambda, and its colour
     inside: dict  # Key of a run -> share of its last displacement that lies in the plane
     ends: tuple  # Keys of the two runs whose ends span the plane with the start
     split: str  # Where accuracy was tested
@@ -120,7 +120,8 @@ def landscape(
     name = split if isinstance(split, str) else runs.task.usual_split if split is None else "the given split"
     return Landscape(x.numpy(), y.numpy(), {column: v.reshape(size, size) for column, v in found.items()},
                      {key: flat[:, runs.run(key)].numpy() for key in runs.sorted_keys()},
-                     {key: (runs.name(key, "math"), run_colour(runs, key)) for key in runs.sorted_keys()},
+                     {key: (runs.name(key), runs.name(key, "math"), run_colour(runs, key))
+                      for key in runs.sorted_keys()},
                      {key: float(shares[runs.run(key)]) for key in runs.sorted_keys()}, keys, name, runs.snapshot_steps)
 
 
@@ -152,7 +153,7 @@ def plot_landscape(
     "Contours on the plane through the start and two ends, with the paths of all runs"
     for column in columns: check_known("column", column, _COLOURS)
     land = runs if isinstance(runs, Landscape) else landscape(runs, split, **options)
-    first, (toward, _) = land.steps[0], land.named[land.ends[0]]
+    first, toward = land.steps[0], land.named[land.ends[0]][0]
     fig, axes = plt.subplots(1, len(columns), figsize=(3.4 * len(columns), 4.4), sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):
         _contours(fig, ax, land, column)
@@ -188,7 +189,7 @@ def _contours(fig, ax, land, column):
 
 def _path(ax, path, key, land):
     "A run's snapshots and its end"
-    name, colour = land.named[key]
+    _, name, colour = land.named[key]
     style = {"color": colour, "path_effects": _HALO}
     ax.plot(*path.T, lw=2, zorder=3, label=f"{name}, {land.inside[key]:.0%} in the plane", **style)
     ax.plot(*path[-1], "o", ms=6, zorder=4, **style)

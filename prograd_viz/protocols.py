@@ -25,6 +25,7 @@ from .clip import Clip
 from .data import Split
 from .datasets import COOP_BENCHMARK, DATASETS, IMAGENET_VARIANTS, dataset_split
 from .evaluate import TEMPLATE_FROM, accuracy_on
+from .summary import check_once
 from .sweep import Sweep, cells_of, listed, sweep
 
 # %% ../nbs/42_protocols.ipynb #48b38458
@@ -47,7 +48,8 @@ FACTS = ("model", "pretrained", "template", "init", "n_ctx", "epochs")  # Of eve
 def _cells(names, shots, seeds, lambdas, options, subset):
     "A row per data set, shots, seed and lambda; without lambdas the published ones"
     for name in listed(names):
-        if not Path(name).is_dir(): check_known("data set or folder of images", name, ["pocket", *DATASETS])
+        what = "data set with base and new classes" if subset else "data set or folder of images"
+        if subset or not Path(name).is_dir(): check_known(what, name, ["pocket", *DATASETS])
     cells = []
     for name, *draw in itertools.product(listed(names), listed(shots), listed(seeds)):
         k, seed = check_draw(*draw)
@@ -194,10 +196,14 @@ def paper_table(
     halves, away = "base" in check_table(table, source), "target" in table
     values, over = ["base", "new"] if halves else ["accuracy"], "target" if away else "dataset"
     rows = ["source"] * away + ["shots"]
-    of_each = check_table(table, source, [over, *rows, "method", *values]).groupby("method")
-    facts = [name for name in ("model", "pretrained", "init", "n_ctx") if name in table]
-    rows += [*(name for name in facts if of_each[name].nunique().max() > 1), "method"]
+    check_table(table, source, [over, *rows, "method", *values])
+    seed = ["seed"] if "seed" in table else []
+    several = lambda facts, keys: [f for f in facts if f in table and table.groupby(keys)[f].nunique().max() > 1]
+    rows += several(("model", "pretrained", "init", "n_ctx"), "method")
+    rows += [*several(("template", "epochs"), [over, *rows, "method", *seed]), "method"]  # as published by shots
+    if seed: check_once(table, [over, *rows, *seed], "join tables of different trainings only")
     _warn_of_collapse(table, [over, *rows], values[0])
+    _warn_of_seeds(table.dropna(subset=values), [over, *rows])
     means = 100 * table.groupby([over, *rows], sort=False)[values].mean().dropna()
     others = means.drop(index=set(table["source"]), level=over, errors="ignore") if away else means
     average = _average(others, over, rows) if others.index.unique(over).size > 1 - away else None
@@ -223,7 +229,8 @@ def _published(table, means, halves):
         warnings.warn("no published number for these models, data sets and shots is in published_numbers()",
                       stacklevel=3)
     known = known.assign(method=known["method"] + ", published (" + known["source"].str.split(":").str[0] + ")")
-    return known.assign(pretrained="openai", init="", n_ctx="").set_index(means.index.names)[[*means]]
+    unknown = dict.fromkeys(FACTS[2:], "")
+    return known.assign(pretrained="openai", **unknown).set_index(means.index.names)[[*means]]
 
 
 def _warn_of_collapse(table, rows, value):
@@ -237,6 +244,18 @@ def _warn_of_collapse(table, rows, value):
     warnings.warn(f"{len(low)} trainings collapsed, to less than half of the accuracy that another seed reached, and "
                   f"stay in the means: {name(first)} with {first[value]:.1%}"
                   f"{', ...' * (len(low) > 1)}", stacklevel=3)
+
+
+def _warn_of_seeds(table, rows):
+    "Name the first method whose mean is over other seeds than those of the methods beside it"
+    if "seed" not in table: return
+    seeds = table.groupby(rows)["seed"].agg(frozenset)
+    for _, beside in seeds.groupby(level=rows[:-1]):
+        for key, found in beside.items():
+            if not (lacks := sorted(frozenset().union(*beside) - found)): continue
+            warnings.warn(f"{', '.join(map(str, key))} lacks seed {', '.join(map(str, lacks))}, which another method "
+                          "beside it has: their means are not over the same seeds", stacklevel=3)
+            return
 
 
 def _average(means, over, rows):

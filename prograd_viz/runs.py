@@ -465,7 +465,8 @@ class Recorder:
         self.methods = tuple(map(usual_name, (self.method,) if alone else self.method))
         _check_methods(self.methods)
         self.lambdas = tuple(map(named_lambda, self.methods) if self.lambdas is None else map(float, self.lambdas))
-        if self.zero_shot is not None: self.zero_shot = _array(self.zero_shot)
+        if self.zero_shot is not None: self.zero_shot = _unit(_array(self.zero_shot))
+        _columns(self.zero_shot_accuracy)  # an error now
         for name in ("snapshot_every", "checkpoint_every"):
             if getattr(self, name) is not None: check_whole(name, getattr(self, name))
         self.columns = [c for c in STEP_COLUMNS if c not in _OF_RUN]
@@ -535,7 +536,7 @@ class Recorder:
         g_g=None,  # Gradient of `loss_kl`, likewise
         g=None,  # The direction that the method follows, likewise
         context=None,  # Before the step, [R, M, D] or [R, C, M, D]
-        text_features=None,  # L2-normalised, before the step, [R, C, E]
+        text_features=None,  # Before the step, [R, C, E]; kept L2-normalised
         accuracies: dict | None = None,  # Split -> accuracy before the step, [R]
         epoch: int | None = None,  # 1, 2, ...
         lr: float | None = None,  # Learning rate
@@ -655,7 +656,9 @@ class Recorder:
         if at in self._rows:
             before |= _displacement(self._rows[at], state)
             self._rows[at] = _numbers(self._rows[at]) | before
-        if state and kept and at > self._saved_snapshot: self._states[at] = self.done, state
+        if not (state and kept and at > self._saved_snapshot): return
+        if "text_features" in state: state = state | {"text_features": _unit(state["text_features"])}
+        self._states[at] = self.done, state
 
     # -- snapshots and checkpoints
 
@@ -779,7 +782,18 @@ def _about(known, columns, seeds):
                   "zero_shot_accuracy": known.zero_shot_accuracy, "config": known.config})
 
 
-def _columns(accuracies): return {f"acc_{split}": x for split, x in (accuracies or {}).items()}
+def _columns(accuracies):
+    "Accuracies by the names of their columns; per cent is refused, where no GPU has to be asked"
+    for split, x in (accuracies or {}).items():
+        if isinstance(x, (int, float)) and x > 1:
+            raise ValueError(f"accuracies are shares between 0 and 1, got {x:g} for {split!r}; divide per cent by 100")
+    return {f"acc_{split}": x for split, x in (accuracies or {}).items()}
+
+
+def _unit(text):
+    "Text features of length 1, as every view takes them; those that have it keep their digits"
+    length = (text * text).sum(-1)[..., None] ** 0.5
+    return text / (1 + (length - 1) * (abs(length - 1) > 0.01) * (length > 0))
 
 
 def _check_methods(methods):

@@ -278,7 +278,7 @@ def _rows(table, part):
     if part == "train" and other:
         warnings.warn(f"rows with split {', '.join(map(repr, other))} are ignored; only 'train' and 'test' are used",
                       stacklevel=4)
-    return np.flatnonzero(table["split"] == part)
+    return np.flatnonzero(table["split"].astype(object) == part)  # text of pandas or pyarrow has an NA
 
 
 def _masks_named(table, root):

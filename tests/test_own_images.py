@@ -3,16 +3,19 @@ import re
 import shutil
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from buffers import in_page, unpack
 from prograd_viz import plots
 from prograd_viz.clip import load_clip
+from prograd_viz.data import Split
 from prograd_viz.explorer import explore
 from prograd_viz.masks import with_masks
 from prograd_viz.plots import plot_accuracy, plot_maps
@@ -81,6 +84,28 @@ def test_few_images_are_named_by_class(folder):
 def test_opened_runs_are_those_of_memory(folder, clip, stored):
     opened = load_runs(stored, clip, few_shot(folder, shots=2))
     assert opened.clip is clip and np.array_equal(opened.contexts, load_runs(stored).contexts)
+
+
+def test_columns_of_a_table_are_taken_by_position(clip, task):
+    "A column of pandas keeps the labels of its rows, here of a shuffled table"
+    test = task.tests["same"]
+    rows = pd.DataFrame({"image": [test.image(i) for i in range(12)], "mask": [test.mask(i) for i in range(12)],
+                         "label": test.labels[:12]}).sample(frac=1, random_state=0)[3:]
+    split = Split(rows["image"], rows["label"], test.classes, rows["mask"])
+    for i, row in enumerate(rows.itertuples()):
+        assert split.image(i) == row.image and np.array_equal(split.mask(i), row.mask)
+    by_list = Split([*rows["image"]], [*rows["label"]], test.classes)
+    assert torch.equal(split.features(clip), by_list.features(clip))
+
+
+def test_a_split_column_of_pandas_text_may_have_gaps(folder):
+    table = pd.DataFrame({"path": [str(f) for f in sorted(folder.rglob("*.png"))]})
+    table["label"] = [Path(p).parent.name for p in table["path"]]
+    table["split"] = ["train", "test"] * (len(table) // 2) + ["train"] * (len(table) % 2)
+    table.loc[1, "split"] = None
+    for kind in ("object", "string"):
+        found = few_shot(table.astype({"split": kind}), 1)
+        assert len(found.tests["same"]) == (table["split"] == "test").sum()
 
 
 # -- folders as they lie on a disk --------------------------------------------

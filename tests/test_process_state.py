@@ -50,6 +50,12 @@ def test_trainings_pictures_and_pages(clip, task, tmp_path):
     faithfulness(runs, images=1, columns=["road"], random_directions=1)
 
 
+def test_loading_weights_draws_no_random_number():
+    state = torch.get_rng_state()
+    load_clip("pocket")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_models_that_are_built_or_cannot_be_had(monkeypatch):
     monkeypatch.setattr("prograd_viz.clip._hub_answers", lambda: False)
     with torch.random.fork_rng(): load_clip("pocket", "random")  # initial weights follow torch.manual_seed

@@ -317,6 +317,28 @@ def test_tables_of_two_models_are_not_averaged():
     assert both.loc[(16, "ViT-B-16", "CoOp"), "caltech101"] == pytest.approx(95)
 
 
+def test_trainings_of_different_length_are_not_averaged_and_the_same_twice_is_refused():
+    both = paper_table(pd.concat([made_up(), made_up(epochs=50, accuracy=0.5)]))
+    assert both.index.names == ["shots", "epochs", "method"]
+    assert both["caltech101"].tolist() == pytest.approx([91, 93, 50, 50])
+    few = made_up(shots=1, epochs=50)  # as published: another length for every number of shots
+    assert paper_table(pd.concat([made_up(), few])).index.names == ["shots", "method"]
+    with pytest.raises(ValueError, match="6 values share dataset, shots, method, seed with another"):
+        paper_table(pd.concat([made_up(), made_up()]))
+
+
+def test_means_over_other_seeds_than_those_beside_them_are_named():
+    with pytest.warns(UserWarning, match="caltech101, 16, ProGrad lacks seed 1, 3, which another method"):
+        paper_table(made_up().drop([3, 5]))
+
+
+def test_base_to_new_refuses_a_folder_before_it_trains(vit, tmp_path, monkeypatch):
+    (tmp_path / "dogs").mkdir()
+    monkeypatch.setattr("prograd_viz.protocols.sweep", lambda *args, **options: pytest.fail("it trained"))
+    with pytest.raises(ValueError, match="unknown data set with base and new classes"):
+        base_to_new(vit, tmp_path / "dogs", 1, 1, [0], **FAST)
+
+
 def test_published_numbers_stand_beside_ours_with_their_source():
     wide = paper_table(made_up("RN50-quickgelu"), beside="published")
     names = wide.index.get_level_values("method").tolist()

@@ -214,7 +214,7 @@ def test_a_column_of_the_run_is_no_name_for_a_number_of_the_step(name):
 
 
 def test_a_loop_may_record_the_state_after_every_step(tmp_path):
-    states = torch.arange(24.0).reshape(4, 3, 2)
+    states = torch.nn.functional.normalize(torch.arange(1, 25.0).reshape(4, 3, 2), dim=-1)
     with Recorder(["cat", "dog", "bus"], out=tmp_path / "run", snapshot_every=1, checkpoint_every=2) as record:
         for step, state in zip((2, 4, 6, 7), states):
             record.log(step)
@@ -227,10 +227,58 @@ def test_a_loop_may_record_the_state_after_every_step(tmp_path):
 def test_a_state_that_is_recorded_twice_is_one_snapshot():
     record = Recorder(["cat", "dog"], snapshot_every=1)
     for step in (1, 2):
-        record.log(step, text_features=torch.full((2, 3), step - 1.0))
-        record.end(text_features=torch.full((2, 3), float(step)))
+        record.log(step, text_features=torch.eye(3)[[step - 1] * 2])
+        record.end(text_features=torch.eye(3)[[step] * 2])
     runs = record.runs()
-    assert runs.snapshot_steps.tolist() == [0, 1, 2] and runs.text_features[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert runs.snapshot_steps.tolist() == [0, 1, 2] and runs.text_features[:, 0, 0].argmax(-1).tolist() == [0, 1, 2]
+
+
+def test_text_features_of_any_length_are_kept_as_directions():
+    text = torch.nn.functional.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    long = text * torch.tensor([[5.0], [12.0], [0.2]])
+    kept = []
+    for x in (text, text.bfloat16(), long):
+        record = Recorder(["cat", "dog", "bus"], zero_shot=x)
+        record.log(1, text_features=x)
+        record.end(text_features=x)
+        runs = record.runs()
+        kept.append([torch.as_tensor(runs.text_features[k, 0]) for k in (0, 1)] + [torch.as_tensor(runs.zero_shot)])
+    assert all(torch.equal(x, text) for x in kept[0]) and all(torch.equal(x, text.bfloat16().float()) for x in kept[1])
+    for x in kept[2]: torch.testing.assert_close(x, text)
+
+
+def test_accuracies_in_per_cent_are_refused():
+    with pytest.raises(ValueError, match="shares between 0 and 1, got 83 for 'same'; divide per cent by 100"):
+        Recorder(["cat", "dog"]).log(1, accuracies={"same": 83.0})
+    with pytest.raises(ValueError, match="got 61 for 'new'"):
+        Recorder(["cat", "dog"], zero_shot_accuracy={"new": 61})
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.bfloat16])
+def test_numbers_of_any_type_become_columns_and_missing_ones_stay_missing(kind):
+    record = Recorder(["cat", "dog"], ["CoOp", "mine"])
+    record.log(np.int64(1), "CoOp", right=torch.tensor(1, dtype=kind), epoch=np.int32(2))
+    record.log(1, "mine", loss_ce=1.0)
+    steps = record.runs().steps
+    assert steps["right"].iloc[0] == 1 and np.isnan(steps["right"].iloc[1]) and steps["epoch"].iloc[0] == 2
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_gradients_in_16_bits_conflict_as_in_32(kind, size):
+    draw = torch.Generator().manual_seed(0)
+    g_d, noise = torch.randn(2, 4, 64, generator=draw)
+    g_g = (0.5 * noise - g_d) / 2
+    rows = []
+    for x in (torch.float32, kind):
+        record = Recorder(["cat", "dog"])
+        record.log(1, g_d=(size * g_d).to(x), g_g=(size * g_g).to(x), context=g_d.to(x))
+        record.end(context=(g_d - 0.1 * g_g).to(x))
+        rows.append(record.runs().steps.iloc[0])
+    right, found = rows
+    assert found["conflict"] and not found["agree"] and right["cos"] < -0.8
+    for column in ("cos", "norm_gd", "norm_gg", "cos_step_gg"):
+        assert found[column] == pytest.approx(right[column], rel=0.01)
 
 
 class Board:

@@ -25,6 +25,14 @@ def test_a_difference_is_the_method_minus_the_one_it_is_compared_with():
     assert np.isclose(summarise(table(gain=0.05), against="ProGrad").differences["mean"].item(), -0.05)
 
 
+def test_numbers_of_any_type_are_averaged_and_a_table_without_any_is_refused():
+    right = summarise(table(gain=0.05)).means
+    for kind in (object, "Float64"):
+        pd.testing.assert_frame_equal(summarise(table(gain=0.05).astype({"acc_new": kind})).means, right)
+    with pytest.raises(ValueError, match="no column of numbers to average, only shots, seed, method, lam, acc_new"):
+        summarise(table().astype({"acc_new": str}))
+
+
 def test_its_words_count_in_the_singular_too():
     assert repr(summarise(table())) == "Summary(1 column, 2 methods; 95% intervals over seeds, Student t)"
     two = pd.concat([table(), table().assign(shots=8)])

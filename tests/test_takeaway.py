@@ -23,11 +23,13 @@ from prograd_viz.data import Split, Task
 from prograd_viz.evaluate import accuracy_on, calibration, class_features, per_class, predict, predictions, run_prompts
 from prograd_viz.explorer import Explorer
 from prograd_viz.images import open_image
+from prograd_viz.landscape import landscape, plot_landscape
 from prograd_viz.plots import plot_accuracy, plot_cosine
 from prograd_viz.prompts import plain_text_features
 from prograd_viz.published import export_prompt, load_published, read_context
 from prograd_viz.screen import explorer_data
 from prograd_viz.training import train
+from prograd_viz.words import plot_words, read_context_words
 
 CLASSES = ("dog", "kiwi bird", "magnifying glass")
 CONTEXTS = {"end": {"init": "random", "n_ctx": 3}, "middle": {"init": "random", "n_ctx": 4, "position": "middle"},
@@ -292,6 +294,20 @@ def test_published_checkpoints_become_a_run_set_with_the_accuracies_of_their_con
     assert loaded.steps[["cos", "loss_ce", "loss_kl", "norm_gd"]].isna().all().all(), (
         "what was not recorded is not made up"
     )
+    for run_set, known in ((loaded, False), (runs, True)):  # the start, which published code does not keep
+        assert read_context_words(run_set, 0.0, top=1)["drift"].notna().all() == known
+        land = landscape(run_set, size=2, progress=False)
+        names = [text.get_text() for text in plot_landscape(land).legends[0].get_texts()]
+        assert ("start" in names) == known and ("CoOp at step 2" in names) != known
+        assert len({line.get_color() for line in plot_landscape(land).axes[0].lines if len(line.get_xdata()) > 1}) == 2
+
+
+def test_a_single_point_is_drawn(clip, task, tmp_path):
+    write(tmp_path, 0.02 * torch.randn(4, 128, generator=torch.Generator().manual_seed(3)), 5)
+    loaded = load_published(tmp_path, clip, task)
+    for fig in (plot_accuracy(loaded), plot_words(loaded)):
+        of_run = [line for line in fig.axes[0].lines if len(line.get_xdata()) == 1]
+        assert of_run and all(line.get_marker() == "o" for line in of_run)
 
 
 def test_a_published_run_set_is_tested_anywhere_with_the_accuracies_of_its_record(clip, task, tmp_path):

@@ -86,6 +86,14 @@ def test_views_are_those_of_the_global_stream_seeded_alike(clip, bare):
     assert torch.equal(fresh, of_global_stream(clip, bare.train, [4, 1], 1, state)[0])
 
 
+def test_views_do_not_depend_on_the_default_type(clip, bare):
+    views = bare.train.view_features(clip, 2, 1)
+    torch.set_default_dtype(torch.float64)
+    try: again = renewed(bare.train).view_features(clip, 2, 1)
+    finally: torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(again.float(), views, rtol=0, atol=1e-5)
+
+
 def test_views_do_not_depend_on_what_other_threads_draw(clip, bare, noise):
     first, again = (renewed(bare.train).view_features(clip, 2, 5) for _ in range(2))
     assert torch.equal(first, again)
