@@ -11,6 +11,7 @@ __all__ = ['ZERO_SHOT', 'COOP', 'PROGRAD', 'SPLIT_TITLES', 'SCORE_TITLES', 'colo
 # %% ../nbs/50_plots.ipynb #6c6af4e9
 import base64
 import io
+import textwrap
 import warnings
 from collections.abc import Sequence
 from functools import partial, wraps
@@ -349,7 +350,8 @@ def _draw_row(axes, normalise, picture, mask, maps, words):
     for ax, one in zip(axes[1:], maps): draw_map(ax, picture, one, float((one if normalise else maps).max()) or 1.0)
     for ax, text in zip(axes, words):
         ax.set(xticks=[], yticks=[])
-        ax.set_xlabel(text, parse_math=False)  # a name may hold dollars
+        lines = [textwrap.fill(line, 26) if len(line) > 32 else line for line in text.splitlines()]  # a long name does not reach its neighbour
+        ax.set_xlabel("\n".join(lines), parse_math=False)  # a name may hold dollars
 
 
 def draw_image(
@@ -673,8 +675,9 @@ def _check_room(fig, width):
              if not Bbox.intersection(a.get_window_extent(), b.get_window_extent())]
     over = [Bbox.intersection(a.get_tightbbox(), b.get_tightbbox()) for a, b in pairs]
     if not squeezed and all(box is None or min(box.width, box.height) < 0.03 * fig.dpi for box in over): return
-    raise ValueError(f"the {len(shown)} panels of this figure do not fit into {width:g} inches: give it the page, "
-                     "width=6.9, fewer panels, or a smaller size= of its text")
+    page = "give it the page, width=6.9, " if width < 6.9 else "give it "
+    raise ValueError(f"the {len(shown)} panels of this figure do not fit into {width:g} inches: {page}fewer panels, "
+                     "or a smaller size= of its text")
 
 
 def _cut_to(fig, box):
