@@ -481,8 +481,8 @@ def grad_cam_maps(
     "Grad-CAM or HiResCAM of text directions, by the cheapest exact way"
     batch_size, module, maps = check_whole("batch_size", batch_size), find_layer(clip, target_layer), []
     each = directions.expand(len(images), *directions.shape[-2:])
-    batches = zip(images.split(batch_size), each.split(batch_size))
-    for batch, wanted in tqdm(batches, desc="maps", unit="batch", leave=False, disable=not progress):
+    batches = [*zip(images.split(batch_size), each.split(batch_size))]
+    for batch, wanted in tqdm(batches, desc="maps", unit="batch", delay=5, leave=False, disable=not progress):
         passed = trace(clip, batch, module)
         if passed.closed is not None or wanted.shape[1] > passed.features.shape[1]:
             maps.append(MapOperator(*_operator_of(passed, per_cell)).maps(wanted))

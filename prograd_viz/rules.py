@@ -63,8 +63,7 @@ def _pcgrad(x):
 
 
 def _agem(x):
-    needed = torch.where(x.conflict, _ratio(-x.g_d, x.g_g), 0)
-    return x.g_d + torch.maximum(needed, x.strength) * x.g_g
+    return torch.where(x.conflict, x.g_d + torch.maximum(_ratio(-x.g_d, x.g_g), x.strength) * x.g_g, x.g_d)
 
 
 def _gated(x): return torch.where(x.conflict, (1 - x.strength) * x.g_d, x.g_d)
@@ -80,7 +79,7 @@ RULES = {  # Name -> rule, with the range of its strength and its source
                    "knowledge distillation: Hinton et al., 2015, no labels"),
     "pcgrad": Rule(_pcgrad, 0, math.inf, 1, "G_d' + s G_g', each without its part along the other in conflict",
                    "PCGrad: Yu et al., NeurIPS 2020, algorithm 1"),
-    "agem": Rule(_agem, 0, math.inf, 0, "G_d + max(s, -<G_d, G_g> / |G_g|^2) G_g",
+    "agem": Rule(_agem, 0, math.inf, 0, "G_d + max(s, -<G_d, G_g> / |G_g|^2) G_g in conflict, else G_d",
                  "A-GEM: Chaudhry et al., ICLR 2019, eq. 11 (s = 0); "
                  "GEM: Lopez-Paz and Ranzato, NeurIPS 2017 (memory strength s)"),
     "gated": Rule(_gated, 0, 1, 1, "(1 - s) G_d in conflict, else G_d",

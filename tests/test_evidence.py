@@ -124,7 +124,9 @@ def test_the_headline_shows_both_explainers_the_floor_and_the_tradeoff():
     randoms = [name.replace("predicted", "random") for name in headline.SHARES]
     columns = [*evidence.MEASURES, "conflict", "area_shifted", *headline.SHARES, *randoms]
     table = rows_of(headline.SEEDS, headline.LAMBDAS, columns)
-    text = headline.headline_md(table)
+    read = pd.DataFrame({"every": headline.EVERY * 2, "matched_ce": [-0.1, -0.2, -0.3, -0.4, -0.5] * 2})
+    text = headline.headline_md(table, read)
+    assert "favours ProGrad: -0.200 ± 0.000 at every 4th, -0.300 ± 0.000 at every 12th," in text
     titles = text.splitlines()[0].split(" | ")
     assert [t for t in titles if "on object" in t] == list(headline.SHARES.values())
     (floor,) = [line for line in text.splitlines() if line.startswith("| random text |")]
@@ -134,7 +136,7 @@ def test_the_headline_shows_both_explainers_the_floor_and_the_tradeoff():
     assert "seeds; in the others" not in text
     one = (table["seed"] == headline.SEEDS[0]) & (table["lam"] == 0)
     assert f"nats ({len(headline.SEEDS) - 1} seeds; in the others" in headline.headline_md(
-        table.assign(matched_ce=table["matched_ce"].mask(one)))
+        table.assign(matched_ce=table["matched_ce"].mask(one)), read)
 
 
 def test_the_report_of_the_evidence_counts_its_comparisons():

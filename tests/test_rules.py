@@ -70,13 +70,13 @@ def plain(name, s, d, g, away, far):
     if name == "sum": return d + s * g
     if name == "distil": return s * g
     if name == "pcgrad": return (d - dot / (g * g).sum() * g) + s * (g - dot / (d * d).sum() * d) if bad else d + s * g
-    if name == "agem": return d + max(s, -dot / (g * g).sum() if bad else 0) * g
+    if name == "agem": return d + max(s, -dot / (g * g).sum()) * g if bad else d  # as GEM's code: nothing else is solved
     if name == "gated": return (1 - s) * d if bad else d
     if name == "l2": return d + s * away
     if name == "kgcoop": return d + s * far
 
 
-STRENGTHS = {"coop": [0], "prograd": [0.5, 1], "sum": [0.5, 3], "distil": [1, 2], "pcgrad": [1, 0.5], "agem": [0, 0.3],
+STRENGTHS = {"coop": [0], "prograd": [0.5, 1], "sum": [0.5, 3], "distil": [1, 2], "pcgrad": [1, 0.5], "agem": [0, 3],
              "gated": [1, 0.5], "l2": [0.5, 5], "kgcoop": [8, 1]}
 
 

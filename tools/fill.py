@@ -129,6 +129,13 @@ def largest(column):
     raise ValueError(f"the gain in the setting of the headline, {found}, is not the largest: rewrite its sentence")
 
 
+def at_equal_divergence(every):
+    "ProGrad minus CoOp in cross-entropy at equal divergence, where CoOp's path is read every so many steps"
+    read = rows("headline/readings").query(f"every == {every}")
+    mean, half = mean_interval(read["matched_ce"])
+    return f"{mean:+.3f} ± {half:.3f}"
+
+
 def headline_gain(column):
     "The gain on the seeds of the headline"
     wide = rows("headline/headline").pivot(index="seed", columns="method", values=column)
@@ -198,7 +205,7 @@ def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 NUMBERS = (chosen, screened, logit_scale, empty_maps, ahead, behind, ahead_corrected, behind_corrected, counted,
            settings, settings_of, mean_gap, random_share, mean_share, seeds, trainings, wins, gain, largest,
-           headline_gain, neighbours_above, correlation, undecided, against, reached, state, key_to_frame,
+           headline_gain, at_equal_divergence, neighbours_above, correlation, undecided, against, reached, state, key_to_frame,
            first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 

@@ -28,6 +28,16 @@ def cheapest(path, column, limit):
     return states.loc[states["loss_ce"].idxmin()] if len(states) else numbers.iloc[0] * np.nan
 
 
+def readings(runs, every):
+    """ProGrad's last cross-entropy over all training images minus CoOp's lowest while it has diverged no further, where
+    CoOp's path is read every so many steps: a row for each of `every`"""
+    contexts, (coop, ours) = torch.as_tensor(np.asarray(runs.contexts[:])), (runs.run(lam) for lam in (0.0, 1.0))
+    path = path_losses(runs, contexts[:, coop]).assign(step=runs.snapshot_steps)
+    end = path_losses(runs, contexts[-1:, ours]).iloc[0]
+    lowest = [cheapest(path[path["step"] % n == 0], "loss_kl", end["loss_kl"])["loss_ce"] for n in every]
+    return pd.DataFrame({"every": every, "matched_ce": end["loss_ce"] - np.array(lowest)})
+
+
 def tradeoff(runs):
     """A row for zero-shot CLIP and one per lambda: both losses over all training images at the end, train_ce and
     train_kl; and matched_ce: ProGrad's last cross-entropy, and CoOp's lowest while it has diverged no further than
