@@ -350,7 +350,8 @@ def _draw_row(axes, normalise, picture, mask, maps, words):
     for ax, one in zip(axes[1:], maps): draw_map(ax, picture, one, float((one if normalise else maps).max()) or 1.0)
     for ax, text in zip(axes, words):
         ax.set(xticks=[], yticks=[])
-        lines = [textwrap.fill(line, 26) if len(line) > 32 else line for line in text.splitlines()]  # a long name does not reach its neighbour
+        # a long name does not reach its neighbour
+        lines = [textwrap.fill(line, 26) if len(line) > 32 else line for line in text.splitlines()]
         ax.set_xlabel("\n".join(lines), parse_math=False)  # a name may hold dollars
 
 

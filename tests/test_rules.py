@@ -70,7 +70,7 @@ def plain(name, s, d, g, away, far):
     if name == "sum": return d + s * g
     if name == "distil": return s * g
     if name == "pcgrad": return (d - dot / (g * g).sum() * g) + s * (g - dot / (d * d).sum() * d) if bad else d + s * g
-    if name == "agem": return d + max(s, -dot / (g * g).sum()) * g if bad else d  # as GEM's code: nothing else is solved
+    if name == "agem": return d + max(s, -dot / (g * g).sum()) * g if bad else d  # GEM's code solves nothing else
     if name == "gated": return (1 - s) * d if bad else d
     if name == "l2": return d + s * away
     if name == "kgcoop": return d + s * far

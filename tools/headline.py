@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from prograd_viz.clip import load_clip
 from prograd_viz.cli import MEASURES, on_the_object, spread_steps
+from prograd_viz.clip import load_clip
 from prograd_viz.maps import Occlusion, foreground
 from prograd_viz.runs import mean_interval
 from prograd_viz.summary import summarise
