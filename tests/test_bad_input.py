@@ -967,7 +967,7 @@ BAD = [
     Case("few_shot_protocol", lambda w: few_shot_protocol(w.clip, "pocket", 1, -1, progress=False),
          "seed must be between 0 and 18446744073709551615, got -1"),
     Case("base_to_new", lambda w: base_to_new(w.clip, str(w.pets), 1, 1, [0], progress=False),
-         "'TMP/pets' comes without the test set 'new' of this protocol"),
+         "unknown data set with base and new classes 'TMP/pets'; known: pocket, caltech101"),
     Case("cross_dataset", lambda w: cross_dataset(w.clip, "pocket", ["dtds"]),
          "unknown target data set 'dtds'; did you mean 'dtd'?"),
     Case("cross_dataset", lambda w: cross_dataset(w.clip, "pocket", ["dtd"], data={"root": w.toy}),
@@ -1233,7 +1233,8 @@ INNER = """
     Runs.thinned ScoreCAM.check Split.fingerprint Split.fresh_features Split.image Split.tensor Sweep.results
     Task.fingerprint Trace.maps Training.accuracies Training.batches Training.config Training.descend Training.final
     Training.restore Training.state Work.start Work.stop Work.wait Writer.publish about_masks along at_cells attend
-    augmentation base_and_new blank blocks_of buffer build_pocket check_reader clearest_conflict colour contact_sheet
+    augmentation base_and_new blank blocks_of buffer build_pocket check_once check_reader
+    clearest_conflict colour contact_sheet
     cross_entropy declare_missing demo_explainer directions_of draw_cosine draw_image draw_map draw_note draw_rows
     each_image encoded
     epoch_batches exif_orientation explainer_table feature_distance feature_gradient figure gradient_arrows

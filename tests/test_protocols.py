@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from fakes import FAKES
 from prograd_viz.data import Split
@@ -337,6 +338,14 @@ def test_base_to_new_refuses_a_folder_before_it_trains(vit, tmp_path, monkeypatc
     monkeypatch.setattr("prograd_viz.protocols.sweep", lambda *args, **options: pytest.fail("it trained"))
     with pytest.raises(ValueError, match="unknown data set with base and new classes"):
         base_to_new(vit, tmp_path / "dogs", 1, 1, [0], **FAST)
+
+
+def test_a_folder_without_test_images_is_named(vit, tmp_path):
+    for noun in ("dog", "cat"):
+        (tmp_path / noun).mkdir()
+        Image.new("RGB", (40, 40), noun == "dog" and "red" or "blue").save(tmp_path / noun / "1.png")
+    with pytest.raises(ValueError, match="comes without the test set 'same' of this protocol"):
+        few_shot_protocol(vit, tmp_path, 1, 1, [0], **FAST)
 
 
 def test_published_numbers_stand_beside_ours_with_their_source():
