@@ -101,7 +101,8 @@ def _explain(thing):
         args += _comment.findall(line)
     args = [f"    {name}: {text}" for name, text in args]
     parts = (["", "Args:", *args] if args else []) + (["", "Returns:", f"    {result}"] if result else [])
-    if parts: thing.__doc__ = "\n".join([_inspect.cleandoc(thing.__doc__ or ""), *parts])
+    said = _inspect.cleandoc(thing.__doc__ or "")
+    if parts and parts[1] not in said.splitlines(): thing.__doc__ = "\n".join([said, *parts])
     for method in vars(thing).values() if isinstance(thing, type) else ():
         method = getattr(method, "__func__", method)  # of a class method
         if _inspect.isfunction(method) and not method.__name__.startswith("_"): _explain(method)
