@@ -617,7 +617,8 @@ class Recorder:
             if x is None: continue
             plain = isinstance(x, (int, float, list, tuple))  # Python's numbers are doubles
             x = torch.tensor(x, dtype=torch.float64) if plain else torch.as_tensor(x).detach()
-            kind = torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.float64
+            whole = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPUs have no doubles
+            kind = torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else whole
             x = x.to(kind, copy=True)
             found[name] = self._shaped(name, x, r, first or not (self._rows or self._states))
         return found
