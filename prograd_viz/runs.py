@@ -615,11 +615,11 @@ class Recorder:
         found = {}
         for name, x in values.items():
             if x is None: continue
-            plain = isinstance(x, (int, float, list, tuple))  # Python's numbers are doubles
-            x = torch.tensor(x, dtype=torch.float64) if plain else torch.as_tensor(x).detach()
-            whole = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPUs have no doubles
-            kind = torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else whole
-            x = x.to(kind, copy=True)
+            if isinstance(x, (int, float, list, tuple)): x = torch.tensor(x, dtype=torch.float64)  # Python's are doubles
+            else:
+                x = torch.as_tensor(x).detach()
+                whole = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPUs have no doubles
+                x = x.to(torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else whole, copy=True)
             found[name] = self._shaped(name, x, r, first or not (self._rows or self._states))
         return found
 
@@ -835,8 +835,10 @@ def _angles(values, eps_rel):
     import torch
 
     from prograd_viz.gradients import project
-    lengths = {f"norm_{k.replace('_', '')}": values[k].flatten(1).norm(dim=1) for k in _GRADIENTS if k in values}
-    if not {"g_d", "g_g"} <= values.keys(): return lengths
+    both = {"g_d", "g_g"} <= values.keys()
+    alone = [k for k in _GRADIENTS if k in values and (k == "g" or not both)]
+    lengths = {f"norm_{k.replace('_', '')}": values[k].flatten(1).norm(dim=1) for k in alone}
+    if not both: return lengths
     g_d, g_g = values["g_d"], values["g_g"]
     found = project(g_d, g_g, None, eps_rel)
     angles = {name: getattr(found, name) for name in ("cos", "norm_gd", "norm_gg")}
