@@ -109,6 +109,10 @@ class Clip:
         "The context for the towers: torch.autocast, enabled if the model was loaded with it"
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
+    def unrounded(self) -> torch.autocast:
+        "The context for all but the towers: no torch.autocast, whatever surrounds it"
+        return torch.autocast(self.device.type, enabled=False)
+
     def tokenize(
         self,
         texts: Sequence[str],  # Strings

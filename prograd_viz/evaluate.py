@@ -40,8 +40,9 @@ class Evaluator:
         # Split -> image features and labels, looked up once: the model is frozen
         self.known = {name: (s.features(clip) if len(s) else None, torch.as_tensor(s.labels, device=clip.device))
                       for name, s in self.splits.items()}
-        self.zero_shot = {name: _accuracy(teacher[s.classes][None], *self.known[name])[0]
-                          for name, s in self.splits.items()}
+        with clip.unrounded():
+            self.zero_shot = {name: _accuracy(teacher[s.classes][None], *self.known[name])[0]
+                              for name, s in self.splits.items()}
         low = [f"{self.zero_shot[name]:.3f} on {name!r} (chance {1 / len(s.classes):.3f})"
                for name, s in self.splits.items() if _below_chance(self.zero_shot[name], s)]
         if low: warnings.warn(
@@ -57,7 +58,7 @@ class Evaluator:
         images: torch.Tensor,  # Normalised image features, [B, E]
     ) -> torch.Tensor:  # [B, C]
         "Logits of zero-shot CLIP"
-        return self.clip.logit_scale * images @ self.text.T
+        with self.clip.unrounded(): return self.clip.logit_scale * images @ self.text.T
 
     @torch.no_grad()
     def accuracies(
@@ -67,8 +68,9 @@ class Evaluator:
     ) -> dict:  # Split -> accuracy of each run, a list of R
         "Accuracy on the training images and on every test set whose classes this context can name"
         texts = {self.prompts.classes: text} | {c: text_features(p, context) for c, p in self.others.items()}
-        return {name: _accuracy(texts[s.classes], *self.known[name]) for name, s in self.splits.items()
-                if s.classes in texts}
+        with self.clip.unrounded():
+            return {name: _accuracy(texts[s.classes], *self.known[name]) for name, s in self.splits.items()
+                    if s.classes in texts}
 
 
 def _accuracy(texts, images, labels):
@@ -131,7 +133,7 @@ def class_features(
 def _probabilities(runs, features, lam, **which):
     "Softmax of a run's logits, [N, C]"
     text = torch.from_numpy(class_features(runs, lam, **which)).to(features)
-    return (runs.clip.logit_scale * features @ text.T).softmax(-1)
+    with runs.clip.unrounded(): return (runs.clip.logit_scale * features @ text.T).softmax(-1)
 
 
 @torch.no_grad()

@@ -173,7 +173,10 @@ class Runs:
         "Zero-shot CLIP's text features, from its model and the templates of the record or of the task"
         from prograd_viz.prompts import teacher_features  # here and not above: a run set opens without torch
         templates = self.config.get("teacher") or self.task.template
-        return _array(teacher_features(self.clip, list(self.classes), templates))
+        text, width = _array(teacher_features(self.clip, list(self.classes), templates)), self.text_features.shape[-1]
+        if width in (0, text.shape[-1]): return text
+        raise ValueError(f"the recorded text features are {width} wide, those of {self.clip.name!r} {text.shape[-1]}; "
+                         "pass the model that they were recorded with")
 
     def __getattribute__(self, name):
         "Values on disk are functions until they are first used"
@@ -324,9 +327,12 @@ class Runs:
         return [column.removeprefix("acc_") for column in known if column != "acc_train"]
 
     def final(self) -> pd.DataFrame:
-        "The last row of every run, by its key"
-        last = self.steps.groupby("run").tail(1)
-        return last.set_index(pd.Index([self.keys[r] for r in last["run"]], name="key"))
+        "The last row of every run, by its key; an accuracy that no run has there is that of the last step with one"
+        last = self.steps.groupby("run").tail(1).set_index("run")
+        for column in last.filter(regex="^acc_").columns[last.filter(regex="^acc_").isna().all()]:
+            known = self.steps.dropna(subset=column)
+            last[column] = known[known["step"] == known["step"].max()].set_index("run")[column]
+        return last.reset_index().set_index(pd.Index([self.keys[r] for r in last.index], name="key"))[self.steps.columns]
 
     def conflicts(self) -> pd.DataFrame:
         "Share of steps at which the gradients conflict, a row per run, by its key; NaN where they were not recorded"
@@ -465,7 +471,7 @@ class Recorder:
         self.methods = tuple(map(usual_name, (self.method,) if alone else self.method))
         _check_methods(self.methods)
         self.lambdas = tuple(map(named_lambda, self.methods) if self.lambdas is None else map(float, self.lambdas))
-        if self.zero_shot is not None: self.zero_shot = _unit(_array(self.zero_shot))
+        if self.zero_shot is not None: self.zero_shot = self._rows_of(_unit(_array(self.zero_shot)))
         _columns(self.zero_shot_accuracy)  # an error now
         for name in ("snapshot_every", "checkpoint_every"):
             if getattr(self, name) is not None: check_whole(name, getattr(self, name))
@@ -483,6 +489,11 @@ class Recorder:
         if self.writer is not None and not (hasattr(self.writer, "add_scalar") or hasattr(self.writer, "log")):
             raise ValueError(f"writer={self.writer!r:.80} has neither add_scalar(tag, value, step), as TensorBoard's, "
                              "nor log(values, step=step), as W&B's")
+
+    def _rows_of(self, zero_shot):
+        if zero_shot.ndim == 2 and len(zero_shot) == len(self.classes): return zero_shot
+        raise ValueError(f"zero_shot has shape {zero_shot.shape}, but there are {len(self.classes)} classes; "
+                         f"pass a row for each: [{len(self.classes)}, width of the features]")
 
     def _continued(self):
         "What `run.json` says of the record that is continued, or None; raise where the folder cannot take this one"
@@ -638,6 +649,9 @@ class Recorder:
         if name == "text_features" and (x.ndim != 3 or shape[0] != len(self.classes)):
             raise ValueError(f"text_features has shape {shape}, but there are {len(self.classes)} classes; "
                              f"pass a row for each: [{len(self.classes)}, width of the features]")
+        if name == "text_features" and self.zero_shot is not None and shape != self.zero_shot.shape:
+            raise ValueError(f"text_features has shape {shape}, zero_shot has {self.zero_shot.shape}; "
+                             "both are rows of one model's features, a row per class")
         if kind not in self._shapes and (first or not wide): self._shapes[kind] = shape if wide else ()
         known = self._shapes.get(kind, "none")
         if shape != known:

@@ -90,6 +90,18 @@ def test_towers_of_16_bits_agree_with_the_teacher_at_its_own_words_and_not_for_l
     assert coop < 0.1 and prograd < 1, "with a threshold of one epsilon of bfloat16 it was 1.1, of four 1.9"
 
 
+def test_autocast_around_it_changes_no_digit(clip):
+    plain = short(clip, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        around, there = short(clip, 1), predictions(plain, "train")
+        seen = predict(plain, [plain.task.train.image(0)], 1.0)
+    np.testing.assert_array_equal(around.contexts[-1], plain.contexts[-1])
+    columns = ["loss_ce", "loss_kl", "cos", "norm_gd", "norm_gg", "acc_train"]
+    pd.testing.assert_frame_equal(around.steps[columns], plain.steps[columns], check_exact=True)
+    pd.testing.assert_frame_equal(there, predictions(plain, "train"), check_exact=True)
+    pd.testing.assert_frame_equal(seen, predict(plain, [plain.task.train.image(0)], 1.0), check_exact=True)
+
+
 def test_a_random_start_is_trained_in_16_bits_nearly_as_in_64(exact):
     start = {"init": "random", "n_ctx": 4}
     coop, prograd = off(short(load_clip("pocket", precision="bf16"), 1, **start), short(exact, 1, **start))

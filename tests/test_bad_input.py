@@ -616,6 +616,10 @@ BAD = [
          "[Errno 17] 'TMP/stored' holds a run set; continue it with resume=True", FileExistsError),
     Case("Recorder", lambda w: recorder(out=w.tmp / "stored", resume=True),
          "'TMP/stored' holds CoOp, ProGrad on 6 classes; record other methods or classes in another folder"),
+    Case("Recorder", lambda w: recorder(zero_shot=torch.ones(3, 8)),
+         "zero_shot has shape (3, 8), but there are 2 classes"),
+    Case("Recorder.log", lambda w: Recorder(["cat", "dog"], zero_shot=torch.ones(2, 8)).log(
+        1, text_features=torch.ones(2, 9)), "text_features has shape (2, 9), zero_shot has (2, 8)"),
     Case("Recorder.log", lambda w: logged(step=1), "step 1 comes after step 1"),
     Case("Recorder.log", lambda w: logged(step=0), "step must be at least 1, got 0"),
     Case("Recorder.log", lambda w: logged(text_feature=torch.zeros(3, 6)),

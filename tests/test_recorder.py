@@ -247,6 +247,28 @@ def test_text_features_of_any_length_are_kept_as_directions():
     for x in kept[2]: torch.testing.assert_close(x, text)
 
 
+def test_the_last_accuracy_is_that_of_the_last_step_with_one():
+    record = Recorder(["cat", "dog"], ["CoOp", "mine"])
+    each = {2: [0.1, 0.2], 4: [0.3, 0.4]}  # before the step: after 1 and 3
+    for step in range(1, 7):
+        accuracies = {"same": each[step], "new": [np.nan, step / 10]} if step in each else None
+        record.log(step, loss_ce=[1 / step, 2 / step], accuracies=accuracies)
+    record.end(accuracies={"new": [0.9, np.nan]})
+    runs = record.runs()
+    assert runs.final()["acc_same"].tolist() == [0.3, 0.4] and runs.final()["step"].tolist() == [6, 6]
+    assert runs.final()["acc_new"].isna().tolist() == [False, True], "one of the last step is known"
+    assert runs.results().set_index("method").loc["mine", ["acc_same", "loss_ce"]].tolist() == [0.4, 2 / 6]
+    assert runs.final().columns.equals(runs.steps.columns)
+
+
+def test_text_features_of_another_model_are_refused(clip, task):
+    record = Recorder(task.classes)
+    record.log(1, text_features=torch.eye(len(task.classes), 9))
+    with pytest.raises(ValueError, match="features are 9 wide, those of 'pocket' 128; pass the model"):
+        plot_maps(record.runs(clip, task))
+    assert record.runs().text_features.shape[-1] == 9
+
+
 def test_accuracies_in_per_cent_are_refused():
     with pytest.raises(ValueError, match="shares between 0 and 1, got 83 for 'same'; divide per cent by 100"):
         Recorder(["cat", "dog"]).log(1, accuracies={"same": 83.0})
