@@ -175,8 +175,8 @@ class Runs:
         templates = self.config.get("teacher") or self.task.template
         text, width = _array(teacher_features(self.clip, list(self.classes), templates)), self.text_features.shape[-1]
         if width in (0, text.shape[-1]): return text
-        raise ValueError(f"the recorded text features are {width} wide, those of {self.clip.name!r} {text.shape[-1]}; "
-                         "pass the model that they were recorded with")
+        raise ValueError(f"{self.clip.name!r} is not the model of these runs: its features are {text.shape[-1]} wide, "
+                         f"those recorded {width}; pass the model that they were recorded with")
 
     def __getattribute__(self, name):
         "Values on disk are functions until they are first used"
