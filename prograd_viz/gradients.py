@@ -59,7 +59,7 @@ def prompt_gradients(
     "G_d and G_g of every run: one forward pass, a backward pass each"
     parts, context = prompts.parts(len(context), memory_gb), context.detach().requires_grad_()
     encoded = lambda rows, part: encode(part, _of(context, rows))
-    with torch.set_grad_enabled(len(parts) == 1), prompts.clip.unrounded(): text = torch.cat([encoded(*part) for part in parts], 1)
+    with torch.set_grad_enabled(len(parts) == 1): text = torch.cat([encoded(*part) for part in parts], 1)
     with torch.enable_grad(), prompts.clip.unrounded():
         leaf = text.detach().requires_grad_()
         logits = prompts.clip.logit_scale * images @ leaf.mT  # [R, B, C]

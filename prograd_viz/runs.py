@@ -332,7 +332,8 @@ class Runs:
         for column in last.filter(regex="^acc_").columns[last.filter(regex="^acc_").isna().all()]:
             known = self.steps.dropna(subset=column)
             last[column] = known[known["step"] == known["step"].max()].set_index("run")[column]
-        return last.reset_index().set_index(pd.Index([self.keys[r] for r in last.index], name="key"))[self.steps.columns]
+        last.insert(0, "run", last.index)
+        return last.set_index(pd.Index([self.keys[r] for r in last["run"]], name="key"))
 
     def conflicts(self) -> pd.DataFrame:
         "Share of steps at which the gradients conflict, a row per run, by its key; NaN where they were not recorded"
@@ -626,7 +627,7 @@ class Recorder:
         found = {}
         for name, x in values.items():
             if x is None: continue
-            if isinstance(x, (int, float, list, tuple)): x = torch.tensor(x, dtype=torch.float64)  # Python's are doubles
+            if isinstance(x, (int, float, list, tuple)): x = torch.tensor(x, dtype=torch.float64)  # as Python's
             else:
                 x = torch.as_tensor(x).detach()
                 whole = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPUs have no doubles
