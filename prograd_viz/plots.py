@@ -377,7 +377,7 @@ def draw_map(
     "A map over its image in grey"
     ax.grid(False)
     ax.imshow(picture.convert("L"), cmap="gray", alpha=0.7)
-    ax.imshow(one, cmap="inferno", alpha=(one / top).numpy() ** 0.5 * 0.85, vmin=0, vmax=top)
+    ax.imshow(one.numpy(), cmap="inferno", alpha=(one / top).numpy() ** 0.5 * 0.85, vmin=0, vmax=top)
 
 
 def draw_note(
