@@ -627,9 +627,13 @@ class Recorder:
         found = {}
         for name, x in values.items():
             if x is None: continue
-            if isinstance(x, (int, float, list, tuple)): x = torch.tensor(x, dtype=torch.float64)  # as Python's
-            else:
-                x = torch.as_tensor(x).detach()
+            try:
+                plain = isinstance(x, (int, float, list, tuple))  # Python's numbers are doubles
+                x = torch.tensor(x, dtype=torch.float64) if plain else torch.as_tensor(x).detach()
+            except (TypeError, ValueError, RuntimeError) as e:
+                hint = "; accuracies={...} takes one for each split" if isinstance(x, dict) else ""
+                raise TypeError(f"{name} must be a number or an array of numbers, got {x!r:.60}{hint}") from e
+            if not plain:
                 whole = torch.float32 if x.device.type == "mps" else torch.float64  # Apple's GPUs have no doubles
                 x = x.to(torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else whole, copy=True)
             found[name] = self._shaped(name, x, r, first or not (self._rows or self._states))

@@ -620,6 +620,10 @@ BAD = [
          "zero_shot has shape (3, 8), but there are 2 classes"),
     Case("Recorder.log", lambda w: Recorder(["cat", "dog"], zero_shot=torch.ones(2, 8)).log(
         1, text_features=torch.ones(2, 9)), "text_features has shape (2, 9), zero_shot has (2, 8)"),
+    Case("Recorder.log", lambda w: logged(accuracy={"same": 0.5}), "accuracy must be a number or an array of numbers, "
+         "got {'same': 0.5}; accuracies={...} takes one for each split", TypeError),
+    Case("Recorder.log", lambda w: logged(note="good"), "note must be a number or an array of numbers, got 'good'",
+         TypeError),
     Case("Recorder.log", lambda w: logged(step=1), "step 1 comes after step 1"),
     Case("Recorder.log", lambda w: logged(step=0), "step must be at least 1, got 0"),
     Case("Recorder.log", lambda w: logged(text_feature=torch.zeros(3, 6)),
