@@ -16,7 +16,7 @@ import socket
 import time
 import traceback
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -197,11 +197,16 @@ def _measure(record, runs, name, f, version):
     record["parts"][name] = plain({"version": version, "rows": table.to_dict("records")})
 
 
-def _joined(record):
-    "Lambda, None for zero-shot CLIP -> its numbers"
-    rows = {}
-    for part in record["parts"].values():
-        for row in part["rows"]: rows.setdefault(row["lam"], {}).update(row)
+def _outdated(record, versions):
+    "Names whose numbers are of another version than the one evaluated last"
+    return [name for name, part in record["parts"].items() if versions.get(name, part["version"]) != part["version"]]
+
+
+def _joined(record, versions={}):  # noqa: B006 (never written to)
+    "Lambda, None for zero-shot CLIP -> its numbers, without those that are outdated"
+    rows, old = {}, _outdated(record, versions)
+    for name, part in record["parts"].items():
+        for row in part["rows"] if name not in old else (): rows.setdefault(row["lam"], {}).update(row)
     return rows
 
 
@@ -279,6 +284,7 @@ class Sweep:
     "A folder of trainings, and a table of them"
     out: Path  # The folder
     cells: pd.DataFrame  # A row per cell: its options
+    versions: dict = field(default_factory=dict)  # Name in `evaluate` -> the version evaluated last
 
     @property
     def table(self) -> pd.DataFrame:
@@ -287,7 +293,7 @@ class Sweep:
         for job in jobs_of(self.cells):
             record = _read(self.out, job)
             for lam in job.lambdas:
-                done = lam in _joined(record)
+                done = lam in _joined(record) and not _outdated(record, self.versions)
                 failed = record["error"] and (record["trained"] or not done)  # trained: an evaluation failed
                 row = {"lam": lam, "status": "failed" if failed else "done" if done else "to do"}
                 row |= {k: record.get(k) for k in ("seconds", "threads", "host")}
@@ -302,12 +308,16 @@ class Sweep:
         return table[table["status"] == "failed"]
 
     def results(self) -> pd.DataFrame:
-        "A row per method of every finished job: options, method, lam, and its numbers"
-        rows = []
+        "A row per method of every finished job: options, method, lam, and its numbers; NaN where they are outdated"
+        rows, old = [], []
         for job in jobs_of(self.cells):
-            asked = {None, *job.lambdas}
-            found = [row for lam, row in _joined(_read(self.out, job)).items() if lam in asked]
+            asked, record = {None, *job.lambdas}, _read(self.out, job)
+            found = [row for lam, row in _joined(record, self.versions).items() if lam in asked]
             rows += [job.options | row | {"method": usual_name(row["method"])} for row in found]
+            old += _outdated(record, self.versions)
+        for name in dict.fromkeys(old):
+            warnings.warn(f"{name!r} of {old.count(name)} jobs is of another version than {self.versions[name]!r} and "
+                          "left out; sweep(None, out, evaluate=..., version=...) evaluates them", stacklevel=2)
         return pd.DataFrame(rows).astype({"lam": float}) if rows else pd.DataFrame(columns=[*self.cells, "method"])
 
     def runs(
@@ -352,11 +362,11 @@ def sweep(
     evaluate = _checked_evaluate(evaluate or {}, version)
     if clip: clip = replace(clip, cache=clip.cache or out / "features")
     if clip and asked is not None: asked = asked.assign(model=clip.name, pretrained=clip.pretrained)
-    cells = _all_cells(asked, out)
+    cells, versions = _all_cells(asked, out), _versions(out) | dict.fromkeys(evaluate.keys() - {""}, version)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with Lock(out):
-            _write({"cells": cells.to_dict("records")}, out / "sweep.json")
+            _write({"cells": cells.to_dict("records"), "versions": versions}, out / "sweep.json")
             names = {job.name for job in jobs_of(cells if asked is None else asked)}
             jobs = [job for job in jobs_of(cells) if job.name in names and not _finished(out, job, evaluate)]
             work = partial(_run, out=out, threads=threads, evaluate=evaluate, rules=dict(RULES), clip=clip)
@@ -367,7 +377,7 @@ def sweep(
                     _write(_read(out, job) | {"error": record, "traceback": "", "trained": False}, _file(out, job))
     except KeyboardInterrupt:
         warnings.warn("interrupted: finished jobs are kept; the same call resumes", stacklevel=2)
-    result = Sweep(out, cells)
+    result = Sweep(out, cells, versions)
     failed = result.failures
     if len(failed):
         warnings.warn(f"{len(failed)} of {len(cells)} cells failed, the first with {failed['error'].iloc[0]:.200}; "
@@ -389,7 +399,13 @@ def load_sweep(
 ) -> Sweep:
     "Open the sweep in a folder"
     out = Path(out).expanduser().resolve()
-    return Sweep(out, _all_cells(None, out))
+    return Sweep(out, _all_cells(None, out), _versions(out))
+
+
+def _versions(out):
+    "Name in `evaluate` -> the version evaluated last"
+    path = out / "sweep.json"
+    return json.loads(path.read_text()).get("versions", {}) if path.is_file() else {}
 
 
 def _all_cells(asked, out):

@@ -216,6 +216,35 @@ def test_a_failed_evaluation_loses_no_training_and_is_tried_again(tmp_path):
     with pytest.raises(ValueError, match="version must be a number or a text"): sweep(grid, tmp_path, version=None)
 
 
+def test_a_table_never_mixes_versions(clip, tmp_path):
+    def score(value, fails=()):
+        def f(runs):
+            if runs.task.settings["seed"] in fails: raise fails[runs.task.settings["seed"]]
+            return pd.DataFrame({"lam": [np.nan, *runs.lambdas], "score": value})
+        return {"evaluate": {"e": f}}
+
+    grid = {"shots": 1, "seed": [1, 2, 3], "lam": [0.0], "epochs": 1, "test_per_class": 1}
+    kw = {"workers": 1, "progress": False, "clip": clip}
+    seen = lambda s: s.results().groupby("seed")["score"].first().to_dict()
+    assert seen(sweep(grid, tmp_path, **score(1.0), **kw)) == {1: 1.0, 2: 1.0, 3: 1.0}
+    part = sweep(grid | {"seed": [1]}, tmp_path, version=2, **score(2.0), **kw)
+    for one in (part, load_sweep(tmp_path), sweep(None, tmp_path, **kw)):
+        assert one.table["status"].tolist() == ["done", "to do", "to do"]
+        with pytest.warns(UserWarning, match="'e' of 2 jobs is of another version than 2 and left out"):
+            found, table = seen(one), one.results()
+        assert found[1] == 2 and np.isnan(found[2]) and np.isnan(found[3]) and table["acc_same"].notna().all()
+    with pytest.warns(UserWarning, match="1 of 3 cells failed, the first with RuntimeError: no luck"):
+        half = sweep(None, tmp_path, version=3, **score(3.0, {2: RuntimeError("no luck")}), **kw)
+    assert half.table["status"].tolist() == ["done", "failed", "done"]
+    with pytest.warns(UserWarning, match="'e' of 1 jobs"): found = seen(half)
+    assert (found[1], found[3]) == (3, 3) and np.isnan(found[2])
+    with pytest.warns(UserWarning, match="interrupted"):
+        half = sweep(None, tmp_path, version="4", **score(4.0, {3: KeyboardInterrupt()}), **kw)
+    assert half.table["status"].tolist() == ["done", "done", "to do"]
+    whole = sweep(None, tmp_path, version="4", **score(4.0), **kw)
+    assert seen(whole) == {1: 4.0, 2: 4.0, 3: 4.0} and set(whole.table["status"]) == {"done"}
+
+
 def test_a_call_trains_what_it_asks_for_and_the_folder_remembers_the_rest(tmp_path):
     grid = {"shots": 1, "seed": [1, 2], "epochs": 1} | SMALL
     (tmp_path / "sweep.json").write_text(json.dumps({"cells": cells_of(grid).to_dict("records")}))
