@@ -520,8 +520,9 @@ def mask_scores(
     share = (maps * masks).sum(1) / total
     above = maps >= threshold * maps.amax(1, keepdim=True)
     iou = (above & masks).sum(1) / (above | masks).sum(1)
-    hit = masks.gather(1, maps.argmax(1, keepdim=True))[:, 0].double()
-    scores = {"share": share, "preference": share / area, "hit": hit, "iou": iou.double()}
+    top = maps == maps.amax(1, keepdim=True)  # resizing makes several of the highest pixel where it is at a border
+    hit = (top & masks).sum(1) / top.sum(1)
+    scores = {"share": share, "preference": share / area, "hit": hit.double(), "iou": iou.double()}
     undefined = empty | ~total.isfinite()
     known = {name: torch.where(undefined, torch.nan, values).numpy() for name, values in scores.items()}
     table = pd.DataFrame(known | {"empty": empty.numpy()})

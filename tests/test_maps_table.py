@@ -21,7 +21,7 @@ def rows_of(seed):
         more = 0.2 * (method == "ProGrad" and explainer == "Occlusion" and split == "shifted")
         rows.append({"method": method, "lam": lam, "seed": seed, "step": 9, "split": split, "target": target,
                      "explainer": explainer, "image": image, "share": 0.3 + more + draw.normal(0, 0.01), "area": 0.1,
-                     "deletion": 0.2, "insertion": 0.6, "hit": 1.0, "drop": draw.normal(), "kind": "faithful"})
+                     "deletion": 0.2, "insertion": 0.6, "drop": draw.normal(), "kind": "faithful"})
     weights = [row | {"stage": 1, "shuffled": 1.0, "correlation": 0.25, "kind": "weights"} for row in rows]
     stable = {"kind": "stability", "explainer": "two of them", "correlation": 0.5, "other_share": 0.4, "share": 0.3}
     return pd.DataFrame([*rows, *weights, *(row | stable for row in rows[:4])])

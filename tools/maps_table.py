@@ -34,7 +34,7 @@ PAIRS = {
     "RISE, two seeds": (RISE(number=300), RISE(number=300, seed=1)),
 }
 METHODS = ("zero-shot CLIP", "CoOp", "ProGrad")
-SHARES, COLUMNS = ("share", "hit", "drop"), ("deletion", "insertion", "share", "hit", "drop")
+SHARES, COLUMNS = ("share", "drop"), ("deletion", "insertion", "share", "drop")
 SHOWN, SETTING = ("shifted", "predicted"), ["split", "target", "explainer"]
 
 
