@@ -175,8 +175,7 @@ class Runs:
         templates = self.config.get("teacher") or self.task.template
         text, width = _array(teacher_features(self.clip, list(self.classes), templates)), self.text_features.shape[-1]
         if width in (0, text.shape[-1]): return text
-        raise ValueError(f"{self.clip.name!r} is not the model of these runs: its features are {text.shape[-1]} wide, "
-                         f"those recorded {width}; pass the model that they were recorded with")
+        raise _other_model(self, f"its features are {text.shape[-1]} wide, those recorded {width}")
 
     def __getattribute__(self, name):
         "Values on disk are functions until they are first used"
@@ -1000,8 +999,12 @@ def _check_belongs(runs):
     if not clip or "teacher" not in runs.config or runs.zero_shot is None: return
     text, known = runs._teacher(), runs.zero_shot
     if text.shape == known.shape and (text * known).sum(-1).min() >= 0.99: return
+    raise _other_model(runs, "it gives other text features")
+
+
+def _other_model(runs, why):
     model = " ".join(map(str, runs.config.get("model", ["unknown"])))
-    raise ValueError(f"{clip} is not the model of these runs, {model}: it gives other text features; load that one")
+    return ValueError(f"{runs.clip} is not the model of these runs, {model}: {why}; load that one")
 
 # %% ../nbs/24_runs.ipynb #91c1caff
 def prograd_verify(

@@ -1233,26 +1233,24 @@ def test_the_library_was_there_to_be_read():
 
 # These take tensors, tables or paths that the library made itself, or nothing that can be wrong
 INNER = """
-    Clip.arithmetic Clip.encode_image Clip.fingerprint Contents.check Contents.seal DirectMaps.by_text DirectMaps.maps
-    Evaluator.accuracies Evaluator.teacher_logits Explainer.check Explorer.figure Explorer.here Explorer.save
-    ExplorerData.save ExplorerData.view Folder.version Job.part Lock.release MapOperator.by_text MapOperator.maps
-    Part.check Part.encode Part.span Recorder.close Recorder.runs Runs.check_contexts Runs.check_model Runs.conflicts
-    Runs.ends Runs.final Runs.name Runs.results Runs.rule Runs.shown Runs.sorted_keys Runs.strength Runs.text
-    Runs.thinned ScoreCAM.check Split.fingerprint Split.fresh_features Split.image Split.tensor Sweep.results
+    Clip.arithmetic Clip.encode_image Clip.fingerprint Clip.unrounded Contents.check Contents.seal DirectMaps.by_text
+    DirectMaps.maps Evaluator.accuracies Evaluator.teacher_logits Explainer.check Explorer.figure Explorer.here
+    Explorer.save ExplorerData.save ExplorerData.view Folder.version Job.part Lock.release MapOperator.by_text
+    MapOperator.maps Part.check Part.encode Part.span Recorder.close Recorder.runs Runs.check_contexts Runs.check_model
+    Runs.conflicts Runs.ends Runs.final Runs.name Runs.results Runs.rule Runs.shown Runs.sorted_keys Runs.strength
+    Runs.text Runs.thinned ScoreCAM.check Split.fingerprint Split.fresh_features Split.image Split.tensor Sweep.results
     Task.fingerprint Trace.maps Training.accuracies Training.batches Training.config Training.descend Training.final
     Training.restore Training.state Work.start Work.stop Work.wait Writer.publish about_masks along at_cells attend
-    augmentation base_and_new blank blocks_of buffer build_pocket check_once check_reader
-    clearest_conflict colour contact_sheet
-    cross_entropy declare_missing demo_explainer directions_of draw_cosine draw_image draw_map draw_note draw_rows
-    each_image encoded
-    epoch_batches exif_orientation explainer_table feature_distance feature_gradient figure gradient_arrows
-    harmonic_mean has_fast_path in_this_thread is_archive jobs_of kl_to_teacher label land_buffer layer_names
-    learning_rate listed map_agreement mean_interval named_lambda new_file open_parts openai_state plain
+    augmentation base_and_new blank blocks_of buffer build_pocket check_once check_reader clearest_conflict colour
+    contact_sheet cross_entropy declare_missing demo_explainer directions_of draw_cosine draw_image draw_map draw_note
+    draw_rows each_image encoded epoch_batches exif_orientation explainer_table feature_distance feature_gradient figure
+    gradient_arrows harmonic_mean has_fast_path in_this_thread is_archive jobs_of kl_to_teacher label land_buffer
+    layer_names learning_rate listed map_agreement mean_interval named_lambda new_file open_parts openai_state plain
     plain_text_features plot_angles prompt_gradients published_epochs published_lambda published_numbers random_scenes
     readable report resize_maps rule_of run_colour run_name runs_buffer runs_title save_demo scene_buffer set_names
     sha256 shown_image split_name square_safe steps_table text_features token_grid token_texts tower_blocks trace
-    trained_as undisturbed unusual_preprocessing upright_mask usual_name with_random without_bars
-    without_waiting write_whole
+    trained_as undisturbed unusual_preprocessing upright_mask usual_name with_random without_bars without_waiting
+    write_whole
 """.split()
 ELSEWHERE = ["prograd_demo", "prograd_verify"]  # test_cli.py, test_survival.py
 

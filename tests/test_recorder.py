@@ -264,7 +264,7 @@ def test_the_last_accuracy_is_that_of_the_last_step_with_one():
 def test_text_features_of_another_model_are_refused(clip, task):
     record = Recorder(task.classes)
     record.log(1, text_features=torch.eye(len(task.classes), 9))
-    with pytest.raises(ValueError, match="its features are 128 wide, those recorded 9; pass the model"):
+    with pytest.raises(ValueError, match="its features are 128 wide, those recorded 9; load that one"):
         plot_maps(record.runs(clip, task))
     assert record.runs().text_features.shape[-1] == 9
 
