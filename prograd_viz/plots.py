@@ -14,6 +14,7 @@ import io
 import textwrap
 import warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from itertools import cycle
 
@@ -24,6 +25,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
@@ -100,7 +102,7 @@ def figure(
     "Decorator: draw in the project's style and return a figure that notebooks show once"
     @wraps(draw)
     def styled(*args, **kwargs):
-        with plt.style.context(ASSETS / "prograd.mplstyle"):
+        with _style():
             fig = draw(*args, **kwargs)
             plt.close(fig)
             fig.savefig = partial(_save_in_style, fig)
@@ -121,7 +123,22 @@ def encoded(
 
 def _save_in_style(fig, *args, **kwargs):
     "What `Figure.savefig` does, with the resolution and the fonts of the style"
-    with plt.style.context(ASSETS / "prograd.mplstyle"): return Figure.savefig(fig, *args, **kwargs)
+    with _style(): return Figure.savefig(fig, *args, **kwargs)
+
+
+_MORE_FONTS = (  # For letters that the first font lacks, such as those of Chinese class names
+    "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "PingFang SC",
+    "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Noto Sans CJK JP", "Yu Gothic", "Malgun Gothic",
+    "Noto Sans Devanagari", "Noto Sans Arabic", "Arial Unicode MS")
+
+
+@contextmanager
+def _style():
+    "The style of every figure, with those of the further fonts that are installed"
+    installed = {font.name for font in fontManager.ttflist}
+    with plt.style.context(ASSETS / "prograd.mplstyle"):
+        plt.rcParams["font.family"] = [*plt.rcParams["font.family"], *(f for f in _MORE_FONTS if f in installed)]
+        yield
 
 # %% ../nbs/50_plots.ipynb #da53c45b
 @figure

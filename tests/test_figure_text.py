@@ -1,4 +1,6 @@
 "What people and vocabularies write is shown as it is written, and a figure is upright in anybody's style."
+import io
+import warnings
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -6,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import prograd_viz.plots as plots_module
 import prograd_viz.words as words_module
 from prograd_viz.data import Split, Task
 from prograd_viz.explorer import show_cosine
@@ -31,6 +34,21 @@ def test_class_names_and_sources_of_masks_are_no_formulas(runs):
     figure.canvas.draw()
     shown = [t for t in figure.findobj(plt.Text) if t.get_text().split("\n")[0] in NAMES or "$5" in t.get_text()]
     assert len(shown) == len(NAMES) + 1 and not any(t.get_parse_math() for t in shown)
+
+
+def test_letters_that_the_first_font_lacks_come_from_another_that_is_installed(monkeypatch):
+    @plots_module.figure
+    def drawn():
+        fig, ax = plt.subplots()
+        ax.set_title("cos \u2208 [\u22121, 1]")
+        return fig
+
+    monkeypatch.setattr(plots_module, "_MORE_FONTS", ("No Such Sans", "STIXGeneral"))
+    with plt.rc_context({"font.family": ["cmss10"]}):  # Latin letters and little else
+        figure = drawn()
+    assert figure.axes[0].title.get_fontfamily() == ["cmss10", "STIXGeneral"]
+    with warnings.catch_warnings(action="error"): figure.savefig(io.BytesIO(), format="pdf")
+    assert plt.rcParams["font.family"] == plt.rcParamsDefault["font.family"]
 
 
 def test_tokens_are_no_formulas(runs, monkeypatch):
