@@ -250,7 +250,8 @@ def _sentence(split, mean, half, seeds):
 def _parse(args):
     "The demo's options; those of the pocket task have the defaults of `tasks.pocket_task`"
     shown = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser("prograd_demo", description=prograd_demo.__doc__, formatter_class=shown)
+    parser = argparse.ArgumentParser("prograd_demo", description=prograd_demo.__doc__, formatter_class=shown,
+                                     allow_abbrev=False)  # --seed is not --seeds
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=1, help="the first of them")
     parser.add_argument("--shots", type=int, default=8, help="training images per class")

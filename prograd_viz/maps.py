@@ -433,6 +433,10 @@ def explainer_table(
 
 
 @torch.inference_mode(False)
+def _kind(x):
+    return type(x).__name__ + (f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else "")
+
+
 def cam_maps(
     clip: Clip,  # The model
     images: torch.Tensor,  # Preprocessed, [B, 3, H, W]
@@ -444,6 +448,9 @@ def cam_maps(
     progress: bool = False,  # Show a progress bar
 ) -> torch.Tensor:  # Before the ReLU, [T, B, h, w]
     "Maps of text directions on images, by the cheapest exact way"
+    if getattr(images, "ndim", 0) != 4 or not torch.is_tensor(images):
+        raise TypeError(f"images must be preprocessed, a tensor [B, 3, H, W], got {_kind(images)}; "
+                        "split.tensor(clip, rows) makes them, or clip.preprocess(image)[None]")
     how = {"target_layer": target_layer, "batch_size": batch_size, "progress": progress}
     return find_explainer(explainer)._maps(clip, images, directions, **how)
 
@@ -460,8 +467,8 @@ class Foreground:
         self,
         column: str = "share",  # One of `COLUMNS`
         step: int | None = None,  # One of the steps; None: the last
-    ) -> pd.DataFrame:  # A row per method: method, lam, the mean of the column, and its interval: low, high
-        "Mean and 95% interval of every method: over seeds where there are several, else over the images"
+    ) -> pd.DataFrame:  # A row per method: method, lam, mean of the column, its interval (low, high), of how many (n)
+        "Mean and 95% interval of every method: over seeds where there are several, else over the images with a number"
         rows, baselines = self.rows, self.rows["method"].isin([run_name(None, None), RANDOM])
         check_known("column", column, COLUMNS)
         if step is None: step = rows["step"].max()
@@ -469,9 +476,10 @@ class Foreground:
         if step not in steps: raise ValueError(f"no rows of step {step}; there are {steps}")
         each = rows[baselines | (rows["step"] == step)].groupby(["method", "lam", self._unit], dropna=False, sort=False)
         by_method = each[column].mean().groupby(["method", "lam"], dropna=False, sort=False)
-        means = by_method.agg(**{column: "mean", "half": lambda values: mean_interval(values)[1]}).reset_index()
-        half = means.pop("half")
-        return means.assign(low=means[column] - half, high=means[column] + half)
+        of = {column: "mean", "half": lambda values: mean_interval(values)[1], "n": "count"}
+        means = by_method.agg(**of).reset_index()
+        half, n = means.pop("half"), means.pop("n")
+        return means.assign(low=means[column] - half, high=means[column] + half, n=n)
 
     @property
     def _unit(self): return "seed" if self.rows["seed"].nunique() > 1 else "image"
@@ -485,7 +493,10 @@ class Foreground:
                  f"A uniform map has {rows['area'].mean():.3f}. All rows: .rows")
         summary = self.summary()
         text = [f"{r.share:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in summary.itertuples()]
-        return title, pd.DataFrame({"share": text}, summary["method"])
+        table = pd.DataFrame({"share": text}, summary["method"])
+        if (summary["n"] == rows[self._unit].nunique()).all(): return title, table
+        title += f". {self._unit}s: those with a share, which an empty map has not"
+        return title, table.assign(**{f"{self._unit}s": summary["n"].to_numpy()})
 
     def __repr__(self):
         title, table = self._shown()

@@ -470,7 +470,7 @@ def plot_accuracy(
     fig, axes = plt.subplots(1, len(splits), figsize=(3.1 * len(splits), 2.9), sharey=True, squeeze=False)
     for ax, split in zip(axes[0], splits):
         level = mean_interval([runs.zero_shot_accuracy.get(split, np.nan) for runs in many])[0]
-        ax.axhline(level, color=ZERO_SHOT, lw=1.4, ls="--", label=label(None))
+        if not np.isnan(level): ax.axhline(level, color=ZERO_SHOT, lw=1.4, ls="--", label=label(None))
         for key in keys:
             each = [runs.record(key).set_index("step")[f"acc_{split}"].dropna() for runs in many]
             wide = pd.concat(each, axis=1)
@@ -548,7 +548,8 @@ def plot_lambda(
     others = ", ".join(sorted(set(map(rule_of, known["method"], known["lam"])) - {"coop", "prograd"}))
     xlabel = f"strength of {others}" if others else "$\\lambda$   (0 = CoOp, 1 = full projection)"
     ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.set_ylim(bottom=0)
+    highest = 1.02 if all(c.startswith("acc_") for c in columns) else np.inf  # intervals of few seeds end beyond
+    ax.set_ylim(0, min(ax.get_ylim()[1], highest))
     if title: fig.suptitle(title)
     fig.legend(loc="outside lower center", ncols=2)
     return fig
@@ -676,7 +677,7 @@ def for_print(
 def _heighten(fig, least=1.0):
     "Make a figure high enough that no curve has less than an inch"
     fig.draw_without_rendering()
-    curves = [ax for ax in fig.axes if ax.lines and not ax.images]
+    curves = [ax for ax in fig.axes if (ax.lines or ax.patches) and not ax.images]
     missing = least - min((ax.get_window_extent().height / fig.dpi for ax in curves), default=least)
     rows = len({round(ax.get_position().y0, 2) for ax in curves})
     if missing > 0: fig.set_figheight(fig.get_figheight() + rows * missing)

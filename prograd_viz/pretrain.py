@@ -405,7 +405,7 @@ def main(
     args: list | None = None,  # Arguments; None: those of the command line
 ) -> None:
     "Pretrain the pocket model; an interrupted run is resumed"
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(description=main.__doc__, allow_abbrev=False)
     parser.add_argument("--work", type=Path, default=Path(".pocket"), help="pools, checkpoints and logs, by recipe")
     parser.add_argument("--out", type=Path, default=ASSETS, help="where the model and its card go")
     parser.add_argument("--images", type=int, default=Recipe.images, help="renderings in the pool")

@@ -230,12 +230,13 @@ def _check_suffix(folder, prompts, suffix):
                          "load the model of that training")
     here = [clip.tokenizer.decode(row[:int(row.argmax())].tolist()) for row in tokens[differ]]  # up to its end
     quoted = lambda texts: ", ".join(f"'{text.strip()}'" for text in texts)
-    number = "" if len(suffix) == len(tokens) else f" {len(suffix)} classes (this task has {len(tokens)}) and"
+    found = [f"{len(suffix)} classes (this task has {len(tokens)})"] if len(suffix) != len(tokens) else []
+    if quoted(theirs) != quoted(here) or not found:
+        found += [f"other words behind its context: {quoted(theirs)} where this task has {quoted(here)}"]
     raise ValueError(
-        f"{folder} was trained with{number} other words behind its context: {quoted(theirs)} where this task has "
-        f"{quoted(here)}. Give the task of that training: its classes in their order, as few_shot(classes=[...]) takes "
-        f"them, its template, init= (here {prompts.init!r}); new classes are tested afterwards, with "
-        "accuracy_on(runs, split)")
+        f"{folder} was trained with {' and '.join(found)}. Give the task of that training: its classes in their "
+        f"order, as few_shot(classes=[...]) takes them, its template, init= (here {prompts.init!r}); new classes are "
+        "tested afterwards, with accuracy_on(runs, split)")
 
 
 @torch.no_grad()

@@ -15,9 +15,10 @@ import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -289,8 +290,7 @@ class Runs:
     def check_contexts(self):
         "Raise where no contexts were recorded"
         if self.contexts.shape[-1]: return
-        raise ValueError("these runs hold text features and no contexts, which are needed here; "
-                         "pass context= to Recorder.log")
+        raise ValueError("these runs hold no contexts, which are needed here; pass context= to Recorder.log")
 
     @property
     def has_model(self) -> bool:
@@ -301,7 +301,7 @@ class Runs:
         "Raise where model and task are not in memory"
         if self.has_model: return
         raise ValueError("these runs have no model and task in memory; "
-                         "open them with both: load_runs(path, clip, task)")
+                         "open them with both: load_runs(path, clip, task) or record.runs(clip, task)")
 
     def split(
         self,
@@ -317,6 +317,8 @@ class Runs:
         if split not in self.task.splits and not self.task.tests:
             raise ValueError(f"no split {split!r}: this task has training images alone ('train'); with fewer shots, or "
                              "more images, some are left to test on")
+        if Path(split).is_file():
+            raise ValueError(f"split={split!r} is a file; explore and save_report take photos as a list, [{split!r}]")
         return self.task.splits[check_known("split", split, self.task.splits)]
 
     @property
@@ -467,6 +469,9 @@ class Recorder:
     def __post_init__(self):
         alone = isinstance(self.method, str)
         self._only = 0 if alone else None  # the position of the only method
+        for name, given in (("classes", self.classes), ("method", [self.method] if alone else self.method)):
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise TypeError(f"{name} must be a list of names, got {given!r:.60}")
         self.classes = tuple(map(str, self.classes))
         self.methods = tuple(map(usual_name, (self.method,) if alone else self.method))
         _check_methods(self.methods)
@@ -644,6 +649,8 @@ class Recorder:
         if wide and r is not None: x = x[None]
         if not wide and x.ndim == 0: x = x.expand(len(methods))
         shape, kind = tuple(x.shape[1:]), "a gradient" if name in _GRADIENTS else name
+        if name == "context" and len(shape) < 2:
+            raise ValueError(f"context has shape {shape}; it must be [M, D], or [C, M, D] if it is class-specific")
         if x.shape[:1] != (len(methods),):
             first = f"its first axis must be the {len(methods)} methods {', '.join(methods)}"
             raise ValueError(f"{name} has shape {tuple(x.shape)}; {first}")
@@ -803,6 +810,8 @@ def _about(known, columns, seeds):
 
 def _columns(accuracies):
     "Accuracies by the names of their columns; per cent is refused, where no GPU has to be asked"
+    if not isinstance(accuracies, (dict, NoneType)):
+        raise TypeError(f"accuracies are a dict, split -> accuracy, such as {{'same': 0.5}}, got {accuracies!r:.60}")
     for split, x in (accuracies or {}).items():
         if isinstance(x, (int, float)) and x > 1:
             raise ValueError(f"accuracies are shares between 0 and 1, got {x:g} for {split!r}; divide per cent by 100")
@@ -853,6 +862,11 @@ def _angles(values, eps_rel):
     import torch
 
     from prograd_viz.gradients import project
+    for name in _GRADIENTS:
+        shape, of = (tuple(values[k].shape[1:]) if k in values else () for k in (name, "context"))
+        if shape and of and math.prod(shape) != math.prod(of):
+            raise ValueError(f"{name} has shape {shape}, context {of}; it is a gradient with respect to this context, "
+                             "so both have the same shape")
     both = {"g_d", "g_g"} <= values.keys()
     alone = [k for k in _GRADIENTS if k in values and (k == "g" or not both)]
     lengths = {f"norm_{k.replace('_', '')}": values[k].flatten(1).norm(dim=1) for k in alone}
@@ -951,6 +965,8 @@ def load_runs(
     check: bool = True,  # Whether model and task are compared with the record
 ) -> Runs:
     "Open a run set; damaged or foreign files raise an error that names them, and so does another model or task"
+    if hasattr(clip, "splits") or hasattr(task, "encode_image"):
+        raise TypeError("clip and task are swapped; load_runs takes the model first: load_runs(path, clip, task)")
     folder = Folder.of(path)
     contents, files = open_parts(folder)
     about, tensors, each = contents.about, files[0].part.tensors, _runs_of(contents.about)
@@ -1011,7 +1027,7 @@ def prograd_verify(
     args: list | None = None,  # Arguments; those of the command line by default
 ):
     "Check every hash and every shape of a run set; print the damage and what can be saved"
-    parser = argparse.ArgumentParser("prograd_verify", description=prograd_verify.__doc__)
+    parser = argparse.ArgumentParser("prograd_verify", description=prograd_verify.__doc__, allow_abbrev=False)
     parser.add_argument("dir", help="folder of a run set")
     parser.add_argument("--repair", action="store_true", help="keep all complete steps before the damage")
     opt = parser.parse_args(args)

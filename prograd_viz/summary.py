@@ -94,8 +94,8 @@ def summarise(
 ) -> Summary:
     "Means with intervals over seeds, and the paired differences of every method to one of them"
     check_in_range("confidence", confidence, 0.5, 0.9999, "0.95 is usual")
-    table = (results.results() if isinstance(results, Sweep) else results).infer_objects()
-    check_table(table, "load_sweep(folder).results()", ["method", "lam", "seed"])
+    table = results.results() if isinstance(results, Sweep) else results
+    table = check_table(table, "load_sweep(folder).results()", ["method", "lam", "seed"]).infer_objects()
     if table.empty: raise ValueError("there are no results to summarise; run the sweep first, or see its .failures")
     if against != "CoOp": check_known("method", against, table["method"].unique())
     options = [c for c in table if c in (*COLUMNS, *_ALSO)]

@@ -29,7 +29,7 @@ BATCH = 32
 
 
 def arguments(args):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", required=True, help="data set, such as oxford_pets")
     parser.add_argument("--root", required=True, help="folder of all data sets, in CoOp's layout")
     parser.add_argument("--model", default="RN50", help="architecture of open_clip (default: RN50)")
