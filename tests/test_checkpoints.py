@@ -169,8 +169,7 @@ def named_task(*names, template="a photo of a {}."):
 SUFFIXES = {  # classes and template of the training, those of the task, what is quoted
     "2 of 2": (("cat", "dog"), "a photo of a {}.", ("car", "bus"), r"'cat ?\.', 'dog ?\.' where .* 'car ?\.', "),
     "3 of 2": (("cat", "dog", "car"), "a photo of a {}.", ("car", "bus"), r"'cat ?\.', 'dog ?\.' where .* 'car"),
-    "5 of 4": (("cat", "dog", "car", "bus", "fish"), "a photo of a {}.", ("cat", "dog", "car", "tree"),
-               r"'cat ?\.', 'dog ?\.', 'car ?\.' where this task has 'cat ?\.', "),
+    "5 of 4": (("cat", "dog", "car", "bus", "fish"), "a photo of a {}.", ("cat", "dog", "car", "tree"), None),
     "another order": (("cat", "dog"), "a photo of a {}.", ("dog", "cat"), r"'cat ?\.', 'dog ?\.' where .* 'dog ?\.'"),
 }
 
@@ -179,8 +178,9 @@ SUFFIXES = {  # classes and template of the training, those of the task, what is
 def test_words_of_other_classes_or_of_another_template_are_quoted(kind, clip, tmp_path):
     classes, template, others, quoted = SUFFIXES[kind]
     folder = write(tmp_path, learner_state(clip, classes, template, n_ctx=8), 50)
-    number = "" if len(classes) == len(others) else rf"{len(classes)} classes \(this task has {len(others)}\) and "
-    with pytest.raises(ValueError, match=f"trained with {number}other words behind its context: {quoted}") as e:
+    number = "" if len(classes) == len(others) else rf"{len(classes)} classes \(this task has {len(others)}\)"
+    words = f"{' and ' if number else ''}other words behind its context: {quoted}" if quoted else r"\. Give the task"
+    with pytest.raises(ValueError, match=f"trained with {number}{words}") as e:
         load_published(folder, clip, named_task(*others))
     assert "accuracy_on(runs, split)" in str(e.value) and "init=" in str(e.value)
 

@@ -181,7 +181,8 @@ def test_a_folder_that_cannot_be_made_ends_the_demo_with_one_line_before_it_trai
     assert e.value.code.startswith("prograd_demo: ") and "taken" in e.value.code and "\n" not in e.value.code
 
 
-@pytest.mark.parametrize("arguments", (["--lambdas", "half"], ["--lambdas"], ["--seeds", "many"], ["--no-such-option"]),
+@pytest.mark.parametrize("arguments", (["--lambdas", "half"], ["--lambdas"], ["--seeds", "many"], ["--no-such-option"],
+                                       ["--seed", "5"]),
                          ids=" ".join)
 def test_an_argument_that_does_not_parse_is_refused(arguments, capsys):
     with pytest.raises(SystemExit) as e: prograd_demo(arguments)

@@ -7,12 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 
 import prograd_viz.plots as plots_module
 import prograd_viz.words as words_module
 from prograd_viz.data import Split, Task
 from prograd_viz.explorer import show_cosine
-from prograd_viz.plots import plot_angles, plot_cosine, plot_lambda, plot_maps
+from prograd_viz.plots import for_print, plot_accuracy, plot_angles, plot_cosine, plot_lambda, plot_maps
+from prograd_viz.runs import Recorder
 from prograd_viz.training import train
 from prograd_viz.words import plot_words
 
@@ -61,6 +63,30 @@ def test_a_caller_s_style_turns_no_picture_round(runs):
         figure = plot_maps(runs, images=[0], split="train")
     assert all(ax.yaxis_inverted() for ax in figure.axes)
     assert not any(t.get_usetex() for ax in figure.axes for t in (ax.xaxis.label, ax.title))
+
+
+def test_a_dark_style_leaves_no_text_without_contrast(runs):
+    with plt.style.context("dark_background"):
+        figure = plot_cosine(runs)
+    ax = figure.axes[0]
+    for paper in (figure, ax): assert to_hex(paper.get_facecolor()) == "#ffffff"
+    for ink in (ax.xaxis.label, ax.title, *ax.get_xticklabels(), *figure.legends[0].get_texts()):
+        assert max(to_rgb(ink.get_color())) < 0.5
+
+
+def test_accuracies_are_drawn_to_one_and_only_where_they_are_known(task):
+    table = pd.DataFrame({"seed": [1, 2] * 2, "lam": [0, 0, 1, 1], "acc_same": [0.7, 0.9, 0.6, 0.9], "loss": 3.0})
+    assert plot_lambda(table, ["acc_same"]).axes[0].get_ylim() == (0, 1.02)
+    assert plot_lambda(table, ["loss"], ylabel="loss").axes[0].get_ylim()[1] > 3
+    record = Recorder(task.classes)
+    for step in (1, 2): record.log(step, loss_ce=1.0, accuracies={"same": 0.5})
+    assert plot_accuracy(record.runs()).axes[0].get_legend_handles_labels()[1] == ["mine"]
+
+
+def test_bars_are_printed_at_a_readable_height(clip, task):
+    figure = for_print(plot_angles(train(clip, task, epochs=2, progress=False)), width=3.3)
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_window_extent().height >= 0.95 * figure.dpi
 
 
 def test_one_lambda_needs_no_list(clip, task):

@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_grad_cam
 import torch
@@ -21,6 +22,7 @@ from prograd_viz.cam import PACKAGE, REFUSED, find_layer, package_maps
 from prograd_viz.maps import (
     EXPLAINERS,
     RISE,
+    Foreground,
     HiResCAM,
     LeGrad,
     Occlusion,
@@ -505,6 +507,17 @@ def test_operators_are_linear_in_the_text_and_by_text_says_so(tower):
         operator, maps = prepared.by_text(), prepared.maps(directions)
         assert (operator is not None) == (explainer.cost == "operator")
         if operator is not None: assert_near(torch.einsum("bhwe,bte->tbhw", operator, directions), maps)
+
+
+def test_the_summary_says_over_how_many_images_it_is():
+    rows = [{"method": method, "lam": np.nan, "seed": 1, "step": 0, "image": image, "share": share, "area": 0.2,
+             "explainer": "GradCAM", "target": "predicted", "split": "same"}
+            for method, shares in (("zero-shot CLIP", (0.2, 0.4, np.nan)), ("random directions", (0.1, 0.3, 0.5)))
+            for image, share in enumerate(shares)]
+    some, every = Foreground(pd.DataFrame(rows)), Foreground(pd.DataFrame(rows[3:]))
+    assert some.summary()["n"].tolist() == [2, 3] and np.allclose(some.summary()["share"], [0.3, 0.3])
+    assert "images: those with a share" in repr(some) and repr(some).split("\n")[2].split()[-1] == "2"
+    assert "those with a share" not in repr(every) and "3 images of same" in repr(every)
 
 
 def test_the_map_of_a_unit_image_feature_is_empty_where_only_its_direction_counts(tower):

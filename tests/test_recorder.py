@@ -158,7 +158,7 @@ def test_of_a_method_with_text_features_alone_all_is_shown_that_can_be(bare_meth
     assert np.isnan(sent["0.record"][about["sets"][0]["columns"].index("cos")]).all()
     assert np.isnan(sent["0.arrows"][:, :, :2]).all(), "no gradients, no arrows"
     assert "mine" in save_report(runs, tmp_path / "report.html", data=data).read_text(encoding="utf-8")
-    with pytest.raises(ValueError, match="hold text features and no contexts"): plot_words(runs)
+    with pytest.raises(ValueError, match="hold no contexts, which are needed here"): plot_words(runs)
     runs.save(tmp_path / "saved")
     opened = load_runs(tmp_path / "saved")
     assert opened.methods == ("mine",)
