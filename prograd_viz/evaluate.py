@@ -259,5 +259,6 @@ def calibration(
     table = table.assign(bin=np.digitize(confidence, edges[1:-1], right=True), gap=table["right"] - confidence)
     gaps = table.groupby(["method", "lam", "bin"], dropna=False)["gap"].transform("mean").abs()  # of every image's bin
     out = _means(table.assign(ece=gaps), of=("right", "confidence", "ece")).reset_index()
+    out["ece"] = out["ece"].where(out["accuracy"].notna())
     before = out[out["method"] == run_name(None, None)].mean(numeric_only=True)  # of one row, or of none
     return out.assign(**{f"{c}_change": out[c] - before[c] for c in ("accuracy", "ece")})

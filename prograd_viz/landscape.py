@@ -129,6 +129,7 @@ def _plane(moves, ends):
     "Two orthonormal directions, [2, M * D]: through the ends of two runs or, for one run, of its path"
     alone = len(set(ends)) < 2
     spans = torch.linalg.svd(moves[:, ends[0]], full_matrices=False).Vh[:2] if alone else moves[-1, ends]
+    if alone: spans = torch.where(moves[-1, ends[:1]] @ spans.T < 0, -1, 1).T * spans  # towards the end, not from it
     first = spans[0] / spans[0].norm()
     if len(spans) == 2:
         second = spans[1] - (spans[1] @ first) * first
@@ -214,10 +215,12 @@ def plot_tradeoff(
     for column in (x, y): check_known("column", column, numbers)
     fig, ax = plt.subplots(figsize=(5.2, 3.8))
     for key in runs.sorted_keys() if lambdas is None else [runs.keys[runs.run(one)] for one in lambdas]:
-        path = runs.record(key)[list(dict.fromkeys((x, y)))].dropna()
-        if path.empty: continue
-        for column in set(path) & {c for c in path if not c.startswith("acc_")}:
+        path = runs.record(key)[list(dict.fromkeys((x, y)))]
+        known = path.notna().all(axis=1)
+        for column in {c for c in path if not c.startswith("acc_")}:
             path[column] = path[column].rolling(check_whole("window", window), min_periods=1).mean()
+        path = path[known]  # after the mean, whose window is of steps
+        if path.empty: continue
         ax.plot(path[x], path[y], color=run_colour(runs, key), lw=1.4, label=runs.name(key, "math"))
         ax.plot(path[x].iloc[0], path[y].iloc[0], "*", color=run_colour(runs, key), ms=11)
         ax.plot(path[x].iloc[-1], path[y].iloc[-1], "o", color=run_colour(runs, key), ms=6)

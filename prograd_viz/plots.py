@@ -271,11 +271,13 @@ def plot_token_cosines(
     "Cosine of G_d and G_g within each context vector over the steps"
     _check_gradients(check_runs(runs), [lam])
     cosines = runs.token_cos[:, runs.run(lam)].T
-    rows, steps = cosines.shape
+    rows, steps = len(cosines), runs.record(lam)["step"].to_numpy()
+    middles = (steps[1:] + steps[:-1]) / 2
+    edges = [max(0.0, 1.5 * steps[0] - 0.5 * steps[1]), *middles, 2 * steps[-1] - middles[-1]] if len(middles) else [
+        steps[0] - 0.5, steps[0] + 0.5]
     fig, ax = plt.subplots(figsize=(8, 1.2 + 0.22 * min(rows, 16)))
-    shown = ax.imshow(cosines, cmap="PuOr", vmin=-1, vmax=1, aspect="auto", interpolation="nearest",
-                      extent=(0.5, steps + 0.5, rows + 0.5, 0.5))
-    ax.set(xlabel="step", ylabel="context vector", xlim=(0, max(steps, 1)))
+    shown = ax.pcolormesh(edges, np.arange(rows + 1) + 0.5, cosines, cmap="PuOr", vmin=-1, vmax=1, rasterized=True)
+    ax.set(xlabel="step", ylabel="context vector", xlim=(0, edges[-1]), ylim=(rows + 0.5, 0.5))
     ax.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     ax.grid(False)
     fig.colorbar(shown, label="cosine", pad=0.01)
@@ -288,8 +290,9 @@ def clearest_conflict(
 ) -> int:  # A step
     "The step in conflict whose gradients are both long; the first step if none is in conflict"
     run = check_runs(runs).record(lam)
-    run = run[run["conflict"]]
-    return int(run.loc[run[["norm_gd", "norm_gg"]].min(axis=1).idxmax(), "step"]) if len(run) else 1
+    clear = run[run["conflict"]]
+    if not len(clear): return int(run["step"].iloc[0])
+    return int(clear.loc[clear[["norm_gd", "norm_gg"]].min(axis=1).idxmax(), "step"])
 
 
 def _rule_in_plane(rule, lam, g_d, g_g):
@@ -541,7 +544,10 @@ def plot_lambda(
     check_table(table, "sweep(...).results()", ["lam", *columns])
     _check_one_each(table)
     fig, ax = plt.subplots(figsize=(5.6, 3.2))
-    for column, (c, marker) in zip(columns, (("#000000", "o"), ("#CC79A7", "s"), ("#009E73", "^"), ("#E69F00", "D"))):
+    looks = ("#000000", "o"), ("#CC79A7", "s"), ("#009E73", "^"), ("#E69F00", "D"), ("#0072B2", "v"), ("#D55E00", "P")
+    if len(columns) > len(looks):
+        raise ValueError(f"{len(columns)} columns are too many to tell apart; give at most {len(looks)}")
+    for column, (c, marker) in zip(columns, looks):
         stats = pd.DataFrame({lam: mean_interval(values) for lam, values in table.groupby("lam")[column]}).T
         ax.errorbar(stats.index, stats[0], stats[1], color=c, marker=marker, capsize=3, label=_title_of(column))
     known = table.dropna(subset="lam") if "method" in table else table.iloc[:0].assign(method="")

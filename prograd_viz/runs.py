@@ -145,6 +145,11 @@ class Lazy(np.lib.mixins.NDArrayOperatorsMixin):
     def __repr__(self): return f"Lazy({list(self.shape)}, {self.dtype}: on disk)"
 
 # %% ../nbs/24_runs.ipynb #f4d77e2b
+_JOINED = (  # What joined run sets have in common, of the configuration of `train`
+    "model", "init", "n_ctx", "class_specific", "position", "teacher", "temperature", "epochs", "batch_size", "views",
+    "lr", "warmup_lr", "momentum", "weight_decay")
+
+
 @dataclass(eq=False)
 class Runs:
     "The record of R prompts trained side by side, S steps each"
@@ -357,6 +362,7 @@ class Runs:
         if twice: raise ValueError(f"these run sets cannot be joined: both hold {twice}; leave it out of one")
         mine, theirs = self._facts(), other._facts()
         differ = [what for what in mine if not np.array_equal(mine[what], theirs[what])]
+        differ += [k for k in _JOINED if k in self.config and self.config[k] != other.config.get(k, self.config[k])]
         if differ:
             raise ValueError(f"these run sets cannot be joined: their {' and '.join(differ)} differ; "
                              "train both on the same task, with the same seed and options")
@@ -944,7 +950,7 @@ def save_runs(
     with Writer(folder.local) as writer:
         writer.begin(_about(runs, [*table], seeds.tolist()), runs.config.get("steps"), replaces)
         tensors = {"record": record} | {name: getattr(runs, name) for name in TENSORS if name != "record"}
-        writer.add(steps, runs.snapshot_steps, tensors, finished=True)
+        writer.add(steps, runs.snapshot_steps, tensors, finished=not runs.interrupted)
     return path
 
 

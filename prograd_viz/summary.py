@@ -108,8 +108,9 @@ def summarise(
     long = settings.melt([*by, "method", "lam", "seed"], columns, "column")
     long = long.dropna(subset="value").astype({"value": float})
     check_once(long, [*by, "method", "seed", "column"], "add the column that distinguishes them to by=")
-    base = long.loc[long["method"] == against, [*by, "seed", "column", "value"]]
-    gaps = long[long["method"] != against].merge(base, on=[*by, "seed", "column"], suffixes=("", "_of_base"))
+    base, same = long[long["method"] == against], [*by, "seed", "column"]
+    if "rule" in same and not base.duplicated(set(same) - {"rule"}).any(): same.remove("rule")  # CoOp is of one rule
+    gaps = long[long["method"] != against].merge(base[[*same, "value"]], on=same, suffixes=("", "_of_base"))
     gaps["value"] -= gaps["value_of_base"]
     how = lambda v: interval_of(v, interval, confidence)
     means, differences = (_intervals(t, [*by, "method", "lam", "column"], how) for t in (long, gaps))

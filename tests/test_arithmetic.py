@@ -102,6 +102,12 @@ def test_autocast_around_it_changes_no_digit(clip):
     pd.testing.assert_frame_equal(seen, predict(plain, [plain.task.train.image(0)], 1.0), check_exact=True)
 
 
+def test_an_error_of_calibration_is_unknown_where_the_accuracy_is():
+    table = pd.DataFrame({"method": "CoOp", "lam": 0.0, "right": [1, 1, np.nan], "confidence": [0.9, 0.95, np.nan]})
+    assert calibration(table, 10)[["accuracy", "ece"]].isna().all(axis=None)
+    assert calibration(table[:2], 10)["ece"].item() == pytest.approx(0.075)
+
+
 def test_a_random_start_is_trained_in_16_bits_nearly_as_in_64(exact):
     start = {"init": "random", "n_ctx": 4}
     coop, prograd = off(short(load_clip("pocket", precision="bf16"), 1, **start), short(exact, 1, **start))

@@ -7,13 +7,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.colors import to_hex, to_rgb
 
 import prograd_viz.plots as plots_module
 import prograd_viz.words as words_module
 from prograd_viz.data import Split, Task
 from prograd_viz.explorer import show_cosine
-from prograd_viz.plots import for_print, plot_accuracy, plot_angles, plot_cosine, plot_lambda, plot_maps
+from prograd_viz.landscape import landscape, plot_tradeoff
+from prograd_viz.plots import (
+    clearest_conflict,
+    for_print,
+    plot_accuracy,
+    plot_angles,
+    plot_cosine,
+    plot_lambda,
+    plot_maps,
+    plot_token_cosines,
+)
 from prograd_viz.runs import Recorder
 from prograd_viz.training import train
 from prograd_viz.words import plot_words
@@ -81,6 +92,40 @@ def test_accuracies_are_drawn_to_one_and_only_where_they_are_known(task):
     record = Recorder(task.classes)
     for step in (1, 2): record.log(step, loss_ce=1.0, accuracies={"same": 0.5})
     assert plot_accuracy(record.runs()).axes[0].get_legend_handles_labels()[1] == ["mine"]
+
+
+def test_no_column_is_left_out():
+    table = pd.DataFrame({"seed": [1, 2] * 2, "lam": [0, 0, 1, 1]} | {f"acc_{i}": 0.1 * i for i in range(7)})
+    columns = [f"acc_{i}" for i in range(7)]
+    figure = plot_lambda(table, columns[:6])
+    assert len({line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) == 2}) >= 6
+    with pytest.raises(ValueError, match="7 columns are too many to tell apart; give at most 6"):
+        plot_lambda(table, columns)
+
+
+def test_cosines_of_tokens_stand_at_their_steps():
+    record = Recorder(["cat", "dog"])
+    for step in (10, 20, 40): record.log(step, g_d=torch.ones(3, 8), g_g=torch.ones(3, 8) * (1 + step))
+    runs = record.runs()
+    ax = plot_token_cosines(runs, "mine").axes[0]
+    assert ax.collections[0].get_coordinates()[0, :, 0].tolist() == [5, 15, 30, 50] and ax.get_xlim()[1] == 50
+    assert clearest_conflict(runs, "mine") == 10, "the first step, where none is in conflict"
+
+
+@pytest.mark.parametrize("seed", (1, 2, 3, 4))
+def test_the_landscape_of_one_run_has_its_end_on_the_right(clip, bare, seed):
+    one = train(clip, bare, [0], seed=seed, epochs=3, batch_size=8, views=0, init="random", n_ctx=4, progress=False)
+    x, y = landscape(one, "train", size=2, progress=False).paths[0.0][-1]
+    assert x > 0 and y >= 0
+
+
+def test_a_mean_over_steps_is_over_steps_where_accuracies_are_rare():
+    record = Recorder(["cat", "dog"], "CoOp")
+    for step in range(1, 31):
+        record.log(step, loss_ce=float(step), accuracies={"same": step / 100} if step % 10 == 1 else None)
+    record.end(accuracies={"same": 0.3})
+    line = plot_tradeoff(record.runs(), x="acc_same", y="loss_ce", window=5).axes[0].lines[0]
+    assert line.get_ydata().tolist() == [8.0, 18.0, 28.0], "means of 6 to 10, 16 to 20 and 26 to 30"
 
 
 def test_bars_are_printed_at_a_readable_height(clip, task):

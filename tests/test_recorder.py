@@ -21,7 +21,7 @@ from prograd_viz.report import save_report
 from prograd_viz.runs import Recorder, load_runs, save_runs
 from prograd_viz.screen import explorer_data, runs_buffer
 from prograd_viz.tasks import few_shot
-from prograd_viz.training import epoch_batches, learning_rate, train
+from prograd_viz.training import Cancel, epoch_batches, learning_rate, train, train_more
 from prograd_viz.words import plot_words
 
 EPOCHS, METHODS = 4, ("CoOp", "ProGrad")
@@ -245,6 +245,21 @@ def test_text_features_of_any_length_are_kept_as_directions():
         kept.append([torch.as_tensor(runs.text_features[k, 0]) for k in (0, 1)] + [torch.as_tensor(runs.zero_shot)])
     assert all(torch.equal(x, text) for x in kept[0]) and all(torch.equal(x, text.bfloat16().float()) for x in kept[1])
     for x in kept[2]: torch.testing.assert_close(x, text)
+
+
+def test_what_was_interrupted_is_so_after_a_round_trip(clip, bare, tmp_path):
+    def stop(step, record):
+        if step == 4: raise Cancel
+
+    options = {"epochs": 3, "batch_size": 8, "views": 0, "progress": False}
+    cut = train(clip, bare, callbacks=[stop], **options)
+    cut.save(tmp_path / "cut")
+    back = load_runs(tmp_path / "cut", clip, bare)
+    assert cut.interrupted and back.interrupted and len(back.record(1)) == 4
+    more = train_more(back, [0.5], progress=False)
+    assert more.methods == ("CoOp", "ProGrad", "ProGrad 0.5") and len(more.record(0.5)) == 4
+    other = train(clip, bare, [0.5], lr=0.05, temperature=3.0, callbacks=[stop], **options)
+    with pytest.raises(ValueError, match="cannot be joined: their temperature and lr differ"): cut.join(other)
 
 
 def test_the_last_accuracy_is_that_of_the_last_step_with_one():

@@ -33,6 +33,17 @@ def test_numbers_of_any_type_are_averaged_and_a_table_without_any_is_refused():
         summarise(table().astype({"acc_new": str}))
 
 
+def test_rules_of_a_sweep_are_compared_with_the_one_coop():
+    rows = [{"rule": rule, "seed": seed, "method": method, "lam": lam, "acc_same": value + seed / 10}
+            for rule, method, lam, value in (("prograd", "CoOp", 0.0, 0.5), ("prograd", "ProGrad", 1.0, 0.7),
+                                             ("sum", "sum 1", 1.0, 0.4)) for seed in (1, 2)]
+    found = summarise(pd.DataFrame(rows)).differences.set_index("method")["mean"]
+    assert np.allclose(found[["ProGrad", "sum 1"]], [0.2, -0.1]) and len(found) == 2
+    apart = [row | {"rule": "sum", "method": "CoOp", "acc_same": 0.1} for row in rows[:2]]  # a CoOp of each rule
+    found = summarise(pd.DataFrame(rows + apart)).differences.set_index("method")["mean"]
+    assert np.allclose(found[["ProGrad", "sum 1"]], [0.2, 0.45])
+
+
 def test_its_words_count_in_the_singular_too():
     assert repr(summarise(table())) == "Summary(1 column, 2 methods; 95% intervals over seeds, Student t)"
     two = pd.concat([table(), table().assign(shots=8)])
