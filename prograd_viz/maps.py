@@ -433,10 +433,6 @@ def explainer_table(
 
 
 @torch.inference_mode(False)
-def _kind(x):
-    return type(x).__name__ + (f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else "")
-
-
 def cam_maps(
     clip: Clip,  # The model
     images: torch.Tensor,  # Preprocessed, [B, 3, H, W]
@@ -449,7 +445,8 @@ def cam_maps(
 ) -> torch.Tensor:  # Before the ReLU, [T, B, h, w]
     "Maps of text directions on images, by the cheapest exact way"
     if getattr(images, "ndim", 0) != 4 or not torch.is_tensor(images):
-        raise TypeError(f"images must be preprocessed, a tensor [B, 3, H, W], got {_kind(images)}; "
+        shape = f" of shape {tuple(images.shape)}" if hasattr(images, "shape") else ""
+        raise TypeError(f"images must be preprocessed, a tensor [B, 3, H, W], got {type(images).__name__}{shape}; "
                         "split.tensor(clip, rows) makes them, or clip.preprocess(image)[None]")
     how = {"target_layer": target_layer, "batch_size": batch_size, "progress": progress}
     return find_explainer(explainer)._maps(clip, images, directions, **how)
@@ -495,7 +492,7 @@ class Foreground:
         text = [f"{r.share:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in summary.itertuples()]
         table = pd.DataFrame({"share": text}, summary["method"])
         if (summary["n"] == rows[self._unit].nunique()).all(): return title, table
-        title += f". {self._unit}s: those with a share, which an empty map has not"
+        title += f". An empty map has no share; the last column counts the {self._unit}s that have one"
         return title, table.assign(**{f"{self._unit}s": summary["n"].to_numpy()})
 
     def __repr__(self):

@@ -272,9 +272,8 @@ def plot_token_cosines(
     _check_gradients(check_runs(runs), [lam])
     cosines = runs.token_cos[:, runs.run(lam)].T
     rows, steps = len(cosines), runs.record(lam)["step"].to_numpy()
-    middles = (steps[1:] + steps[:-1]) / 2
-    edges = [max(0.0, 1.5 * steps[0] - 0.5 * steps[1]), *middles, 2 * steps[-1] - middles[-1]] if len(middles) else [
-        steps[0] - 0.5, steps[0] + 0.5]
+    gaps = np.diff(steps) if len(steps) > 1 else np.ones(1)
+    edges = [max(0.0, steps[0] - gaps[0] / 2), *(steps[1:] + steps[:-1]) / 2, steps[-1] + gaps[-1] / 2]
     fig, ax = plt.subplots(figsize=(8, 1.2 + 0.22 * min(rows, 16)))
     shown = ax.pcolormesh(edges, np.arange(rows + 1) + 0.5, cosines, cmap="PuOr", vmin=-1, vmax=1, rasterized=True)
     ax.set(xlabel="step", ylabel="context vector", xlim=(0, edges[-1]), ylim=(rows + 0.5, 0.5))
@@ -291,7 +290,7 @@ def clearest_conflict(
     "The step in conflict whose gradients are both long; the first step if none is in conflict"
     run = check_runs(runs).record(lam)
     clear = run[run["conflict"]]
-    if not len(clear): return int(run["step"].iloc[0])
+    if not len(clear): return int(run["step"].iloc[0]) if len(run) else 1
     return int(clear.loc[clear[["norm_gd", "norm_gg"]].min(axis=1).idxmax(), "step"])
 
 
@@ -480,8 +479,8 @@ def plot_accuracy(
             _band(ax, wide.index, wide.to_numpy(), run_colour(first, key), first.name(key, "math"))
         ax.set(title=SPLIT_TITLES.get(split, split), xlabel="step", ylim=(0, 1.02))  # a line at 1 is whole
     axes[0, 0].set_ylabel("accuracy")
-    handles = axes[0, 0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside lower center", ncols=4 if len(splits) > 1 else 1)
+    shown = {name: handle for ax in axes[0] for handle, name in zip(*ax.get_legend_handles_labels())}
+    fig.legend(shown.values(), shown, loc="outside lower center", ncols=4 if len(splits) > 1 else 1)
     return fig
 
 

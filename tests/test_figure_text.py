@@ -91,7 +91,13 @@ def test_accuracies_are_drawn_to_one_and_only_where_they_are_known(task):
     assert plot_lambda(table, ["loss"], ylabel="loss").axes[0].get_ylim()[1] > 3
     record = Recorder(task.classes)
     for step in (1, 2): record.log(step, loss_ce=1.0, accuracies={"same": 0.5})
-    assert plot_accuracy(record.runs()).axes[0].get_legend_handles_labels()[1] == ["mine"]
+    runs = record.runs()
+    assert plot_accuracy(runs).axes[0].get_legend_handles_labels()[1] == ["mine"]
+    record = Recorder(task.classes, zero_shot_accuracy={"new": 0.4})  # known on the second panel alone
+    record.log(1, loss_ce=1.0)
+    record.end(accuracies={"same": 0.5, "new": 0.5})
+    legend, = plot_accuracy(record.runs(), ["same", "new"]).legends
+    assert {text.get_text() for text in legend.get_texts()} == {"mine", "zero-shot CLIP"}
 
 
 def test_no_column_is_left_out():
@@ -110,6 +116,7 @@ def test_cosines_of_tokens_stand_at_their_steps():
     ax = plot_token_cosines(runs, "mine").axes[0]
     assert ax.collections[0].get_coordinates()[0, :, 0].tolist() == [5, 15, 30, 50] and ax.get_xlim()[1] == 50
     assert clearest_conflict(runs, "mine") == 10, "the first step, where none is in conflict"
+    assert clearest_conflict(Recorder(["cat", "dog"]).runs(), "mine") == 1, "also before the first"
 
 
 @pytest.mark.parametrize("seed", (1, 2, 3, 4))

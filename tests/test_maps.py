@@ -516,8 +516,9 @@ def test_the_summary_says_over_how_many_images_it_is():
             for image, share in enumerate(shares)]
     some, every = Foreground(pd.DataFrame(rows)), Foreground(pd.DataFrame(rows[3:]))
     assert some.summary()["n"].tolist() == [2, 3] and np.allclose(some.summary()["share"], [0.3, 0.3])
-    assert "images: those with a share" in repr(some) and repr(some).split("\n")[2].split()[-1] == "2"
-    assert "those with a share" not in repr(every) and "3 images of same" in repr(every)
+    assert "the last column counts the images that have one" in repr(some)
+    assert repr(some).split("\n")[2].split()[-1] == "2"
+    assert "the last column" not in repr(every) and "3 images of same" in repr(every)
 
 
 def test_the_map_of_a_unit_image_feature_is_empty_where_only_its_direction_counts(tower):
