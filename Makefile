@@ -79,7 +79,7 @@ figures: env ## draw the pictures of README and tutorials again (trains ten seed
 	@sh tools/browser.sh
 	@$(RUN) MPLBACKEND=Agg OMP_NUM_THREADS=1 $(BIN)/python tools/recording.py
 
-pocket: env ## train the pocket model again, from nothing (resumable; about an hour on 2 cores)
+pocket: env ## train the pocket model again, from nothing (resumable; half an hour on 2 cores with AVX-512, an hour without)
 	@$(RUN) $(BIN)/python -m prograd_viz.pretrain $(ARGS)
 
 evidence: env ## 900 trainings behind what README claims (an hour or two on 2 cores; resumable; ARGS=--quick: a fifth of them); writes figures/evidence/

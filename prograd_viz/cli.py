@@ -196,6 +196,7 @@ def _trained(opt, clip):
     grid |= {"snapshot_every": 1 + steps // 2000, "evaluate_every": max(1, steps // 50)}
     grid["test_per_class"] = check_whole("test_per_class", opt.test_per_class)
     grid["seed"] = range(opt.first_seed, opt.first_seed + seeds)
+    if opt.out.is_file(): raise ValueError(f"--out {opt.out} is a file; name a folder")
     if (folder / "sweep.json").exists() and not opt.resume:
         fix = "continue them with --resume, or name another folder with --out"
         raise ValueError(f"{str(folder)!r} contains run sets; {fix}")

@@ -61,12 +61,11 @@ def colour(
     lam: float | None,  # lambda, or the strength of another rule; None: zero-shot CLIP
     *,
     rule: str | None = "prograd",  # A name of `rules.RULES`, or that of a function
-    among: Sequence = (),  # All strengths of another rule that are drawn together: each gets a colour of its own
 ) -> str:  # Hex colour
     "The colour of a method, the same in every figure"
     if lam is None or rule == run_name(None, None): return ZERO_SHOT
     if rule in ("coop", "prograd"): return to_hex(_BETWEEN(0.0 if rule == "coop" else float(lam)))
-    return _OTHERS[sorted(among).index(lam) % len(_OTHERS)] if lam in among else _OTHERS[0]
+    return _OTHERS[0]
 
 
 def label(
@@ -90,6 +89,16 @@ def run_colour(
     return colour(runs.lambdas[r], rule=runs.rule(lam))
 
 
+def _colours(table):
+    "Method -> colour, for all methods of a table; that of `run_colour` where they are those of one run set"
+    known = table[["method", "lam"]].drop_duplicates("method").sort_values("lam", kind="stable")
+    rules = dict(zip(known["method"], map(rule_of, known["method"], known["lam"])))
+    ours = {"coop", "prograd", label(None), RANDOM}
+    others = [method for method, rule in rules.items() if rule not in ours]
+    found = {m: colour(lam, rule=rules[m]) for m, lam in zip(known["method"], known["lam"])} | {RANDOM: "#bbbbbb"}
+    return found | {m: _OTHERS[i % len(_OTHERS)] for i, m in enumerate(others)}
+
+
 def _chosen(runs, lambdas):
     "The keys of the runs to draw; all of them for None"
     if lambdas is None: return list(check_runs(runs).keys)
@@ -102,9 +111,13 @@ def figure(
     "Decorator: draw in the project's style and return a figure that notebooks show once"
     @wraps(draw)
     def styled(*args, **kwargs):
+        if any(hasattr(x, "snapshot_steps") and not len(x.steps) for x in args):
+            raise ValueError("these runs hold no step yet, so there is nothing to draw; log or train one first")
         with _style():
             fig = draw(*args, **kwargs)
             plt.close(fig)
+            for ax in fig.axes:
+                if ax.get_xlabel() == "step": ax.xaxis.get_major_locator().set_params(integer=True)
             fig.savefig = partial(_save_in_style, fig)
             return fig
     return styled
@@ -509,11 +522,10 @@ def plot_foreground(
     for method, (style, name) in baselines.items():
         level = by_seed.loc[by_seed["method"] == method, column].mean()
         ax.axhline(level, color=ZERO_SHOT, lw=1.4, ls=style, label=name)
-    lambdas = sorted(set(by_seed["lam"].dropna()))
+    colours = _colours(by_seed)
     for (lam, method), group in by_seed[~by_seed["method"].isin(baselines)].groupby(["lam", "method"], dropna=False):
-        wide, rule = group.pivot(index="step", columns="seed", values=column), rule_of(method, lam)
-        c, name = colour(lam, rule=rule, among=lambdas), label(lam, rule=rule)
-        _band(ax, wide.index, wide.to_numpy(), c, name)
+        wide = group.pivot(index="step", columns="seed", values=column)
+        _band(ax, wide.index, wide.to_numpy(), colours[method], label(lam, rule=rule_of(method, lam)))
     if column == "share":
         ax.axhline(table["area"].mean(), color="#333333", lw=1.0, ls="-.", label="uniform map (object's area)")
     titles = {"share": "share of the map on the object", "preference": "share / area"}
@@ -580,16 +592,15 @@ def plot_shots(
 ) -> Figure:
     "Columns of a table by number of shots; mean and 95% interval over seeds (CoOp, figure 3)"
     check_table(table, "sweep(...).results()", ["shots", "method", "lam", "seed", *columns])
-    rules = pd.Series(list(map(rule_of, table["method"], table["lam"])), table.index)
-    shots = sorted(table["shots"].unique())
+    shots, colours = sorted(table["shots"].unique()), _colours(table)
     width = 3.1 * len(columns) + 0.6 * (len(columns) == 1)
     fig, axes = plt.subplots(1, len(columns), figsize=(width, 2.9), sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):
         groups = table.groupby(["method", "lam"], dropna=False, sort=False)
         for ((method, lam), group), marker in zip(groups, cycle("os^Dv")):
-            wide, rule = group.pivot(index="shots", columns="seed", values=column).sort_index(), rule_of(method, lam)
-            c = colour(lam, rule=rule, among=table.loc[rules == rule, "lam"].unique())
-            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), c, label(lam, rule=rule), marker)
+            wide = group.pivot(index="shots", columns="seed", values=column).sort_index()
+            name = label(lam, rule=rule_of(method, lam))
+            _band(ax, wide.index.to_numpy(float), wide.to_numpy(float), colours[method], name, marker)
         ax.set(title=_title_of(column), xlabel="shots", xscale="log")
         ax.set_xticks(shots, [f"{x:g}" for x in shots])
         ax.minorticks_off()
@@ -620,14 +631,15 @@ def plot_faithfulness(
     if len(summary[["split", "target"]].drop_duplicates()) > 1:
         raise ValueError("the summary has several splits or targets; draw one of each, such as "
                          "summary[(summary['split'] == 'shifted') & (summary['target'] == 'predicted')]")
-    explainers, methods = list(summary["explainer"].unique()), list(summary["method"].unique())
+    explainers, methods = (list(summary[name].unique()) for name in ("explainer", "method"))
+    colours = _colours(summary)
     size = 0.9 + 1.9 * len(columns), 1.5 + 0.2 * len(explainers) * (1 + len(methods) / 3)
     fig, axes = plt.subplots(1, len(columns), figsize=size, sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):
         rows = summary[summary["column"] == column]
         for m, method in enumerate(methods):
             mine = rows[rows["method"] == method].set_index("explainer").reindex(explainers)
-            _dots(ax, mine, np.arange(len(explainers)) + 0.18 * (m - (len(methods) - 1) / 2), method)
+            _dots(ax, mine, np.arange(len(explainers)) + 0.18 * (m - (len(methods) - 1) / 2), method, colours[method])
         if column == "share": ax.axvline(summary.loc[summary["column"] == "area", "mean"].mean(), **_AREA)
         if column == "agreement": ax.axvline(0, color="#333333", lw=0.8)
         ax.set_title(SCORE_TITLES[column], fontsize=9)
@@ -642,11 +654,9 @@ def plot_faithfulness(
 _AREA = {"color": "#333333", "lw": 1.0, "ls": "-.", "label": "uniform map (object's area)"}
 
 
-def _dots(ax, rows, places, method):
+def _dots(ax, rows, places, method, c):
     "Means and intervals of one method"
-    lam = next(iter(rows["lam"].dropna()), np.nan)
     floor = method == RANDOM
-    c = "#bbbbbb" if floor else ZERO_SHOT if method == label(None) else colour(lam, rule=rule_of(method, lam))
     half = (rows["high"] - rows["mean"]).to_numpy()
     name = "random text directions" if floor else method
     look = {"fmt": "|" if floor else "o", "ms": 5, "capsize": 2, "lw": 1.2}

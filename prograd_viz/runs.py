@@ -17,6 +17,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field, replace
+from itertools import groupby, islice
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -442,9 +443,7 @@ class Cancel(Exception):
 
 
 _STATES, _GRADIENTS = ("context", "text_features"), ("g_d", "g_g", "g")
-
-
-def _numbers(row): return {k: x for k, x in row.items() if k not in (*_STATES, *_GRADIENTS)}
+_WIDE = (*_STATES, *_GRADIENTS, "after")  # more than a number for each run
 
 
 def _state(row): return {k: x for k, x in row.items() if k in _STATES}
@@ -482,12 +481,12 @@ class Recorder:
         self.methods = tuple(map(usual_name, (self.method,) if alone else self.method))
         _check_methods(self.methods)
         self.lambdas = tuple(map(named_lambda, self.methods) if self.lambdas is None else map(float, self.lambdas))
-        if self.zero_shot is not None: self.zero_shot = self._rows_of(_unit(_array(self.zero_shot)))
+        if self.zero_shot is not None: self.zero_shot = self._rows_of(self.zero_shot)
         _columns(self.zero_shot_accuracy)  # an error now
         for name in ("snapshot_every", "checkpoint_every"):
             if getattr(self, name) is not None: check_whole(name, getattr(self, name))
         self.columns = [c for c in STEP_COLUMNS if c not in _OF_RUN]
-        self._rows: dict = {}  # Step -> its values; of the last one also gradients and the state before it
+        self._rows: dict = {}  # Step -> its values; of the newest also gradients and the states around them
         self._states: dict = {}  # Step -> rows until then, and the state after it; of snapshots that are not on disk
         self._shapes, self._waiting, self._waiting_step, self._spacing = {}, {}, 0, 1
         self._saved, self._saved_step, self._saved_snapshot = 0, 0, -1  # rows on disk, the last step and snapshot
@@ -502,6 +501,10 @@ class Recorder:
                              "nor log(values, step=step), as W&B's")
 
     def _rows_of(self, zero_shot):
+        try: zero_shot = _unit(_array(zero_shot))
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"zero_shot must be the text features of zero-shot CLIP, an array [C, E], "
+                            f"got {zero_shot!r:.60}") from None
         if zero_shot.ndim == 2 and len(zero_shot) == len(self.classes): return zero_shot
         raise ValueError(f"zero_shot has shape {zero_shot.shape}, but there are {len(self.classes)} classes; "
                          f"pass a row for each: [{len(self.classes)}, width of the features]")
@@ -545,7 +548,7 @@ class Recorder:
     @property
     def last(self) -> dict:
         "What was computed of the last step: column -> tensor [R]; token_cos [R, M]"
-        return _numbers(self._rows[self.last_step])
+        return self._numbers([self._rows[self.last_step]])[0]
 
     def log(
         self,
@@ -585,7 +588,8 @@ class Recorder:
             if len(self._waiting) < len(self.methods): return
             values, before = map(_beside, zip(*(self._waiting[r] for r in range(len(self.methods)))))
         self._waiting = {}
-        self._append(int(step), _angles(values, self.eps_rel) | values, before)
+        _check_gradients(values)
+        self._append(int(step), values, before)
         if self.writer is not None: self._forward(step, before)
         if self._writer and self._due(): self._flush(state() if state else None)
         if self.watchers and time.time() - self._told > 1: self._tell()
@@ -681,16 +685,33 @@ class Recorder:
         "Add a step that all methods have logged; the state before it and `before` complete the row before"
         self._reach(_state(values), before, kept=self.done % self._every() == 0)
         self._rows[step] = values  # the one change that makes the step count: Ctrl-C leaves whole steps
+        if not self.done % self._together():
+            steps = [*self._rows][-1 - self._together():-1]
+            self._rows |= zip(steps, self._numbers([self._rows[at] for at in steps]))
 
     def _reach(self, state, before, kept):
         "Complete the last row by the state after it, and keep this state if it is a snapshot"
         at = self.last_step
         if at in self._rows:
-            before |= _displacement(self._rows[at], state)
-            self._rows[at] = _numbers(self._rows[at]) | before
+            after = {"after": state["context"]} if "context" in state else {}
+            self._rows[at] = {k: x for k, x in self._rows[at].items() if k != "text_features"} | before | after
         if not (state and kept and at > self._saved_snapshot): return
         if "text_features" in state: state = state | {"text_features": _unit(state["text_features"])}
         self._states[at] = self.done, state
+
+    def _together(self):
+        "Steps whose angles are computed at once: as many as 16 MB hold, at most 64"
+        size = len(self.methods) * math.prod(self._shapes.get("a gradient") or self._shapes.get("context") or ())
+        return max(1, min(64, 800_000 // max(1, size)))
+
+    def _numbers(self, rows):
+        "Rows without gradients and states, but with what they say"
+        found, many = [], self._together()
+        for kinds, same in groupby(rows, lambda row: [k for k in (*_GRADIENTS, "context", "after") if k in row]):
+            for some in iter(lambda same=same: [*islice(same, many)], []):
+                more = _computed(some, kinds, many, self.eps_rel) if kinds else [{}] * len(some)
+                found += [new | {k: x for k, x in row.items() if k not in _WIDE} for row, new in zip(some, more)]
+        return found
 
     # -- snapshots and checkpoints
 
@@ -727,7 +748,7 @@ class Recorder:
 
     def _table(self, steps):
         "Steps, snapshot steps and tensors, as `store.Writer.add` takes them"
-        rows, states = [self._rows[step] for step in steps], [state for _, state in self._states.values()]
+        rows, states = self._numbers([self._rows[at] for at in steps]), [state for _, state in self._states.values()]
         tokens = (*self._shapes.get("a gradient", ())[-2:-1], 0)[:1]
         shapes = {"context": (0, 0), "text_features": (len(self.classes), 0), "token_cos": tokens} | self._shapes
         of = lambda name, some: _stack([x.get(name) for x in some], (len(self.methods), *shapes.get(name, ())))
@@ -863,19 +884,33 @@ def _stack(items, shape):
     return out
 
 
-def _angles(values, eps_rel):
-    "Cosine, conflict, agreement and norms of the gradients, and the cosines within context vectors"
-    import torch
-
-    from prograd_viz.gradients import project
+def _check_gradients(values):
+    "Raise where a gradient has another shape than the context"
     for name in _GRADIENTS:
         shape, of = (tuple(values[k].shape[1:]) if k in values else () for k in (name, "context"))
         if shape and of and math.prod(shape) != math.prod(of):
             raise ValueError(f"{name} has shape {shape}, context {of}; it is a gradient with respect to this context, "
                              "so both have the same shape")
+
+
+def _computed(rows, kinds, many, eps_rel):
+    "Angles and displacements of some steps; filled up to `many`, for a sum's last bit may depend on their number"
+    import torch
+    wide = {k: torch.cat([row[k] for row in rows] + [rows[-1][k]] * (many - len(rows))) for k in kinds}
+    found = _angles(wide, eps_rel)
+    found |= _displacement(wide | found)
+    by_step = {k: x.unflatten(0, (many, -1)).unbind() for k, x in found.items()}
+    return [{k: x[i] for k, x in by_step.items()} for i in range(len(rows))]
+
+
+def _angles(values, eps_rel):
+    "Cosine, conflict, agreement and norms of the gradients, and the cosines within context vectors"
+    import torch
+
+    from prograd_viz.gradients import project
     both = {"g_d", "g_g"} <= values.keys()
     alone = [k for k in _GRADIENTS if k in values and (k == "g" or not both)]
-    lengths = {f"norm_{k.replace('_', '')}": values[k].flatten(1).norm(dim=1) for k in alone}
+    lengths = {f"norm_{k.replace('_', '')}": project(values[k], values[k], None).norm_gd for k in alone}
     if not both: return lengths
     g_d, g_g = values["g_d"], values["g_g"]
     found = project(g_d, g_g, None, eps_rel)
@@ -884,21 +919,23 @@ def _angles(values, eps_rel):
     for name in ("conflict", "agree"): angles[name] = torch.where(known, getattr(found, name).float(), torch.nan)
     if g_d.ndim > 2:
         d, g = (x if x.ndim == 3 else x.transpose(1, 2).flatten(2) for x in (g_d, g_g))
-        within = torch.cosine_similarity(d, g, dim=-1, eps=0)
+        within = project(d.flatten(0, 1), g.flatten(0, 1), None, 0).cos.view(len(d), -1)
         angles["token_cos"] = torch.where(found.agree[:, None], torch.nan, within)
     return lengths | angles
 
 
-def _displacement(last, values):
+def _displacement(values):
     "Columns about the step that led from one state to the next"
     import torch
-    if "context" not in last or "context" not in values: return {}
-    moved = (last["context"] - values["context"]).flatten(1)  # it points along G, not against it
-    found = {"norm_update": moved.norm(dim=1)}
-    for k in {"g_d", "g_g"} & last.keys():
-        found[f"cos_step_{k.replace('_', '')}"] = torch.cosine_similarity(moved, last[k].flatten(1), dim=1, eps=0)
-    if "agree" in last:
-        found["cos_step_gg"] = torch.where(last["agree"] == 1, torch.nan, found["cos_step_gg"])
+
+    from prograd_viz.gradients import project
+    if not {"context", "after"} <= values.keys(): return {}
+    moved = values["context"] - values["after"]  # it points along G, not against it
+    found = {"norm_update": project(moved, moved, None).norm_gd}
+    for k in {"g_d", "g_g"} & values.keys():
+        found[f"cos_step_{k.replace('_', '')}"] = project(moved, values[k], None, 0).cos
+    if "agree" in values:
+        found["cos_step_gg"] = torch.where(values["agree"] == 1, torch.nan, found["cos_step_gg"])
     return found
 
 

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
 from buffers import in_page, texts, unpack
@@ -26,6 +27,7 @@ from prograd_viz.plots import (
     plot_gradient_plane,
     plot_lambda,
     plot_maps,
+    plot_shots,
     run_colour,
 )
 from prograd_viz.report import save_report
@@ -109,6 +111,19 @@ def test_coop_stays_vermillion_prograd_blue_and_the_others_are_neither(case):
     assert len({*others, COOP, PROGRAD, ZERO_SHOT}) == 5
     assert colour(0).upper() == colour(0, rule="coop").upper() == COOP
     assert colour(1).upper() == PROGRAD and colour(None) == ZERO_SHOT
+
+
+def test_methods_of_several_rules_have_a_colour_each(case):
+    "And the same one in every figure"
+    runs, names = case
+    shares = foreground(runs, "same", images=2, random_directions=1)
+    drawn = {line.get_label(): line.get_color() for line in plot_foreground(shares).axes[0].lines}
+    assert [drawn[name] for name in names] == [run_colour(runs, lam) for lam in runs.lambdas]
+    known = {"ProGrad": 1, "kgcoop 8": 8, "sum 1": 1, "mine": float("nan"), "zero-shot CLIP": float("nan")}
+    table = pd.DataFrame([{"method": m, "lam": lam, "shots": shots, "seed": 1, "acc_new": 0.5}
+                          for m, lam in known.items() for shots in (1, 2)])
+    colours = {line.get_color() for line in plot_shots(table, ["acc_new"]).axes[0].lines}
+    assert len(colours) == len(known) and {PROGRAD.lower(), ZERO_SHOT} <= colours
 
 
 def test_prograds_own_names_are_as_they_were(clip, task):

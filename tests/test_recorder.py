@@ -405,3 +405,67 @@ def test_a_task_of_other_images_is_refused_and_one_with_more_tests_is_not(clip, 
             opened(**{option: task.settings[option] + 1})
     other = few_shot(**task.settings | {"seed": 9})
     assert load_runs(tmp_path / "run", clip, other, check=False).task is other
+
+
+def steps_by_hand(seed, n=150, runs=2, shape=(4, 16)):
+    "Arguments of `Recorder.log`: gradients that fight now and then, and steps that lack one of them or the context"
+    rng, context, found = torch.Generator().manual_seed(seed), torch.zeros(runs, *shape), []
+    for step in range(1, n + 1):
+        g_d, g_g, move = (torch.randn(runs, *shape, generator=rng) for _ in range(3))
+        given = {"g_d": g_d, "g_g": g_g, "g": g_d + g_g, "context": context.clone()}
+        left_out = {20: ["g_g"], 21: ["g_g", "g"], 90: ["g_d", "g_g", "g"], 91: ["context"]}.get(step, ())
+        found.append({k: x for k, x in given.items() if k not in left_out})
+        context += 0.1 * move
+    return found, context
+
+
+def test_angles_of_many_steps_at_once_are_those_of_each_step():
+    (given, end), nothing = steps_by_hand(0), torch.full((2,), torch.nan)
+    record, at_once = Recorder(["cat", "dog"], ["a", "b"]), {}
+    for step, values in enumerate(given, 1):
+        record.log(step, **values)
+        at_once[step] = record.last.get("cos", nothing)
+    record.end(context=end)
+    runs = record.runs()
+    contexts = [values.get("context") for values in given] + [end]
+    for step, values in enumerate(given, 1):
+        now, d, g = runs.steps[runs.steps["step"] == step], values.get("g_d"), values.get("g_g")
+        both = d is not None and g is not None
+        cos = F.cosine_similarity(d.flatten(1), g.flatten(1)) if both else nothing
+        within = F.cosine_similarity(d, g, dim=-1) if both else nothing[:, None].expand(2, 4)
+        before, after = contexts[step - 1:step + 1]
+        moved = (before - after).flatten(1) if before is not None and after is not None else None
+        np.testing.assert_allclose(now["cos"], cos, atol=1e-6)
+        np.testing.assert_array_equal(now["cos"], at_once[step])
+        np.testing.assert_allclose(runs.token_cos[step - 1], within, atol=1e-6)
+        np.testing.assert_allclose(now["norm_gg"], nothing if g is None else g.flatten(1).norm(dim=1), rtol=1e-6)
+        np.testing.assert_allclose(now["norm_g"], values["g"].flatten(1).norm(dim=1) if "g" in values else nothing,
+                                   rtol=1e-6)
+        np.testing.assert_allclose(now["norm_update"], nothing if moved is None else moved.norm(dim=1), rtol=1e-6)
+        np.testing.assert_allclose(now["cos_step_gd"], nothing if moved is None or d is None else
+                                   F.cosine_similarity(moved, d.flatten(1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("runs", (1, 2))
+def test_bits_of_a_record_do_not_depend_on_where_it_was_cut(tmp_path, runs):
+    "Large contexts, of which a sum over one row is added up in another order than over many"
+    given, end = steps_by_hand(1, 30, runs, (16, 4096))
+    methods, whole = ["a", "b"][:runs], []
+    for cuts in ((), (1, 2, 9, 26)):
+        out = tmp_path / f"{len(cuts)}"
+        for first, last in zip((0, *cuts), (*cuts, len(given))):
+            with Recorder(["cat", "dog"], methods, out=out, resume=True, checkpoint_every=4 + len(cuts)) as record:
+                for step in range(first, last): record.log(step + 1, **given[step])
+                record.end(context=end if last == len(given) else given[last]["context"])
+        whole.append(load_runs(out))
+    columns = ["cos", "norm_gd", "norm_gg", "norm_g", "norm_update", "cos_step_gd", "cos_step_gg"]
+    np.testing.assert_array_equal(*(record.steps[columns] for record in whole))
+    np.testing.assert_array_equal(*(record.token_cos for record in whole))
+
+
+def test_gradients_are_held_for_a_bounded_number_of_steps():
+    record, given = Recorder(["cat", "dog"]), torch.zeros(256, 1024)
+    for step in range(1, 40): record.log(step, g_d=given + step, g_g=given + 1)
+    held = sum(x.nbytes for row in record._rows.values() for x in row.values())
+    assert held < 16e6, "a gradient takes 1 MB"
+    assert record.runs().steps["norm_gd"].tolist() == pytest.approx([512 * step for step in range(1, 40)])
