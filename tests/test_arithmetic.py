@@ -86,8 +86,9 @@ def test_towers_of_16_bits_agree_with_the_teacher_at_its_own_words_and_not_for_l
     assert steps["agree"].iloc[0] and np.isnan(steps["cos"].iloc[0])
     assert right["agree"].tolist() == [True] + 59 * [False]
     assert (steps["norm_gg"] / steps["norm_gd"]).iloc[0] < 2e-6 and (steps["conflict"] == right["conflict"]).sum() >= 50
-    coop, prograd = off(runs, truth)
-    assert coop < 0.1 and prograd < 1, "with a threshold of one epsilon of bfloat16 it was 1.1, of four 1.9"
+    wide = short(load_clip("pocket", precision=precision), 1, eps_rel=4 * torch.finfo(torch.bfloat16).eps)
+    (coop, prograd), (_, missed) = off(runs, truth), off(wide, truth)
+    assert coop < 0.1 and prograd < 0.75 * missed, "processors with bfloat16 products round otherwise; 0.06 to 0.55 seen"
 
 
 def test_autocast_around_it_changes_no_digit(clip):
