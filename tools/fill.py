@@ -197,8 +197,9 @@ def landscape_seconds(side):
 def map_time(model, explainer, what):
     found = rows("bench/cpu_maps").set_index("what")["value"]
     return found[f"2500 maps of one image, {model}, {explainer}: {what}"]
-def preparation(model, explainer): return f"{map_time(model, explainer, 'preparation'):.2g}"
-def further(model, explainer): return f"{1e6 * map_time(model, explainer, 'each further map'):.2g}"
+def two_digits(x): return f"{float(f'{x:.2g}'):g}"  # 130, not 1.3e+02
+def preparation(model, explainer): return two_digits(map_time(model, explainer, "preparation"))
+def further(model, explainer): return two_digits(1e6 * map_time(model, explainer, "each further map"))
 def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
