@@ -675,10 +675,10 @@ def draw_ladder(ax, rows, title):
     for y, r in enumerate(rows):
         gain = "" if r["rung"].startswith("peers") else f"   {r['ratio']:.1f}x"
         text = f"{number(r['seconds'])} s{gain}"
-        ax.text(r["seconds"] * 1.08, y, text, va="center", fontsize=8.5, color=INK)
-    ax.set(xscale="log", yticks=range(len(rows)), xlabel="seconds a step", title=title)
+        ax.text(r["seconds"], y, f"  {text}", va="center", fontsize=8.5, color=INK)
+    ax.set(yticks=range(len(rows)), xlabel="seconds a step", title=title)
     ax.set_yticklabels([textwrap.fill(r["rung"], 26) for r in rows], fontsize=8.5)
-    ax.set_xlim(right=max(r["seconds"] for r in rows) * 6)
+    ax.set_xlim(right=max(r["seconds"] for r in rows) * 1.2)
     ax.grid(axis="y", visible=False)
 
 
