@@ -700,7 +700,7 @@ class Recorder:
         self._states[at] = self.done, state
 
     def _together(self):
-        "Steps whose angles are computed at once: as many as 16 MB hold, at most 64"
+        "Steps whose angles are computed at once: at most 64, and no more than 16 MB of float32 hold"
         size = len(self.methods) * math.prod(self._shapes.get("a gradient") or self._shapes.get("context") or ())
         return max(1, min(64, 800_000 // max(1, size)))
 
