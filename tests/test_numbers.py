@@ -134,8 +134,10 @@ def test_the_table_of_results_follows_from_its_csv():
 
 def test_the_page_of_difficulty_follows_from_its_tables():
     written = (FIGURES / "difficulty/difficulty.md").read_text(encoding="utf-8")
-    assert difficulty.report(fill.rows("difficulty/difficulty"), fill.rows("difficulty/styles")) == written
-    assert set(difficulty.WAYS) == set(fill.rows("difficulty/difficulty")["way"])
+    tables = [fill.rows(f"difficulty/{name}") for name in ("difficulty", "again", "styles")]
+    assert difficulty.report(*tables) == written
+    for table, seeds in zip(tables, (difficulty.SEEDS, difficulty.AGAIN)):
+        assert set(table["way"]) == set(difficulty.WAYS) and set(table["seed"]) == set(seeds)
 
 
 def test_the_table_of_neighbours_follows_from_its_csv():

@@ -33,13 +33,25 @@ def chosen(way):
     return f"{clearest[1]:g}"
 
 
-def clearness():
+def gains_of(seeds):
+    "Gains of ProGrad on shifted by way and level, on the seeds of the choice (difficulty) or on others (again)"
+    wide = rows(f"difficulty/{seeds}").pivot(index=["way", "level", "seed"], columns="method", values="acc_shifted")
+    return (wide["ProGrad"] - wide["CoOp"]).groupby(["way", "level"], sort=False)
+
+
+def clearness(seeds="difficulty"):
     "(way, level) -> the mean gain of ProGrad on shifted, in halves of its interval"
-    wide = rows("difficulty/difficulty").pivot(index=["way", "level", "seed"], columns="method", values="acc_shifted")
-    gains = (wide["ProGrad"] - wide["CoOp"]).groupby(["way", "level"], sort=False)
-    return gains.agg(lambda gain: np.divide(*mean_interval(gain)))
+    return gains_of(seeds).agg(lambda gain: np.divide(*mean_interval(gain)))
 
 
+def gain_again():
+    "Of the chosen way and level"
+    mean, half = mean_interval(gains_of("again").get_group(clearness().idxmax()))
+    return f"{mean:+.3f} ± {half:.3f}"
+
+
+def clear_again(): return str((clearness("again") > 1).sum())
+def rank_again(): return f"{clearness('again').rank(ascending=False)[clearness().idxmax()]:.0f}"
 def screened(): return str(len(clearness()))
 def logit_scale():
     "Of the pocket model"
@@ -204,8 +216,8 @@ def architectures(): return str(len(rows("models/models")))
 def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
-NUMBERS = (chosen, screened, logit_scale, empty_maps, ahead, behind, ahead_corrected, behind_corrected, counted,
-           settings, settings_of, mean_gap, random_share, mean_share, seeds, trainings, wins, gain, largest,
+NUMBERS = (chosen, screened, gain_again, clear_again, rank_again, logit_scale, empty_maps, ahead, behind,
+           ahead_corrected, behind_corrected, counted, settings, settings_of, mean_gap, random_share, mean_share, seeds, trainings, wins, gain, largest,
            headline_gain, at_equal_divergence, neighbours_above, correlation, undecided, against, reached, state,
            key_to_frame, first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
