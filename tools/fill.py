@@ -217,9 +217,10 @@ def refused(): return str((rows("models/models")["works"] == "refused").sum())
 
 
 NUMBERS = (chosen, screened, gain_again, clear_again, rank_again, logit_scale, empty_maps, ahead, behind,
-           ahead_corrected, behind_corrected, counted, settings, settings_of, mean_gap, random_share, mean_share, seeds, trainings, wins, gain, largest,
-           headline_gain, at_equal_divergence, neighbours_above, correlation, undecided, against, reached, state,
-           key_to_frame, first_picture, landscape_seconds, preparation, further, architectures, refused, on_gpu, on_cpu)
+           ahead_corrected, behind_corrected, counted, settings, settings_of, mean_gap, random_share, mean_share,
+           seeds, trainings, wins, gain, largest, headline_gain, at_equal_divergence, neighbours_above, correlation,
+           undecided, against, reached, state, key_to_frame, first_picture, landscape_seconds, preparation, further,
+           architectures, refused, on_gpu, on_cpu)
 NUMBERS = {f.__name__: f for f in NUMBERS}
 
 
