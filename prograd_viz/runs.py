@@ -490,7 +490,7 @@ class Recorder:
         self._states: dict = {}  # Step -> rows until then, and the state after it; of snapshots that are not on disk
         self._shapes, self._waiting, self._waiting_step, self._spacing = {}, {}, 0, 1
         self._saved, self._saved_step, self._saved_snapshot = 0, 0, -1  # rows on disk, the last step and snapshot
-        self.interrupted, self.started, self._told = False, time.time(), 0.0
+        self.interrupted, self.started, self._told, self._ended = False, time.time(), 0.0, False
         self._writer = None
         if self.out is not None:
             self.out = Folder.of(self.out).local
@@ -615,7 +615,7 @@ class Recorder:
         text_features=None,  # Likewise
         accuracies: dict | None = None,  # Likewise
     ):
-        "Record the state after the last step"
+        "Record the state after the last step; where there is no `with`, `runs` and `close` write it to `out`"
         r = self._only
         before = self._given(r, _columns(accuracies))
         if self._rows and step is not None and step < self.last_step: state = _state(self._rows.popitem()[1])
@@ -623,6 +623,7 @@ class Recorder:
             first = not self._saved and not self._shapes.keys() & {*_STATES}  # no state was recorded before
             state = self._given(r, {"context": context, "text_features": text_features}, first)
         self._reach(state, before, kept=True)
+        self._ended = True
 
     def _check_order(self, step, r):
         "Steps grow, and every method has all of them"
@@ -684,6 +685,7 @@ class Recorder:
     def _append(self, step, values, before):
         "Add a step that all methods have logged; the state before it and `before` complete the row before"
         self._reach(_state(values), before, kept=self.done % self._every() == 0)
+        self._ended = False
         self._rows[step] = values  # the one change that makes the step count: Ctrl-C leaves whole steps
         if not self.done % self._together():
             steps = [*self._rows][-1 - self._together():-1]
@@ -821,7 +823,9 @@ class Recorder:
         task=None,  # The `Task`, likewise
     ) -> Runs:
         "What was recorded"
-        if self.out is not None: return load_runs(self.out, clip, task, check=False)
+        if self.out is not None:
+            if self._ended and self._writer.lock.is_locked: self._flush(all=True, finished=not self.interrupted)
+            return load_runs(self.out, clip, task, check=False)
         _, at, tensors = self._table([*self._rows])
         return Runs(steps_table(tensors.pop("record"), self._about()), np.array(at, int), **tensors,
                     zero_shot_accuracy=self.zero_shot_accuracy, methods=self.methods, classes=self.classes,

@@ -1,5 +1,6 @@
 "A loop that is not ours: what a Recorder makes of it is what train leaves, and every view works on it."
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -469,3 +470,19 @@ def test_gradients_are_held_for_a_bounded_number_of_steps():
     held = sum(x.nbytes for row in record._rows.values() for x in row.values())
     assert held < 16e6, "a gradient takes 1 MB"
     assert record.runs().steps["norm_gd"].tolist() == pytest.approx([512 * step for step in range(1, 40)])
+
+
+def test_after_the_end_of_a_loop_without_with_its_folder_shows_every_step(tmp_path):
+    "As README writes it; the loop may go on"
+    (given, last), records = steps_by_hand(2, runs=1, shape=(2, 4)), []
+    for out in (None, tmp_path / "run"):
+        record = Recorder(["cat", "dog"], out=out)
+        for first, end in ((0, 140), (140, 150)):
+            for step in range(first, end): record.log(step + 1, **{k: x[0] for k, x in given[step].items()})
+            record.end(context=last[0] if end == 150 else given[end]["context"][0])
+            runs = record.runs()
+            assert runs.steps["step"].tolist() == list(range(1, end + 1)) and not runs.interrupted
+            assert np.isfinite(runs.steps["norm_update"].iloc[-1]) and runs.snapshot_steps[-1] == end
+        record.close()
+        records.append((load_runs(out) if out else runs).steps.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(*records, check_exact=True)
