@@ -83,19 +83,16 @@ def run_colour(
 ) -> str:  # Hex colour
     "The colour of a run"
     if lam is None: return ZERO_SHOT
-    others = [key for key in runs.sorted_keys() if runs.rule(key) not in ("coop", "prograd")]
-    r = runs.run(lam)
-    if runs.keys[r] in others: return _OTHERS[others.index(runs.keys[r]) % len(_OTHERS)]
-    return colour(runs.lambdas[r], rule=runs.rule(lam))
+    return _colours(runs.methods, runs.lambdas)[runs.methods[runs.run(lam)]]
 
 
-def _colours(table):
-    "Method -> colour, for all methods of a table; that of `run_colour` where they are those of one run set"
-    known = table[["method", "lam"]].drop_duplicates("method").sort_values("lam", kind="stable")
-    rules = dict(zip(known["method"], map(rule_of, known["method"], known["lam"])))
-    ours = {"coop", "prograd", label(None), RANDOM}
-    others = [method for method, rule in rules.items() if rule not in ours]
-    found = {m: colour(lam, rule=rules[m]) for m, lam in zip(known["method"], known["lam"])} | {RANDOM: "#bbbbbb"}
+def _colours(methods, lambdas):
+    "Method -> colour; those of other rules by strength and name, so that all figures of the same methods agree"
+    known = dict(zip(methods, lambdas))
+    rules = {m: rule_of(m, lam) for m, lam in known.items()}
+    found = {m: colour(lam, rule=rules[m]) for m, lam in known.items()} | {RANDOM: "#bbbbbb"}
+    others = [m for m, rule in rules.items() if rule not in ("coop", "prograd", label(None), RANDOM)]
+    others.sort(key=lambda m: (np.nan_to_num(known[m], nan=np.inf), m))
     return found | {m: _OTHERS[i % len(_OTHERS)] for i, m in enumerate(others)}
 
 
@@ -522,7 +519,7 @@ def plot_foreground(
     for method, (style, name) in baselines.items():
         level = by_seed.loc[by_seed["method"] == method, column].mean()
         ax.axhline(level, color=ZERO_SHOT, lw=1.4, ls=style, label=name)
-    colours = _colours(by_seed)
+    colours = _colours(by_seed["method"], by_seed["lam"])
     for (lam, method), group in by_seed[~by_seed["method"].isin(baselines)].groupby(["lam", "method"], dropna=False):
         wide = group.pivot(index="step", columns="seed", values=column)
         _band(ax, wide.index, wide.to_numpy(), colours[method], label(lam, rule=rule_of(method, lam)))
@@ -592,7 +589,7 @@ def plot_shots(
 ) -> Figure:
     "Columns of a table by number of shots; mean and 95% interval over seeds (CoOp, figure 3)"
     check_table(table, "sweep(...).results()", ["shots", "method", "lam", "seed", *columns])
-    shots, colours = sorted(table["shots"].unique()), _colours(table)
+    shots, colours = sorted(table["shots"].unique()), _colours(table["method"], table["lam"])
     width = 3.1 * len(columns) + 0.6 * (len(columns) == 1)
     fig, axes = plt.subplots(1, len(columns), figsize=(width, 2.9), sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):
@@ -632,7 +629,7 @@ def plot_faithfulness(
         raise ValueError("the summary has several splits or targets; draw one of each, such as "
                          "summary[(summary['split'] == 'shifted') & (summary['target'] == 'predicted')]")
     explainers, methods = (list(summary[name].unique()) for name in ("explainer", "method"))
-    colours = _colours(summary)
+    colours = _colours(summary["method"], summary["lam"])
     size = 0.9 + 1.9 * len(columns), 1.5 + 0.2 * len(explainers) * (1 + len(methods) / 3)
     fig, axes = plt.subplots(1, len(columns), figsize=size, sharey=True, squeeze=False)
     for ax, column in zip(axes[0], columns):

@@ -119,6 +119,9 @@ def test_methods_of_several_rules_have_a_colour_each(case):
     shares = foreground(runs, "same", images=2, random_directions=1)
     drawn = {line.get_label(): line.get_color() for line in plot_foreground(shares).axes[0].lines}
     assert [drawn[name] for name in names] == [run_colour(runs, lam) for lam in runs.lambdas]
+    both = runs.join(train(runs.clip, runs.task, [1], rule="pcgrad", **QUICK))
+    swapped = train(runs.clip, runs.task, [1], rule="pcgrad", **QUICK).join(runs)
+    assert [run_colour(both, m) for m in both.methods] == [run_colour(swapped, m) for m in both.methods]
     known = {"ProGrad": 1, "kgcoop 8": 8, "sum 1": 1, "mine": float("nan"), "zero-shot CLIP": float("nan")}
     table = pd.DataFrame([{"method": m, "lam": lam, "shots": shots, "seed": 1, "acc_new": 0.5}
                           for m, lam in known.items() for shots in (1, 2)])
