@@ -546,7 +546,7 @@ BAD = [
          lambda w: save_runs(replace(w.runs, contexts=w.runs.contexts.astype(np.float16)), w.tmp / "void-16"),
          "the contexts are float32 or float64 on disk, got float16"),
     Case("load_runs", lambda w: load_runs(w.tmp / "stored", w.bare, w.clip), "clip and task are swapped", TypeError),
-    Case("Runs.split", lambda w: w.runs.split(__file__), f"split={__file__!r} is a file; explore and save_report take"),
+    Case("Runs.split", lambda w: w.runs.split(__file__), "test_bad_input.py' is a file; explore and save_report take"),
     Case("cam_maps", lambda w: cam_maps(w.clip, np.zeros((112, 112, 3), np.uint8), torch.zeros(1, 128)),
          "images must be preprocessed, a tensor [B, 3, H, W], got ndarray of shape (112, 112, 3)", TypeError),
     Case("summarise", lambda w: summarise(w.runs), "a table is expected, got a Runs", TypeError),
