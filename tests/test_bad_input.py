@@ -163,6 +163,7 @@ def w(clip, tiny, task, bare, tmp_path_factory):
 
 
 SHORT = {"epochs": 2, "batch_size": 8, "views": 0, "progress": False}  # as w.runs were trained
+HERE = os.path.relpath(__file__)  # names of tests are printed, and hold no path of a machine
 
 
 def part(w): return read_contents(Folder.of(w.tmp / "stored")).parts[0]
@@ -546,7 +547,7 @@ BAD = [
          lambda w: save_runs(replace(w.runs, contexts=w.runs.contexts.astype(np.float16)), w.tmp / "void-16"),
          "the contexts are float32 or float64 on disk, got float16"),
     Case("load_runs", lambda w: load_runs(w.tmp / "stored", w.bare, w.clip), "clip and task are swapped", TypeError),
-    Case("Runs.split", lambda w: w.runs.split(__file__), "test_bad_input.py' is a file; explore and save_report take"),
+    Case("Runs.split", lambda w: w.runs.split(HERE), f"split={HERE!r} is a file; explore and save_report take"),
     Case("cam_maps", lambda w: cam_maps(w.clip, np.zeros((112, 112, 3), np.uint8), torch.zeros(1, 128)),
          "images must be preprocessed, a tensor [B, 3, H, W], got ndarray of shape (112, 112, 3)", TypeError),
     Case("summarise", lambda w: summarise(w.runs), "a table is expected, got a Runs", TypeError),
