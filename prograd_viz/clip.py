@@ -252,6 +252,9 @@ def load_clip(
 ) -> Clip:
     "Load a frozen CLIP; raises ValueError for unknown names and OSError for missing weights"
     check_known("precision", precision, PRECISIONS)
+    if not isinstance(name, str): raise TypeError(f"name is that of an architecture, such as 'RN50', got {name!r:.60}")
+    if Path(name).suffix in (".pt", ".pth", ".bin", ".safetensors"):
+        raise ValueError(f"{name!r} is a checkpoint file; name its architecture first: load_clip('RN50', {name!r})")
     if pretrained is not None: pretrained = os.path.expanduser(pretrained)
     device = _device(device)
     with torch.inference_mode(False):  # inference tensors cannot be differentiated through

@@ -54,7 +54,8 @@ from .runs import Runs, mean_interval, rule_of, run_name
 # %% ../nbs/50_plots.ipynb #d1367af3
 ZERO_SHOT, COOP, PROGRAD = "#7a7a7a", "#D55E00", "#0072B2"  # Colours of the three methods, from Okabe and Ito's palette
 _BETWEEN = LinearSegmentedColormap.from_list("lambda", (COOP, "#E69F00", "#56B4E9", PROGRAD))
-_OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of the same palette, for other rules
+_OTHERS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",  # of the same palette, for other rules
+           "#882255", "#999933", "#332288", "#661100")  # and of Tol's muted one
 
 
 def colour(

@@ -111,6 +111,8 @@ def load_published(
     named = folders if isinstance(folders, dict) else {None: folders}  # None: as the folder says
     paths = [*named.values()]
     found, facts = [*map(_checkpoints, paths)], [*map(trained_as, paths)]
+    if hasattr(clip, "splits"):
+        raise TypeError("clip and task are swapped; the model comes first: load_published(output, clip, task)")
     epochs, listed = sorted(set.intersection(*map(set, found))), ", ".join(map(str, paths))
     if not epochs:
         raise ValueError(f"no epoch was kept in all of {listed}, which have {[sorted(files) for files in found]}; "

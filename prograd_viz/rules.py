@@ -50,7 +50,8 @@ def along(
     b: torch.Tensor,  # [R, ...]
 ) -> torch.Tensor:  # [R, ...]
     "The component of each `a` along its `b`: (<a, b> / |b|^2) b"
-    unit = F.normalize(square_safe(b.flatten(1))[0], dim=1, eps=torch.finfo(b.dtype).tiny)
+    near, _ = square_safe(b.flatten(1))
+    unit = near / (near**2).sum(1, keepdim=True).sqrt().clamp_min(torch.finfo(b.dtype).tiny)
     return ((a.flatten(1) * unit).sum(1, keepdim=True) * unit).view_as(a)
 
 # %% ../nbs/22_rules.ipynb #18125266

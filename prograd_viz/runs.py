@@ -443,7 +443,8 @@ class Cancel(Exception):
 
 
 _STATES, _GRADIENTS = ("context", "text_features"), ("g_d", "g_g", "g")
-_WIDE = (*_STATES, *_GRADIENTS, "after")  # more than a number for each run
+_AFTER = "context after it"  # no name that a user's number can have
+_WIDE = (*_STATES, *_GRADIENTS, _AFTER)  # more than a number for each run
 
 
 def _state(row): return {k: x for k, x in row.items() if k in _STATES}
@@ -548,7 +549,7 @@ class Recorder:
     @property
     def last(self) -> dict:
         "What was computed of the last step: column -> tensor [R]; token_cos [R, M]"
-        return self._numbers([self._rows[self.last_step]])[0]
+        return self._numbers([self._rows[self.last_step]], 1)[0]
 
     def log(
         self,
@@ -587,17 +588,17 @@ class Recorder:
             self._waiting[r], self._waiting_step = (values, before), step
             if len(self._waiting) < len(self.methods): return
             values, before = map(_beside, zip(*(self._waiting[r] for r in range(len(self.methods)))))
-        self._waiting = {}
+        self._waiting, at = {}, self.last_step
         _check_gradients(values)
         self._append(int(step), values, before)
-        if self.writer is not None: self._forward(step, before)
+        if self.writer is not None: self._forward(step, at, before)
         if self._writer and self._due(): self._flush(state() if state else None)
         if self.watchers and time.time() - self._told > 1: self._tell()
 
-    def _forward(self, step, before):
-        "Log the numbers of a step to `writer`, and the accuracies before it, which belong to the step before"
+    def _forward(self, step, last, before):
+        "Log the numbers of a step to `writer`, and the accuracies before it, which belong to the last step"
         numbers = {k: x for k, x in self.last.items() if k in self.columns and k not in ("step", "batch_hash")}
-        for at, values in ((step - 1, before), (step, numbers)):
+        for at, values in ((last, before), (step, numbers)):
             tags = {f"{m}/{k}": number for k, x in values.items() for m, number in zip(self.methods, x.tolist())}
             if hasattr(self.writer, "add_scalar"):
                 for tag, value in tags.items(): self.writer.add_scalar(tag, value, at)
@@ -695,21 +696,21 @@ class Recorder:
         "Complete the last row by the state after it, and keep this state if it is a snapshot"
         at = self.last_step
         if at in self._rows:
-            after = {"after": state["context"]} if "context" in state else {}
+            after = {_AFTER: state["context"]} if "context" in state else {}
             self._rows[at] = {k: x for k, x in self._rows[at].items() if k != "text_features"} | before | after
         if not (state and kept and at > self._saved_snapshot): return
         if "text_features" in state: state = state | {"text_features": _unit(state["text_features"])}
         self._states[at] = self.done, state
 
     def _together(self):
-        "Steps whose angles are computed at once: at most 64, and no more than 16 MB of float32 hold"
+        "Steps whose angles are computed at once: more than one where gradients are small, and operations take no time"
         size = len(self.methods) * math.prod(self._shapes.get("a gradient") or self._shapes.get("context") or ())
-        return max(1, min(64, 800_000 // max(1, size)))
+        return max(1, min(64, 32_768 // max(1, size)))
 
-    def _numbers(self, rows):
+    def _numbers(self, rows, many=None):
         "Rows without gradients and states, but with what they say"
-        found, many = [], self._together()
-        for kinds, same in groupby(rows, lambda row: [k for k in (*_GRADIENTS, "context", "after") if k in row]):
+        found, many = [], many or self._together()
+        for kinds, same in groupby(rows, lambda row: [k for k in (*_GRADIENTS, "context", _AFTER) if k in row]):
             for some in iter(lambda same=same: [*islice(same, many)], []):
                 more = _computed(some, kinds, many, self.eps_rel) if kinds else [{}] * len(some)
                 found += [new | {k: x for k, x in row.items() if k not in _WIDE} for row, new in zip(some, more)]
@@ -734,6 +735,7 @@ class Recorder:
     def _flush(self, state=None, all=False, finished=False):
         "Write complete rows as a part: all but the newest, whose displacement the next one knows"
         steps = [*self._rows] if all else [*self._rows][:-1]
+        state = state and {k: x.detach().cpu().numpy() if hasattr(x, "detach") else x for k, x in state.items()}
         with undisturbed():
             self._writer.contents = replace(self._writer.contents, about=self._about(), planned=self.steps)
             self._writer.add(*self._table(steps), state, finished)
@@ -823,6 +825,7 @@ class Recorder:
         task=None,  # The `Task`, likewise
     ) -> Runs:
         "What was recorded"
+        _check_order(clip, task, "record.runs(clip, task)")
         if self.out is not None:
             if self._ended and self._writer.lock.is_locked: self._flush(all=True, finished=not self.interrupted)
             return load_runs(self.out, clip, task, check=False)
@@ -830,6 +833,12 @@ class Recorder:
         return Runs(steps_table(tensors.pop("record"), self._about()), np.array(at, int), **tensors,
                     zero_shot_accuracy=self.zero_shot_accuracy, methods=self.methods, classes=self.classes,
                     config=self.config, interrupted=self.interrupted, clip=clip, task=task, lambdas=self.lambdas)
+
+
+def _check_order(clip, task, call):
+    "Raise where model and task are swapped"
+    if hasattr(clip, "splits") or hasattr(task, "encode_image"):
+        raise TypeError(f"clip and task are swapped; the model comes first: {call}")
 
 
 def _about(known, columns, seeds):
@@ -914,7 +923,7 @@ def _angles(values, eps_rel):
     from prograd_viz.gradients import project
     both = {"g_d", "g_g"} <= values.keys()
     alone = [k for k in _GRADIENTS if k in values and (k == "g" or not both)]
-    lengths = {f"norm_{k.replace('_', '')}": project(values[k], values[k], None).norm_gd for k in alone}
+    lengths = {f"norm_{k.replace('_', '')}": _length(values[k].flatten(1)) for k in alone}
     if not both: return lengths
     g_d, g_g = values["g_d"], values["g_g"]
     found = project(g_d, g_g, None, eps_rel)
@@ -923,21 +932,24 @@ def _angles(values, eps_rel):
     for name in ("conflict", "agree"): angles[name] = torch.where(known, getattr(found, name).float(), torch.nan)
     if g_d.ndim > 2:
         d, g = (x if x.ndim == 3 else x.transpose(1, 2).flatten(2) for x in (g_d, g_g))
-        within = project(d.flatten(0, 1), g.flatten(0, 1), None, 0).cos.view(len(d), -1)
+        within = torch.cosine_similarity(d, g, dim=-1, eps=0)
         angles["token_cos"] = torch.where(found.agree[:, None], torch.nan, within)
     return lengths | angles
+
+
+def _length(x): return (x * x).sum(1).sqrt()  # torch's norm of many numbers loses digits, see `project`
 
 
 def _displacement(values):
     "Columns about the step that led from one state to the next"
     import torch
-
-    from prograd_viz.gradients import project
-    if not {"context", "after"} <= values.keys(): return {}
-    moved = values["context"] - values["after"]  # it points along G, not against it
-    found = {"norm_update": project(moved, moved, None).norm_gd}
+    if not {"context", _AFTER} <= values.keys(): return {}
+    moved = (values["context"] - values[_AFTER]).flatten(1)  # it points along G, not against it
+    found = {"norm_update": _length(moved)}
     for k in {"g_d", "g_g"} & values.keys():
-        found[f"cos_step_{k.replace('_', '')}"] = project(moved, values[k], None, 0).cos
+        name = k.replace("_", "")
+        along = (moved * values[k].flatten(1)).sum(1)
+        found[f"cos_step_{name}"] = along / (found["norm_update"] * values[f"norm_{name}"])
     if "agree" in values:
         found["cos_step_gg"] = torch.where(values["agree"] == 1, torch.nan, found["cos_step_gg"])
     return found
@@ -1012,8 +1024,7 @@ def load_runs(
     check: bool = True,  # Whether model and task are compared with the record
 ) -> Runs:
     "Open a run set; damaged or foreign files raise an error that names them, and so does another model or task"
-    if hasattr(clip, "splits") or hasattr(task, "encode_image"):
-        raise TypeError("clip and task are swapped; load_runs takes the model first: load_runs(path, clip, task)")
+    _check_order(clip, task, "load_runs(path, clip, task)")
     folder = Folder.of(path)
     contents, files = open_parts(folder)
     about, tensors, each = contents.about, files[0].part.tensors, _runs_of(contents.about)

@@ -29,3 +29,5 @@ def test_a_gradient_of_millions_of_numbers_keeps_its_digits():
     assert got.cos.item() == pytest.approx(((d * g).sum() / (d.norm() * g.norm())).item(), rel=1e-6)
     left = (got.g.double() * g).sum() / (got.g.double().norm() * g.norm())
     assert abs(left) < 1e-6, "what fights G_g is gone"
+    left = (d - along(g_d, g_g)).double()
+    assert abs((left * g).sum() / (left.norm() * g.norm())) < 1e-6

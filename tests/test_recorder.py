@@ -449,8 +449,8 @@ def test_angles_of_many_steps_at_once_are_those_of_each_step():
 
 @pytest.mark.parametrize("runs", (1, 2))
 def test_bits_of_a_record_do_not_depend_on_where_it_was_cut(tmp_path, runs):
-    "Large contexts, of which a sum over one row is added up in another order than over many"
-    given, end = steps_by_hand(1, 30, runs, (16, 4096))
+    "Several steps at once, and the same ones one by one"
+    given, end = steps_by_hand(1, 30, runs, (8, 512))
     methods, whole = ["a", "b"][:runs], []
     for cuts in ((), (1, 2, 9, 26)):
         out = tmp_path / f"{len(cuts)}"
@@ -462,6 +462,15 @@ def test_bits_of_a_record_do_not_depend_on_where_it_was_cut(tmp_path, runs):
     columns = ["cos", "norm_gd", "norm_gg", "norm_g", "norm_update", "cos_step_gd", "cos_step_gg"]
     np.testing.assert_array_equal(*(record.steps[columns] for record in whole))
     np.testing.assert_array_equal(*(record.token_cos for record in whole))
+
+
+def test_a_number_of_any_name_is_kept_and_tensors_are_a_state(tmp_path):
+    with Recorder(["cat", "dog"], out=tmp_path / "run", checkpoint_every=1) as record:
+        for step in (1, 2, 3):
+            record.log(step, context=torch.ones(2, 3), g_d=torch.ones(2, 3), g_g=-torch.ones(2, 3), after=step / 2,
+                       state=lambda: {"momentum": torch.ones(1, requires_grad=True)})
+    runs = load_runs(tmp_path / "run")
+    assert runs.steps["after"].tolist() == [0.5, 1, 1.5] and runs.steps["cos"].tolist() == pytest.approx([-1] * 3)
 
 
 def test_gradients_are_held_for_a_bounded_number_of_steps():
