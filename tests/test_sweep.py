@@ -365,40 +365,35 @@ def test_joblib_over_ray_gives_the_same_bits(local, cluster, tmp_path):
     same_bits(Sweep(local.out, cells_of(PART)), result)
 
 
-def test_a_cluster_that_loses_a_worker_and_a_node_gives_the_same_bits(local, cluster, tmp_path):
-    (node,) = cluster.worker_nodes
-    lost = []
+def test_a_job_waits_for_its_share_of_a_gpu(cluster, tmp_path):
+    "Ray hands out the card: a worker sees one, and half of one is enough"
+    def visible_gpu(runs):
+        return pd.DataFrame({"lam": runs.lambdas, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "none")})
+
+    result = sweep({"shots": 1, "epochs": 1} | SMALL, tmp_path, engine="ray", gpus=0.5, evaluate={"gpu": visible_gpu},
+                   progress=False)
+    assert set(result.table["status"]) == {"done"}, result.failures["traceback"].tolist()
+    assert set(result.results()["gpu"].dropna()) == {"0"}
+
+
+def test_a_cluster_that_loses_its_driver_a_worker_and_a_node_gives_the_same_bits(local, cluster, tmp_path):
+    code = (f"import ray; ray.init(address={cluster.address!r}, log_to_driver=False); "
+            f"from prograd_viz.sweep import sweep; sweep({GRID!r}, {str(tmp_path)!r}, engine='ray', progress=False)")
+    untouched = killed_driver(os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", code]), tmp_path, 8)
+    written, (node,), lost = lambda: len(list((tmp_path / "results").glob("*.json"))), cluster.worker_nodes, []
+    done = written()
 
     def havoc():
         lost.append(kill_a_worker(tmp_path))
-        wait_for(lambda: list((tmp_path / "results").glob("*.json")))
+        wait_for(lambda: written() > done)
         cluster.remove_node(node, allow_graceful=False)
         lost.append("node")
 
     helper = threading.Thread(target=havoc)
     helper.start()
-    result = sweep(HALF, tmp_path, engine="ray", progress=False)
+    result = sweep(None, tmp_path, engine="ray", progress=False)
     helper.join()
-    assert len(lost) == 2 and set(result.table["status"]) == {"done"} and len(result.table) == 12
-    same_bits(Sweep(local.out, cells_of(HALF)), result)
-    wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1)
-
-
-def test_a_job_waits_for_its_share_of_a_gpu(cluster, tmp_path):
-    "Ray hands out the card: each worker sees one, and half of one is enough"
-    def visible_gpu(runs):
-        return pd.DataFrame({"lam": runs.lambdas, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", "none")})
-
-    grid = {"shots": 1, "seed": [1, 2], "epochs": 1} | SMALL
-    result = sweep(grid, tmp_path, engine="ray", gpus=0.5, evaluate={"gpu": visible_gpu}, progress=False)
-    assert set(result.table["status"]) == {"done"}, result.failures["traceback"].tolist()
-    assert set(result.results()["gpu"].dropna()) == {"0"}
-
-
-def test_a_driver_on_the_cluster_that_is_killed_goes_on(local, cluster, tmp_path):
-    code = (f"import ray; ray.init(address={cluster.address!r}, log_to_driver=False); "
-            "from prograd_viz.sweep import sweep; "
-            f"sweep({HALF!r}, {str(tmp_path)!r}, engine='ray', progress=False)")
-    untouched = killed_driver(os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", code]), tmp_path, 4)
-    same_bits(Sweep(local.out, cells_of(HALF)), sweep(None, tmp_path, engine="ray", progress=False))
+    assert len(lost) == 2 and set(result.table["status"]) == {"done"}, result.failures["traceback"].tolist()
+    same_bits(local, result)
     untouched()
+    wait_for(lambda: sum(node["Alive"] for node in ray.nodes()) == 1)
