@@ -41,7 +41,7 @@ def test_a_quick_benchmark_fills_every_table_with_finite_numbers(tmp_path, monke
     assert set(growth["kind"]) == {"classes", "runs", "images"}
     exact = bars[bars["what"].str.contains("error|displacement|before resizing")]
     assert len(exact) == 4 and exact["reached"].all(), exact[["what", "value"]]  # these hold at any size and speed
-    recorded = bars[bars["what"].str.startswith("a record of 200 steps")]
+    recorded = bars[bars["what"].str.startswith("a record of 100 steps")]
     assert recorded["what"].str.extract(r"in (memory|a folder)")[0].tolist() == ["memory", "a folder"]
     assert (recorded["value"] - (recorded["ours"] / recorded["peers"] - 1)).abs().max() < 1e-4
     assert pd.read_csv(tmp_path / "cpu_recorder.csv")["what"].tolist() == recorded["what"].tolist()
