@@ -232,7 +232,8 @@ from prograd_viz.tasks import few_shot
 from prograd_viz.training import train
 task = few_shot("pocket", shots=4, seed=3, classes=6, test_per_class=1)
 for init in ("template", "random"):
-    runs = train(load_clip("pocket"), task, [0, 0.5, 1], epochs=3, views=2, init=init, n_ctx=5, seed=7, progress=False)
+    runs = train(load_clip("pocket"), task, [0, 0.5, 1], epochs=1, batch_size=8, views=2, init=init, n_ctx=5, seed=7,
+                 progress=False)
     runs.steps.drop(columns="seconds").to_parquet(f"{init}.parquet")
     np.savez(f"{init}.npz", contexts=runs.contexts, text=runs.text_features, token_cos=runs.token_cos)
 """
@@ -247,7 +248,8 @@ def test_the_same_seed_gives_the_same_bits_in_another_process(tmp_path):
         a, b = (pd.read_parquet(tmp_path / name / f"{init}.parquet") for name in "12")
         pd.testing.assert_frame_equal(a, b, check_exact=True)
         a, b = (np.load(tmp_path / name / f"{init}.npz") for name in "12")
-        assert a["contexts"].shape[:2] == (4, 3) and all(np.array_equal(a[k], b[k], equal_nan=True) for k in a.files)
+        assert a["contexts"].shape[:2] == (4, 3) and (a["contexts"][0] != a["contexts"][-1]).any()
+        assert all(np.array_equal(a[k], b[k], equal_nan=True) for k in a.files)
 
 
 def test_the_seed_decides_batches_views_and_the_random_start(clip, bare):
@@ -356,7 +358,7 @@ def test_cosines_of_tokens_are_those_of_each_context_vector(exact, bare):
 def test_accuracies_are_those_of_the_context_on_each_split(full, exact, task):
     for split, test in {"train": task.train, **task.tests}.items():
         prompts = make_prompts(exact, test.classes)
-        for k, step in enumerate(full.snapshot_steps[1:], 1):
+        for k, step in list(enumerate(full.snapshot_steps))[3::3]:
             text = plain_text_features(prompts, torch.from_numpy(full.contexts[k]))
             right = (test.features(exact) @ text.mT).argmax(-1).numpy() == test.labels
             recorded = full.steps.loc[full.steps["step"] == step, f"acc_{split}"]
@@ -428,7 +430,6 @@ def assert_is_the_beginning(partial, full):
         assert partial.steps.loc[partial.steps["step"] == done, name].notna().all()
     assert np.array_equal(partial.contexts, full.contexts[partial.snapshot_steps])
     assert np.array_equal(partial.text_features, full.text_features[partial.snapshot_steps])
-    assert repr(partial) and len(partial.final()) == (2 if done else 0) and partial.text(1).shape == full.text(1).shape
     return done
 
 
@@ -441,6 +442,7 @@ def test_ctrl_c_after_a_step_returns_all_until_then(exact, task, full, stop, eve
         partial = train(exact, task, [0, 1], **QUICK, callbacks=[press], snapshot_every=every, evaluate_every=every,
                         lr=0.05)
     assert assert_is_the_beginning(partial, full) == stop
+    assert repr(partial) and len(partial.final()) == 2 and partial.text(1).shape == full.text(1).shape
 
 
 @contextlib.contextmanager
@@ -477,26 +479,27 @@ def loop_lines(function, head):
     return start + first + 1, start + last
 
 
-def test_ctrl_c_at_any_line_of_the_loop_returns_whole_steps(exact, task, monkeypatch):
+def test_ctrl_c_at_any_line_of_the_loop_returns_whole_steps(tiny, task, monkeypatch):
     "A signal arrives between any two lines: a step is kept with its record, its context and its place, or not at all"
-    known = {classes: teacher_features(exact, classes, task.template)
+    clip = tiny()
+    known = {classes: teacher_features(clip, classes, task.template)
              for classes in {split.classes for split in task.splits.values()}}
     # a hundred trainings of one frozen model need its teacher once
     monkeypatch.setattr("prograd_viz.evaluate.teacher_features", lambda clip, classes, templates: known[classes])
     options = QUICK | {"epochs": 2, "lr": 0.05}
-    full = train(exact, task, [0, 1], **options, evaluate_every=1)
+    full = train(clip, task, [0, 1], **options, evaluate_every=1)
     options |= {"snapshot_every": 4, "evaluate_every": 3}
-    with pressed(at=None) as places: train(exact, task, [0, 1], **options)
+    with pressed(at=None) as places: train(clip, task, [0, 1], **options)
     within = ("train", "descend", "log", "_append", "_reach")
     lines = {name: len({p for p in places if p[0] == name}) for name in within}
     assert lines["train"] >= 8 and lines["descend"] == 3 and lines["log"] >= 10, lines
     assert lines["_append"] + lines["_reach"] >= 6, lines
     everywhere = {p: i for i, p in reversed(list(enumerate(places, 1)))}  # the first time each line runs
-    later = random.Random(0).sample(range(len(places) // 3, len(places)), 25)
+    later = random.Random(0).sample(range(len(places) // 3, len(places)), 10)
     broken = set()
     for at in sorted({*everywhere.values(), *later}):
         try:
-            with warnings.catch_warnings(action="ignore"), pressed(at): partial = train(exact, task, [0, 1], **options)
+            with warnings.catch_warnings(action="ignore"), pressed(at): partial = train(clip, task, [0, 1], **options)
             assert_is_the_beginning(partial, full)
         except (Exception, KeyboardInterrupt) as e: broken.add("{}, line {}: {}".format(*places[at - 1], repr(e)[:200]))
     assert not broken, ("interrupted before one of these, a training returns half a step or "
