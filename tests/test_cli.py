@@ -148,7 +148,9 @@ def test_each_seed_of_the_demo_is_a_training_of_its_own(small):
 
 
 @pytest.mark.parametrize("lambdas", ([1.0], [0.0]), ids=str)
-def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas):
+def test_any_choice_of_lambdas_is_written(clip, tmp_path, lambdas, monkeypatch):
+    # tests/browser/test_report.py draws the report of one lambda
+    monkeypatch.setattr("prograd_viz.report.save_report", lambda runs, path, **options: path)
     result = swept(tmp_path / "runs", {"seed": 3, "shots": 1, "lam": lambdas, "classes": 3, "test_per_class": 1,
                                        "epochs": 3})
     save_demo(result, clip, tmp_path, {}, images=IMAGES)
