@@ -443,6 +443,7 @@ class Cancel(Exception):
 
 
 _STATES, _GRADIENTS = ("context", "text_features"), ("g_d", "g_g", "g")
+_OF_UPDATE = ("norm_update", "cos_step_gd", "cos_step_gg")
 _AFTER = "context after it"  # no name that a user's number can have
 _WIDE = (*_STATES, *_GRADIENTS, _AFTER)  # more than a number for each run
 
@@ -549,7 +550,8 @@ class Recorder:
     @property
     def last(self) -> dict:
         "What was computed of the last step: column -> tensor [R]; token_cos [R, M]"
-        return self._numbers([self._rows[self.last_step]], 1)[0]
+        if self.last_step in self._rows: return self._numbers([self._rows[self.last_step]], 1)[0]
+        raise ValueError("no step is in memory; log one first")
 
     def log(
         self,
@@ -588,21 +590,20 @@ class Recorder:
             self._waiting[r], self._waiting_step = (values, before), step
             if len(self._waiting) < len(self.methods): return
             values, before = map(_beside, zip(*(self._waiting[r] for r in range(len(self.methods)))))
-        self._waiting, at = {}, self.last_step
+        self._waiting = {}
         _check_gradients(values)
         self._append(int(step), values, before)
-        if self.writer is not None: self._forward(step, at, before)
+        if self.writer is not None: self._forward(step, self.last)
         if self._writer and self._due(): self._flush(state() if state else None)
         if self.watchers and time.time() - self._told > 1: self._tell()
 
-    def _forward(self, step, last, before):
-        "Log the numbers of a step to `writer`, and the accuracies before it, which belong to the last step"
-        numbers = {k: x for k, x in self.last.items() if k in self.columns and k not in ("step", "batch_hash")}
-        for at, values in ((last, before), (step, numbers)):
-            tags = {f"{m}/{k}": number for k, x in values.items() for m, number in zip(self.methods, x.tolist())}
-            if hasattr(self.writer, "add_scalar"):
-                for tag, value in tags.items(): self.writer.add_scalar(tag, value, at)
-            elif tags: self.writer.log(tags, step=at)
+    def _forward(self, step, values):
+        "Log the numbers of a step to `writer`"
+        numbers = {k: x for k, x in values.items() if k in self.columns and k not in ("step", "batch_hash")}
+        tags = {f"{m}/{k}": number for k, x in numbers.items() for m, number in zip(self.methods, x.tolist())}
+        if hasattr(self.writer, "add_scalar"):
+            for tag, value in tags.items(): self.writer.add_scalar(tag, value, step)
+        elif tags: self.writer.log(tags, step=step)
 
     def _tell(self):
         for see in self.watchers: see()
@@ -661,8 +662,9 @@ class Recorder:
         if wide and r is not None: x = x[None]
         if not wide and x.ndim == 0: x = x.expand(len(methods))
         shape, kind = tuple(x.shape[1:]), "a gradient" if name in _GRADIENTS else name
-        if name == "context" and len(shape) < 2:
-            raise ValueError(f"context has shape {shape}; it must be [M, D], or [C, M, D] if it is class-specific")
+        if name == "context" and (len(shape) < 2 or len(shape) > 2 and shape[0] != len(self.classes)):
+            each = f"with a row for each of {len(self.classes)} classes"
+            raise ValueError(f"context has shape {shape}; it must be [M, D], or [C, M, D] if class-specific, {each}")
         if x.shape[:1] != (len(methods),):
             first = f"its first axis must be the {len(methods)} methods {', '.join(methods)}"
             raise ValueError(f"{name} has shape {tuple(x.shape)}; {first}")
@@ -675,6 +677,7 @@ class Recorder:
         if name == "text_features" and self.zero_shot is not None and shape != self.zero_shot.shape:
             raise ValueError(f"text_features has shape {shape}, zero_shot has {self.zero_shot.shape}; "
                              "both are rows of one model's features, a row per class")
+        first = first or kind == "a gradient" and ("context" in self._shapes or not self._saved)  # NaN before
         if kind not in self._shapes and (first or not wide): self._shapes[kind] = shape if wide else ()
         known = self._shapes.get(kind, "none")
         if shape != known:
@@ -698,9 +701,14 @@ class Recorder:
         if at in self._rows:
             after = {_AFTER: state["context"]} if "context" in state else {}
             self._rows[at] = {k: x for k, x in self._rows[at].items() if k != "text_features"} | before | after
+            if self.writer is not None: self._forward(at, self._moved(at) | before)
         if not (state and kept and at > self._saved_snapshot): return
         if "text_features" in state: state = state | {"text_features": _unit(state["text_features"])}
         self._states[at] = self.done, state
+
+    def _moved(self, at):
+        "What is known of a step once the state after it is"
+        return {k: x for k, x in self._numbers([self._rows[at]], 1)[0].items() if k in _OF_UPDATE}
 
     def _together(self):
         "Steps whose angles are computed at once: more than one where gradients are small, and operations take no time"
@@ -710,7 +718,8 @@ class Recorder:
     def _numbers(self, rows, many=None):
         "Rows without gradients and states, but with what they say"
         found, many = [], many or self._together()
-        for kinds, same in groupby(rows, lambda row: [k for k in (*_GRADIENTS, "context", _AFTER) if k in row]):
+        wide = (*_GRADIENTS, "context", _AFTER)
+        for kinds, same in groupby(rows, lambda row: {k: row[k].dtype for k in wide if k in row}):
             for some in iter(lambda same=same: [*islice(same, many)], []):
                 more = _computed(some, kinds, many, self.eps_rel) if kinds else [{}] * len(some)
                 found += [new | {k: x for k, x in row.items() if k not in _WIDE} for row, new in zip(some, more)]
@@ -753,11 +762,12 @@ class Recorder:
     def _table(self, steps):
         "Steps, snapshot steps and tensors, as `store.Writer.add` takes them"
         rows, states = self._numbers([self._rows[at] for at in steps]), [state for _, state in self._states.values()]
-        tokens = (*self._shapes.get("a gradient", ())[-2:-1], 0)[:1]
+        tokens = (*(self._shapes.get("a gradient") or self._shapes.get("context", ()))[-2:-1], 0)[:1]
         shapes = {"context": (0, 0), "text_features": (len(self.classes), 0), "token_cos": tokens} | self._shapes
         of = lambda name, some: _stack([x.get(name) for x in some], (len(self.methods), *shapes.get(name, ())))
         record = {c: of(c, rows) for c in self.columns}
-        record["angle_deg"] = np.degrees(np.arccos(np.clip(record["cos"], -1, 1)))
+        angle = np.degrees(np.arccos(np.clip(record["cos"], -1, 1)))
+        record["angle_deg"] = np.where(np.isnan(angle), record["angle_deg"], angle)
         return steps, [*self._states], {
             "record": np.stack([*record.values()], -1), "token_cos": of("token_cos", rows),
             "contexts": of("context", states), "text_features": of("text_features", states),
@@ -825,17 +835,17 @@ class Recorder:
         task=None,  # The `Task`, likewise
     ) -> Runs:
         "What was recorded"
-        _check_order(clip, task, "record.runs(clip, task)")
+        _check_swapped(clip, task, "record.runs(clip, task)")
         if self.out is not None:
             if self._ended and self._writer.lock.is_locked: self._flush(all=True, finished=not self.interrupted)
-            return load_runs(self.out, clip, task, check=False)
+            return _of_task(load_runs(self.out, clip, task, check=False))
         _, at, tensors = self._table([*self._rows])
-        return Runs(steps_table(tensors.pop("record"), self._about()), np.array(at, int), **tensors,
+        return _of_task(Runs(steps_table(tensors.pop("record"), self._about()), np.array(at, int), **tensors,
                     zero_shot_accuracy=self.zero_shot_accuracy, methods=self.methods, classes=self.classes,
-                    config=self.config, interrupted=self.interrupted, clip=clip, task=task, lambdas=self.lambdas)
+                    config=self.config, interrupted=self.interrupted, clip=clip, task=task, lambdas=self.lambdas))
 
 
-def _check_order(clip, task, call):
+def _check_swapped(clip, task, call):
     "Raise where model and task are swapped"
     if hasattr(clip, "splits") or hasattr(task, "encode_image"):
         raise TypeError(f"clip and task are swapped; the model comes first: {call}")
@@ -1024,7 +1034,7 @@ def load_runs(
     check: bool = True,  # Whether model and task are compared with the record
 ) -> Runs:
     "Open a run set; damaged or foreign files raise an error that names them, and so does another model or task"
-    _check_order(clip, task, "load_runs(path, clip, task)")
+    _check_swapped(clip, task, "load_runs(path, clip, task)")
     folder = Folder.of(path)
     contents, files = open_parts(folder)
     about, tensors, each = contents.about, files[0].part.tensors, _runs_of(contents.about)
@@ -1056,14 +1066,20 @@ def _record(files, columns):
     raise ValueError(f"the record in {where!r} has steps that do not grow; see prograd_verify {where}")
 
 
-def _check_belongs(runs):
-    "Raise unless the runs are of this model and task; the model must give the teacher's text features again"
-    task, clip = runs.task, runs.clip
+def _of_task(runs):
+    "The runs; raise where their classes are not those of the task"
+    task = runs.task
     if task and tuple(task.classes) != runs.classes:
         differ = next(((a, b) for a, b in zip(runs.classes, task.classes) if a != b), None)
         where = f", the first difference being {differ[0]!r} and {differ[1]!r}" if differ else ""
         raise ValueError(f"the runs are about {len(runs.classes)} classes from {runs.classes[0]!r}, the task about "
                          f"{len(task.classes)} from {task.classes[0]!r}{where}; give the task they were trained on")
+    return runs
+
+
+def _check_belongs(runs):
+    "Raise unless the runs are of this model and task; the model must give the teacher's text features again"
+    task, clip = _of_task(runs).task, runs.clip
     there, here = runs.config.get("task"), plain(getattr(task, "settings", {}))
     for k, known in there.items() if isinstance(there, dict) else ():
         # files may have moved, and test sets may grow

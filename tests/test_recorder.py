@@ -342,7 +342,7 @@ def test_a_writer_gets_the_numbers_of_the_record(kind, exact, task):
     record = Recorder(task.classes, METHODS, writer=board)
     runs = their_loop(exact, task, record).runs()
     for method in METHODS:
-        for column in ("loss_ce", "loss_kl", "cos", "norm_gd", "lr"):
+        for column in ("loss_ce", "loss_kl", "cos", "norm_gd", "lr", "norm_update", "cos_step_gd"):
             seen = [board.seen[f"{method}/{column}", step] for step in runs.record(method)["step"]]
             np.testing.assert_array_equal(seen, runs.record(method)[column], err_msg=column)
 
@@ -351,7 +351,9 @@ def test_accuracies_reach_the_writer_at_the_step_after_which_they_hold():
     run = Run()
     record = Recorder(["cat", "dog"], "CoOp", writer=run)
     for step in (1, 2): record.log(step, loss_ce=1.0 / step, accuracies={"same": step / 10})
-    assert run.seen["CoOp/acc_same", 1] == record.runs().steps["acc_same"].iloc[0] == 0.2
+    record.end(accuracies={"same": 0.7})
+    for step in (1, 2): assert run.seen["CoOp/acc_same", step] == record.runs().steps["acc_same"].iloc[step - 1]
+    assert record.runs().steps["acc_same"].tolist() == [0.2, 0.7]
     with pytest.raises(ValueError, match="has neither add_scalar"): Recorder(["cat", "dog"], writer=print)
 
 
@@ -495,3 +497,49 @@ def test_after_the_end_of_a_loop_without_with_its_folder_shows_every_step(tmp_pa
         record.close()
         records.append((load_runs(out) if out else runs).steps.drop(columns="seconds"))
     pd.testing.assert_frame_equal(*records, check_exact=True)
+
+
+def test_gradients_that_are_logged_from_some_step_on_are_unknown_before(tmp_path):
+    "As in a loop whose first epochs follow the cross-entropy alone"
+    found = []
+    for out in (None, tmp_path / "run"):
+        with Recorder(["cat", "dog"], out=out, checkpoint_every=1) as record:
+            for step in range(1, 5):
+                record.log(step, context=torch.ones(2, 3), loss_ce=1.0)
+            record.log(5, context=torch.ones(2, 3), g_d=torch.ones(2, 3), g_g=-torch.ones(2, 3))
+        found.append(load_runs(out) if out else record.runs())
+    for runs in found:
+        assert runs.steps["cos"].tolist() == pytest.approx([np.nan] * 4 + [-1], nan_ok=True)
+        assert np.isnan(runs.token_cos[:4]).all() and runs.token_cos[4, 0] == pytest.approx([-1, -1])
+    with pytest.raises(ValueError, match=r"g_d has shape \(3, 3\), context \(2, 3\)"):
+        Recorder(["cat", "dog"]).log(1, context=torch.ones(2, 3), g_d=torch.ones(3, 3))
+
+
+def test_a_step_in_double_precision_changes_no_other_step():
+    "Steps are computed several at once"
+    (given, _), records = steps_by_hand(5, runs=1, shape=(4, 8)), []
+    for last in (torch.float32, torch.float64):
+        record = Recorder(["cat", "dog"])
+        for step, values in enumerate(given[:6], 1):
+            kind = last if step == 6 else torch.float32
+            record.log(step, **{k: values[k][0].to(kind) for k in ("g_d", "g_g") if k in values})
+        records.append(record.runs().steps[["cos", "norm_gd", "norm_gg"]].iloc[:5])
+    pd.testing.assert_frame_equal(*records, check_exact=True)
+
+
+def test_an_angle_of_ones_own_is_kept_where_there_are_no_gradients():
+    record = Recorder(["cat", "dog"])
+    record.log(1, angle_deg=70.0)
+    record.log(2, angle_deg=70.0, g_d=torch.ones(2, 3), g_g=-torch.ones(2, 3))
+    assert record.runs().steps["angle_deg"].tolist() == pytest.approx([70, 180], abs=0.1)
+
+
+def test_before_the_first_step_and_with_other_classes_the_recorder_says_so(exact, task):
+    record = Recorder(["cat", "dog"])
+    with pytest.raises(ValueError, match="no step is in memory; log one first"): print(record.last)
+    with pytest.raises(ValueError, match=r"context has shape \(3, 4, 8\).* with a row for each of 2 classes"):
+        record.log(1, context=torch.ones(3, 4, 8))
+    record = Recorder(task.classes[::-1])
+    record.log(1, loss_ce=1.0)
+    with pytest.raises(ValueError, match="the first difference being .*; give the task they were trained on"):
+        record.runs(exact, task)

@@ -741,9 +741,9 @@ def test_what_is_first_logged_late_is_refused_and_not_written_as_another_shape(t
         late = {name: torch.zeros(2, 3)}
         says = f"{name} has shape .* had none before; shapes must not change"
         with pytest.raises(ValueError, match=says), Recorder(["cat", "dog"], out=tmp_path / name) as record:
-            record.log(1, loss_ce=1.0)
-            record.log(2, loss_ce=0.5, **late)
-        assert len(load_runs(tmp_path / name).steps) == 1
+            for step in (1, 2): record.log(step, loss_ce=1.0)  # after the second the first is on disk
+            record.log(3, loss_ce=0.5, **late)
+        assert len(load_runs(tmp_path / name).steps) == 2
 
 
 def test_a_recorder_that_resumes_and_logs_nothing_leaves_a_run_set_that_opens(tmp_path):
