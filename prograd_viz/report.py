@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from .checks import check_known
 from .clip import ASSETS
 from .data import Split
 from .landscape import Landscape
@@ -41,7 +42,7 @@ def save_report(
 ) -> Path:  # The file
     "Write run sets as one self-contained HTML file with working sliders"
     from prograd_viz.explorer import Explorer  # here: the page is all that scripts need of widgets
-    file = new_file(path)
+    check_known("kind of report", (file := new_file(path)).suffix, [".html"])
     few = [one.thinned(SNAPSHOTS) for one in run_sets(runs)[0]]
     view = Explorer(few, split, **options).wait()
     view.close()
@@ -50,16 +51,15 @@ def save_report(
     fields = {name: html.escape(text) for name, text in _words(view).items()}
     read = lambda *names: "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in names)
     script, style = read("explorer.js", "report.js"), read("explorer.css", "report.css")
-    # it runs nothing but its own script
-    policy = (f"default-src 'none'; img-src data: blob:; style-src {_hash(style)}; script-src {_hash(script)}; "
-              "base-uri 'none'; form-action 'none'")
-    fields |= {"script": script, "style": style, "policy": policy,
+    fields |= {"script": script, "style": style,  # it runs nothing but its own script
+               "policy": f"default-src 'none'; img-src data: blob:; style-src {_hash(style)}; "
+                         f"script-src {_hash(script)}; base-uri 'none'; form-action 'none'",
                "state": json.dumps(view.get_state(Explorer.class_own_traits()), default=_text,
                                    ensure_ascii=False).replace("<", "\\u003c"),
                "methods": read("methods.html") if {*map(few[0].rule, few[0].keys)} <= {"coop", "prograd"} else "",
                "summary": "".join(map(_summary, few, set_names(few))), "still": _still(view)}  # last: it pins all
-    page = re.sub(r"\{\{(\w+)\}\}", lambda slot: fields[slot[1]], read("report.html"))  # in one pass
-    file.write_text(page, encoding="utf-8")
+    file.write_text(re.sub(r"\{\{(\w+)\}\}", lambda slot: fields[slot[1]], read("report.html")),  # in one pass
+                    encoding="utf-8")
     return file
 
 
@@ -98,18 +98,17 @@ def _summary(runs, title):
         "loss_ce": "cross-entropy", "loss_kl": "divergence", "conflict": "steps in conflict"}
     table = runs.results().iloc[[0, *runs.order + 1]]
     losses = table.filter(like="loss_").map("{:.2f}".format, na_action="ignore")
-    return _table(table.assign(**losses)[[name for name in names if name in table]].rename(columns=names), title)
+    return _table(table.assign(**losses).filter(names).rename(columns=names), title)
 
 
 def _still(view):
     "The end of training as a picture and its numbers, for readers without JavaScript"
     if not len(view.runs.snapshot_steps): return ""
-    view.pins = list(range(len(view.data)))
-    numbers = view.table()[["image", "method", "predicted", "probability", "share"]]
+    view.pins = [*range(len(view.data))]
     words = f"{set_names(view.sets)[view.set]}: what each method predicts, and the share of its map on the object"
     picture = encoded(view.figure(), "jpg", dpi=90, pil_kwargs={"quality": 85})
     return (f"<img src='data:image/jpeg;base64,{picture}' alt='images and maps of the table below'>"
-            + _table(numbers, words))
+            + _table(view.table()[["image", "method", "predicted", "probability", "share"]], words))
 
 
 def _table(table, title):

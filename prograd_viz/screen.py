@@ -268,9 +268,10 @@ def runs_title(
 ) -> str:
     "What was trained, in a few words"
     task, seeds = sets[0].config.get("task") or {}, _recipes(sets).index
-    words = [f"{task[key]}{unit}" for key, unit in (("data", ""), ("shots", " shots")) if key in task]
+    words = [f"{Path(str(task[key])).name}{unit}"
+             for key, unit in (("data", ""), ("shots", " shots")) if key in task]
     if min(seeds) >= 0: words.append(f"seed{'s' * (len(sets) > 1)} {', '.join(map(str, seeds))}")
-    return ", ".join(words) or f"{len(sets[0])} methods"
+    return ", ".join(words or sets[0].methods)
 
 
 def set_names(
@@ -279,7 +280,8 @@ def set_names(
     "What distinguishes run sets: their seeds, and the options in which their recipes differ"
     recipes = _recipes(sets)
     apart = recipes.columns[recipes.nunique() > 1][:4]
-    return ["; ".join([f"seed {seed}", *(f"{key.split('.')[-1]} {row[key]:.40}" for key in apart)])
+    return ["; ".join([f"seed {'unknown' if seed < 0 else seed}",
+                       *(f"{key.split('.')[-1]} {row[key]:.40}" for key in apart)])
             for seed, row in recipes.iterrows()]
 
 

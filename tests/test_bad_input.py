@@ -757,6 +757,8 @@ BAD = [
     Case("Explorer.wait", lambda w: explore(w.runs, [w.tmp / "absent.png"]).wait(),
          "image not found: TMP/absent.png", FileNotFoundError),
     Case("save_report", lambda w: save_report(w.runs, "never.html", "shfted"), "unknown split 'shfted'"),
+    Case("save_report", lambda w: save_report(w.runs, "never.pdf", images=1),
+         "unknown kind of report '.pdf'; known: .html"),
     Case("save_report", lambda w: save_report(w.runs, w.tmp, images=1), "'TMP' is a folder; name a file in it",
          IsADirectoryError),
     Case("save_report", lambda w: save_report(w.runs, "never.html", images=0), "images must be at least 1, got 0"),

@@ -20,7 +20,7 @@ from prograd_viz.plots import (
 from prograd_viz.prompts import make_prompts, plain_text_features, teacher_features
 from prograd_viz.report import save_report
 from prograd_viz.runs import Recorder, load_runs, save_runs
-from prograd_viz.screen import explorer_data, runs_buffer
+from prograd_viz.screen import explorer_data, runs_buffer, runs_title, set_names
 from prograd_viz.tasks import few_shot
 from prograd_viz.training import Cancel, epoch_batches, learning_rate, train, train_more
 from prograd_viz.words import plot_words
@@ -543,3 +543,14 @@ def test_before_the_first_step_and_with_other_classes_the_recorder_says_so(exact
     record.log(1, loss_ce=1.0)
     with pytest.raises(ValueError, match="the first difference being .*; give the task they were trained on"):
         record.runs(exact, task)
+
+
+def test_a_title_names_the_methods_or_the_folder_of_the_images_and_no_seed_that_is_unknown():
+    def titles(**known):
+        record = Recorder(["cat", "dog"], "mine", **known)
+        record.log(1, loss_ce=1.0)
+        return runs_title([record.runs()]), *set_names([record.runs()])
+
+    assert titles() == ("mine", "seed unknown")
+    assert titles(seed=3) == ("seed 3", "seed 3")
+    assert titles(config={"task": {"data": "/data/my photos", "shots": 4}}) == ("my photos, 4 shots", "seed unknown")
