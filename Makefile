@@ -42,6 +42,7 @@ $(VENV)/.ready: settings.ini setup.py pyproject.toml constraints.txt
 	@echo 'Installing the pinned packages (once; a few minutes, mostly downloads)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,lab]'
 	@touch $@
+	@echo 'Ready: make demo trains, make lab opens the notebooks, make alone lists the rest'
 
 demo: env ## train CoOp and ProGrad on the pocket world; table, figures and records go to demo/
 	@$(RUN) $(BIN)/prograd_demo --out demo --resume $(ARGS)
