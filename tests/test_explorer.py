@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partialmethod
 from html.parser import HTMLParser
 from threading import Event
 
@@ -631,12 +632,12 @@ def test_a_split_of_ones_own_can_be_left_and_seen_again(runs):
 
 
 def test_another_layer_reads_other_maps(runs):
-    explorer = explore(runs, images=2).wait()
+    explorer = explore(runs, images=1).wait()
     layers, before = scene(explorer)[0]["layers"], explorer.table()
     assert len(layers) > 1 and runs.clip.model.visual.get_submodule(layers[0]) is find_layer(runs.clip)
     explorer.target_layer = layers[1]
     after = explorer.wait().table()
-    expected = explorer_data(runs, images=2, target_layer=layers[1]).view(0, runs.text(1))
+    expected = explorer_data(runs, images=1, target_layer=layers[1]).view(0, runs.text(1))
     assert scene(explorer)[0]["layer"] == layers[1]
     assert after["share"].iloc[-1] == expected.share != before["share"].iloc[-1]
 
@@ -654,12 +655,12 @@ def test_every_operator_gives_the_librarys_maps(runs, name):
 
 
 def test_another_explainer_is_chosen_and_kept(runs, tmp_path):
-    explorer = explore(runs, images=2).wait()
+    explorer = explore(runs, images=1).wait()
     assert scene(explorer)[0]["explainers"] == OPERATORS and scene(explorer)[0]["explainer"] == "GradCAM"
     before = explorer.table()
     explorer.explainer = "Occlusion"
     after = explorer.wait().table()
-    expected = explorer_data(runs, images=2, explainer="Occlusion")
+    expected = explorer_data(runs, images=1, explainer="Occlusion")
     assert scene(explorer)[0]["explainer"] == "Occlusion" and scene(explorer)[0]["layer"] == ""
     assert after["share"].iloc[-1] == expected.view(0, runs.text(1)).share != before["share"].iloc[-1]
     assert set(after["explainer"]) == {"Occlusion"} and set(before["explainer"]) == {"GradCAM"}
@@ -739,12 +740,16 @@ def test_a_recorder_that_has_begun_nothing_is_followed_from_its_first_step(clip,
     assert_sent(explorer)
 
 
-def test_the_folder_of_another_process_is_followed_until_it_has_ended(clip, task, tmp_path):
-    out = tmp_path / "run"
-    slowly = {"checkpoint_every": 2, "callbacks": [lambda step, record: time.sleep(0.4)]}
-    task.train.features(clip)
-    process = multiprocessing.get_context("fork").Process(
-        target=train, args=(clip, task, [0, 1]), kwargs={**SHORT, "epochs": 3, "out": out, **slowly})
+def test_the_folder_of_another_process_is_followed_until_it_has_ended(clip, task, tmp_path, monkeypatch):
+    monkeypatch.setattr(Explorer, "_follow", partialmethod(Explorer._follow, wait=0.1))
+    out, fork = tmp_path / "run", multiprocessing.get_context("fork")
+    go_on = {4: fork.Event(), 7: fork.Event()}  # it waits there until it is told
+
+    def pause(step, record): step not in go_on or go_on[step].wait(300)
+
+    for split in (task.train, *task.tests.values()): split.features(clip)
+    process = fork.Process(target=train, args=(clip, task, [0, 1]), kwargs={
+        **SHORT, "epochs": 3, "out": out, "checkpoint_every": 2, "callbacks": [pause]})
     process.start()
     try:
         until(lambda: (out / "run.json").exists() or not process.is_alive())
@@ -752,13 +757,19 @@ def test_the_folder_of_another_process_is_followed_until_it_has_ended(clip, task
         assert begun.interrupted and len(begun.steps)
         explorer, counts = explore(begun, images=1, follow=out), []
         explorer.observe(lambda change: counts.append(len(unpack(change["new"])[1]["0.snapshots"])), "_runs")
+        go_on[4].set()
+        until(lambda: counts or process.exitcode)
+        assert explorer.runs.interrupted and len(begun.snapshot_steps) < counts[0]
+        go_on[7].set()
         until(lambda: not explorer.runs.interrupted or process.exitcode)
-    finally: process.join(300)
+    finally:
+        for event in go_on.values(): event.set()
+        process.join(300)
     assert process.exitcode == 0
     ended = load_runs(out, clip, task)
     assert not explorer.runs.interrupted and explorer.runs.snapshot_steps.tolist() == ended.snapshot_steps.tolist()
     until(lambda: counts[-1:] == [len(ended.snapshot_steps)])  # the page is told a moment after the explorer knows
-    assert counts == sorted(counts)
+    assert counts == sorted(counts) and len(counts) > 1
     explorer.wait()
     assert explorer.step == ended.snapshot_steps[-1]
     assert_sent(explorer)
@@ -1053,8 +1064,11 @@ def test_seeds_with_classes_of_their_own_have_images_of_their_own():
 
 
 def test_a_process_that_ends_while_images_are_prepared_ends_well(tmp_path):
-    code = """from prograd_viz.all import *
-task = few_shot("pocket", shots=1, classes=3, test_per_class=3)
+    code = """from prograd_viz.clip import load_clip
+from prograd_viz.explorer import explore
+from prograd_viz.tasks import few_shot
+from prograd_viz.training import train
+task = few_shot("pocket", shots=1, classes=3, test_per_class=1)
 explore(train(load_clip("pocket"), task, epochs=1, views=0, progress=False))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
