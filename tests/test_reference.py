@@ -308,7 +308,9 @@ def test_the_fast_encoder_is_exact_for_the_pocket_model(exact, frame):
 
 
 def test_the_fast_encoder_is_exact_for_a_published_text_tower(tiny):
-    assert_same_encoder(tiny(**open_clip.get_model_config("ViT-B-32")["text_cfg"]), plain_text_features)
+    "As wide and with as many heads; its blocks are all alike"
+    published = open_clip.get_model_config("ViT-B-32")["text_cfg"]
+    assert_same_encoder(tiny(**published | {"layers": 3}), plain_text_features)
 
 
 # -- Grad-CAM -----------------------------------------------------------------
@@ -600,10 +602,15 @@ def test_masks_are_cut_and_resized_as_their_images_are(clip, tiny, size):
 
 # -- loading ------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def rn50(tmp_path_factory):
-    "A checkpoint of RN50 with random weights, as a download would leave it"
-    path = tmp_path_factory.mktemp("rn50") / "open_clip_model.safetensors"
+@pytest.fixture
+def rn50(tmp_path, monkeypatch):
+    "A checkpoint of RN50 with random weights, as a download would leave it; of a narrow and shallow one under its name"
+    path, configs = tmp_path / "open_clip_model.safetensors", open_clip.factory._MODEL_CONFIGS
+    for name in ("RN50", "RN50-quickgelu"):
+        known = open_clip.get_model_config(name)
+        small = {"vision_cfg": known["vision_cfg"] | {"layers": [1, 1, 1, 1], "width": 8},
+                 "text_cfg": known["text_cfg"] | {"width": 64, "heads": 2, "layers": 3}}
+        monkeypatch.setitem(configs, name, known | small)
     torch.manual_seed(0)
     model = open_clip.create_model("RN50-quickgelu")
     save_file({k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}, path)
