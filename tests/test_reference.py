@@ -80,26 +80,28 @@ def problem(request, tiny):
     return prompts, 0.5 * normal(2, *prompts.start.shape), images, torch.tensor([0, 2, 1, 1, 0]), teacher
 
 
-@pytest.mark.parametrize("temperature", (1.0, 2.5))
-def test_both_gradients_are_the_slopes_of_torchs_losses_through_the_whole_text_encoder(problem, temperature):
-    "Every partial derivative, by central differences of losses that share no code with the library"
+def test_both_gradients_are_the_slopes_of_torchs_losses_through_the_whole_text_encoder(problem):
+    "Every partial derivative at two temperatures, by central differences of losses that share no code with the library"
     prompts, v, images, labels, teacher = problem
-    scale = prompts.clip.model.logit_scale.exp()
+    scale, temperatures = prompts.clip.model.logit_scale.exp(), (1.0, 2.5)
 
     def losses(x):
-        logits = scale * images @ spelled_out(prompts.clip, prompts.tokens, x).T
-        believed = (teacher / temperature).softmax(1)
-        kl = F.cross_entropy(logits / temperature, believed) - F.cross_entropy(teacher / temperature, believed)
-        return torch.stack([F.cross_entropy(logits, labels), temperature**2 * kl])
+        logits, found = scale * images @ spelled_out(prompts.clip, prompts.tokens, x).T, []
+        for t in temperatures:
+            believed = (teacher / t).softmax(1)
+            kl = F.cross_entropy(logits / t, believed) - F.cross_entropy(teacher / t, believed)
+            found.append(torch.stack([F.cross_entropy(logits, labels), t**2 * kl]))
+        return torch.stack(found)
 
-    ours = prompt_gradients(prompts, v[None], images, labels, teacher, temperature)
-    torch.testing.assert_close(torch.cat([ours.loss_ce, ours.loss_kl]), losses(v), rtol=1e-10, atol=1e-12)
     h = 1e-5
     nudges = h * torch.eye(v.numel(), dtype=torch.float64).view(-1, *v.shape)
     with torch.no_grad(): slopes = (torch.vmap(losses)(v + nudges) - torch.vmap(losses)(v - nudges)) / (2 * h)
-    for name, gradient, slope in (("G_d", ours.g_d, slopes[:, 0]), ("G_g", ours.g_g, slopes[:, 1])):
-        gap = (gradient.flatten() - slope).norm() / slope.norm()
-        assert gap < 1e-7, f"{name} differs from the slopes by {gap:.1e}"
+    for t, temperature in enumerate(temperatures):
+        ours = prompt_gradients(prompts, v[None], images, labels, teacher, temperature)
+        torch.testing.assert_close(torch.cat([ours.loss_ce, ours.loss_kl]), losses(v)[t], rtol=1e-10, atol=1e-12)
+        for name, gradient, slope in (("G_d", ours.g_d, slopes[:, t, 0]), ("G_g", ours.g_g, slopes[:, t, 1])):
+            gap = (gradient.flatten() - slope).norm() / slope.norm()
+            assert gap < 1e-7, f"{name} differs from the slopes by {gap:.1e} at temperature {temperature}"
 
 
 def test_gradients_of_runs_side_by_side_are_those_of_each_alone(problem):
@@ -201,11 +203,7 @@ def test_a_random_start_is_a_normal_draw_that_follows_the_seed(tiny):
 
 # -- the fast encoder ---------------------------------------------------------
 
-@pytest.fixture(params=(0, math.inf), ids=("grouped", "dense"))
-def packing(request, monkeypatch):
-    "Attention group by group, or one with a mask over the whole row"
-    monkeypatch.setattr(prompts_module, "DENSE_TO", request.param)
-    return request.param
+PACKING = {"grouped": 0, "dense": math.inf}  # attention group by group, or one with a mask over the whole row
 
 
 def assert_same_encoder(clip, reference, rtol=1e-9, packing=None, **options):
@@ -250,22 +248,24 @@ def test_the_fast_encoder_is_the_forward_pass_spelled_out(tiny, frame):
     assert_same_encoder(tiny(), by_run, **FRAMES[frame])
 
 
-@pytest.mark.parametrize("frame", FRAMES)
-@pytest.mark.parametrize(
-    "tower",
-    (
-        {},
-        {"custom_text": True},
-        {"custom_text": True, "proj_bias": True},
-        {"pool_type": "eos", "eos_id": 49407},
-        {"ls_init_value": 0.5},
-        {"proj_type": "none", "width": 24, "custom_text": True},
-    ),
-    ids=lambda t: ",".join(t) or "clip",
+TEXT_TOWERS = (
+    {},
+    {"custom_text": True},
+    {"custom_text": True, "proj_bias": True},
+    {"pool_type": "eos", "eos_id": 49407},
+    {"ls_init_value": 0.5},
+    {"proj_type": "none", "width": 24, "custom_text": True},
 )
-def test_the_fast_encoder_is_open_clips_own(tiny, tower, frame, packing):
+# every frame in every tower; each packing with every frame, with every tower, and with all frames of the plain tower
+CROSSED = [(tower, frame, packing) for t, tower in enumerate(TEXT_TOWERS) for f, frame in enumerate(FRAMES)
+           for p, packing in enumerate(PACKING) if not tower or (t + f + p) % 2]
+
+
+@pytest.mark.parametrize("tower, frame, packing", CROSSED, ids=lambda x: x if isinstance(x, str) else ",".join(x))
+def test_the_fast_encoder_is_open_clips_own(tiny, tower, frame, packing, monkeypatch):
+    monkeypatch.setattr(prompts_module, "DENSE_TO", PACKING[packing])
     assert has_fast_path(tiny(**tower))
-    assert_same_encoder(tiny(**tower), plain_text_features, packing=packing, **FRAMES[frame])
+    assert_same_encoder(tiny(**tower), plain_text_features, packing=PACKING[packing], **FRAMES[frame])
 
 
 @pytest.mark.parametrize("position", ("middle", "front"))
@@ -554,10 +554,14 @@ def test_a_map_of_the_cosine_does_not_depend_on_the_length_of_the_feature(looked
     torch.testing.assert_close(longer.maps(directions), operator.maps(directions))
 
 
+@pytest.fixture(scope="module")
+def far(clip, task): return train(clip, task, [0, 1], epochs=10, batch_size=8, lr=0.2, views=0, progress=False)
+
+
 @pytest.mark.parametrize("target", ("true", "predicted", "contrast", "hand"))
-def test_foreground_measures_the_packages_map_of_each_prompt_on_each_image(clip, task, target):
+def test_foreground_measures_the_packages_map_of_each_prompt_on_each_image(clip, task, far, target):
     "From the trained contexts to a share, once more, with the plain encoder, the grad-cam package and a sum by hand"
-    runs, rows = train(clip, task, [0, 1], epochs=10, batch_size=8, lr=0.2, views=0, progress=False), [1, 9, 22]
+    runs, rows = far, [1, 9, 22]
     table, test = (
         foreground(runs, "shifted", images=rows, target=target, random_directions=1).rows,
         task.tests["shifted"],
