@@ -88,7 +88,9 @@ def swin():
 def small_timm(kind):
     "Configuration of a small tower of timm: eva, siglip (a ViT with an attention pool), resnet or convnext"
     from timm.models import register_model
+    from timm.models.convnext import ConvNeXt
     from timm.models.eva import Eva
+    from timm.models.resnet import BasicBlock, ResNet
     from timm.models.vision_transformer import VisionTransformer
     tokens = {"img_size": 32, "patch_size": 4, "depth": 3, "num_heads": 2}
 
@@ -101,10 +103,21 @@ def small_timm(kind):
         return VisionTransformer(**tokens, embed_dim=24, class_token=False, num_classes=num_classes,
                                  global_pool=global_pool)
 
-    if kind in ("eva", "siglip"): register_model({"eva": small_eva, "siglip": small_siglip}[kind])
-    name, pool, proj, size = {
-        "eva": ("small_eva", "token", None, 32), "siglip": ("small_siglip", "map", "none", 32),
-        "resnet": ("resnet10t", "avg", "linear", 64), "convnext": ("convnext_atto", "avg", "linear", 64)}[kind]
+    def small_resnet(pretrained=False, **options):
+        trunk = ResNet(BasicBlock, (1, 1, 1, 1), channels=(8, 16, 32, 48), stem_width=8, stem_type="deep_tiered",
+                       avg_down=True, num_classes=0)
+        trunk.default_cfg = {"pool_size": (2, 2)}
+        return trunk
+
+    def small_convnext(pretrained=False, **options):
+        trunk = ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 16, 32, 48), conv_mlp=True, num_classes=0)
+        trunk.default_cfg = {"pool_size": (2, 2)}
+        return trunk
+
+    register_model({"eva": small_eva, "siglip": small_siglip, "resnet": small_resnet, "convnext": small_convnext}[kind])
+    pool, proj, size = {"eva": ("token", None, 32), "siglip": ("map", "none", 32), "resnet": ("avg", "linear", 64),
+                        "convnext": ("avg", "linear", 64)}[kind]
+    name = f"small_{kind}"
     return {"timm_model_name": name, "timm_model_pretrained": False, "timm_pool": pool, "timm_proj": proj,
             "image_size": size}
 
