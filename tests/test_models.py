@@ -26,7 +26,7 @@ from prograd_viz.training import train
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import models  # noqa: E402  tools/models.py
-from conftest import swin  # noqa: E402
+from conftest import small_timm, swin  # noqa: E402
 
 TEXTS = ["a photo of a dog.", "a photo of a tabby cat."]
 
@@ -268,11 +268,7 @@ SIGLIP_TEXT = {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "
 FAMILIES = {  # name -> (vision, text, the rest of the configuration)
     "ResNet": ({"image_size": 96, "layers": [1, 1, 1, 1], "width": 8}, {}, {"quick_gelu": True}),
     "ViT": ({"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}, {}, {}),
-    "EVA": (
-        timm("eva02_tiny_patch14_224", 224, timm_pool="token", timm_proj=None),
-        {},
-        {"custom_text": True, "embed_dim": 192},
-    ),
+    "EVA": (small_timm("eva"), {}, {"custom_text": True, "embed_dim": 32}),
     "MobileCLIP": (timm("fastvit_t8", 192, timm_pool="avg"), {"no_causal_mask": True}, {"custom_text": True}),
     "MobileCLIP2-S3": (
         timm("fastvit_t8", 128, timm_pool="avg"),
@@ -282,11 +278,7 @@ FAMILIES = {  # name -> (vision, text, the rest of the configuration)
     "swin": (swin(), {}, {}),
     "ConvNeXt": (timm("convnext_atto", 192, timm_pool="avg"), {}, {}),
     "timm ViT": (timm("vit_tiny_patch16_224", 224, timm_pool="map", timm_proj=None), {}, {"embed_dim": 192}),
-    "SigLIP": (
-        timm("vit_tiny_patch16_224", 224, timm_pool="map", timm_proj=None),
-        SIGLIP_TEXT,
-        {"custom_text": True, "init_logit_bias": -10, "embed_dim": 192},
-    ),
+    "SigLIP": (small_timm("siglip"), SIGLIP_TEXT, {"custom_text": True, "init_logit_bias": -10}),
     "CoCa": (
         {
             "image_size": 64,
@@ -344,14 +336,14 @@ def test_every_family_loads_trains_and_shows_where_it_looks(family, tmp_path, ba
 
 def test_the_bias_of_a_sigmoid_model_cancels_in_every_probability():
     config = {
-        "embed_dim": 192,
+        "embed_dim": 24,
         "vision_cfg": FAMILIES["SigLIP"][0],
         "text_cfg": {"vocab_size": 49408, "width": 32, "heads": 2, "layers": 1} | SIGLIP_TEXT,
         "init_logit_bias": -10,
     }
     model = open_clip.CustomTextCLIP(**config).eval()
     clip = Clip(model, open_clip.SimpleTokenizer(context_length=64), None, "siglip", "random")
-    images, texts = torch.randn(3, 3, 224, 224), clip.encode_text(TEXTS)
+    images, texts = torch.randn(3, 3, 32, 32), clip.encode_text(TEXTS)
     with torch.no_grad(): own = model.get_logits(images, clip.tokenize(TEXTS))[0]
     assert model.logit_bias.item() == -10
     assert torch.allclose(
