@@ -53,6 +53,12 @@ def case(request, clip, task):
     return train(clip, task, strengths, rule=rule, **QUICK), names
 
 
+@pytest.fixture(scope="module")
+def seen(case):
+    "An image and what its maps are made of"
+    return explorer_data(case[0], images=1)
+
+
 def words(figure):
     "All that is written in a figure"
     return "\n".join(t.get_text() for t in figure.findobj(plt.Text))
@@ -65,10 +71,10 @@ def assert_own(text, names):
 
 def test_every_figure_calls_a_run_by_its_own_name(case):
     runs, names = case
-    shares = foreground(runs, "same", images=4, steps=[0, int(runs.snapshot_steps[-1])], random_directions=2)
+    shares = foreground(runs, "same", images=2, steps=[0, int(runs.snapshot_steps[-1])], random_directions=2)
     figures = [plot_cosine(runs), plot_angles(runs), plot_accuracy([runs]), plot_foreground(shares)]
     for figure in (*figures, plot_words(runs, steps=2)): assert_own(words(figure), names)
-    assert_own(words(plot_maps(runs, images=2)), names[1:])
+    assert_own(words(plot_maps(runs, images=1)), names[1:])
     assert_own(words(plot_gradient_plane(runs, runs.lambdas[1], 2)), names[1:])
     assert f"strength of {names[0].split()[0]}" in words(plot_lambda(runs.final().reset_index()))
 
@@ -83,9 +89,9 @@ def test_the_tables_call_a_run_by_its_own_name(case):
     assert [run_name(rule, lam) for lam in runs.lambdas] == names and f"2 strengths of {rule}" in repr(runs)
 
 
-def test_the_explorer_calls_a_run_by_its_own_name_and_words(case):
+def test_the_explorer_calls_a_run_by_its_own_name_and_words(case, seen):
     runs, names = case
-    explorer = explore(runs, images=2).wait()
+    explorer = explore(runs, data=seen).wait()
     about = unpack(explorer._runs)[0]
     assert [method["name"] for method in about["sets"][0]["methods"]] == names
     for text in (*texts(about), *texts(unpack(explorer.scenes[0])[0])):
@@ -94,10 +100,9 @@ def test_the_explorer_calls_a_run_by_its_own_name_and_words(case):
     assert_own(words(explorer.figure()), names)
 
 
-def test_the_report_calls_a_run_by_its_own_name(case, tmp_path):
+def test_the_report_calls_a_run_by_its_own_name(case, seen, tmp_path):
     runs, names = case
-    data = explorer_data(runs, images=2)
-    page = html.unescape(save_report(runs, tmp_path / "r.html", data=data).read_text(encoding="utf-8"))
+    page = html.unescape(save_report(runs, tmp_path / "r.html", data=seen).read_text(encoding="utf-8"))
     shown = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.S)
     shown = re.sub(r"data:image/[^'\"]*", "", shown)
     about = in_page(page, "_runs")[0]
@@ -168,11 +173,11 @@ def test_masks_that_are_not_exact_are_named_below_every_number(clip, task, tmp_p
     runs = replace(runs, task=Task("others", task.train, tests))
     for split, says in (("same", "masks: GrabCut from a centred box: guessed, not annotated"),
                         ("shifted", "masks: boxes"), ("unsaid", "masks: source unknown")):
-        shares = foreground(runs, split, images=2, random_directions=1)
+        shares = foreground(runs, split, images=1, random_directions=1)
         assert set(shares.rows["masks"]) == {tests[split].masks_from or "not said"}
         assert says in words(plot_foreground(shares))
-        assert says in words(plot_maps(runs, split, images=2))
-        data = explorer_data(runs, split, images=2)
+        assert says in words(plot_maps(runs, split, images=1))
+        data = explorer_data(runs, split, images=1)
         explorer = explore(runs, data=data)
         assert says in unpack(explorer.scenes[0])[0]["masks"] and says in words(explorer.figure())
         assert set(explorer.table()["masks"]) == {tests[split].masks_from or "not said"}
@@ -184,7 +189,7 @@ def test_masks_that_are_not_exact_are_named_below_every_number(clip, task, tmp_p
 def test_exact_masks_need_no_line(clip, task):
     runs = train(clip, task, [0, 1], **QUICK)
     shares = foreground(runs, images=2, random_directions=1)
-    explorer = explore(runs, data=explorer_data(runs, images=2))
+    explorer = explore(runs, data=explorer_data(runs, images=1))
     assert set(shares.rows["masks"]) == {"exact: rendered with their images"}
     assert "masks" not in words(plot_maps(runs, images=2)) + words(plot_foreground(shares))
     assert unpack(explorer.scenes[0])[0]["masks"] == "" and "masks" not in words(explorer.figure())
