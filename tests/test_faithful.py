@@ -48,7 +48,7 @@ def given(clip, task):
 def table(runs):
     "Two explainers on all scores but ROAD"
     columns = [c for c in SCORES if c != "road"]
-    each = [faithfulness(runs, "shifted", images=8, explainer=explainer, columns=columns, parts=4)
+    each = [faithfulness(runs, "shifted", images=6, explainer=explainer, columns=columns, parts=4)
             for explainer in ("GradCAM", "HiResCAM")]
     return pd.concat(each, ignore_index=True)
 
@@ -117,7 +117,7 @@ def test_a_map_of_what_the_answer_depends_on_beats_its_opposite(clip, given, tas
 def test_a_table_has_a_row_per_method_explainer_and_image(runs, table, task):
     assert list(table)[:8] == ["method", "lam", "seed", "step", "split", "target", "explainer", "image"]
     counts = table.groupby(["explainer", "method"]).size().unstack()
-    assert (counts[["zero-shot CLIP", "CoOp", "ProGrad"]] == 8).all(axis=None) and (counts[RANDOM] == 24).all()
+    assert (counts[["zero-shot CLIP", "CoOp", "ProGrad"]] == 6).all(axis=None) and (counts[RANDOM] == 18).all()
     assert set(table["seed"]) == set(runs.steps["seed"]) and set(table["split"]) == {"shifted"}
     own = replace(task.tests["shifted"])
     assert set(faithfulness(runs, own, images=2, columns=["hit"], random_directions=0)["split"]) == {"own"}
