@@ -746,19 +746,21 @@ def test_a_recorder_that_has_begun_nothing_is_followed_from_its_first_step(clip,
 def test_the_folder_of_another_process_is_followed_until_it_has_ended(clip, task, tmp_path, monkeypatch):
     monkeypatch.setattr(Explorer, "_follow", partialmethod(Explorer._follow, wait=0.1))
     out, fork = tmp_path / "run", multiprocessing.get_context("fork")
-    go_on = {4: fork.Event(), 7: fork.Event()}  # it waits there until it is told
+    at, go_on = fork.Value("i", 0), {4: fork.Event(), 7: fork.Event()}  # it waits there until it is told
 
-    def pause(step, record): step not in go_on or go_on[step].wait(300)
+    def pause(step, record):
+        at.value = step
+        if step in go_on: go_on[step].wait(300)
 
     for split in (task.train, *task.tests.values()): split.features(clip)
     process = fork.Process(target=train, args=(clip, task, [0, 1]), kwargs={
         **SHORT, "epochs": 3, "out": out, "checkpoint_every": 2, "callbacks": [pause]})
     process.start()
     try:
-        until(lambda: (out / "run.json").exists() or not process.is_alive())
+        until(lambda: at.value == 4 or not process.is_alive())
         begun = load_runs(out, clip, task)
         assert begun.interrupted and len(begun.steps)
-        explorer, counts = explore(begun, images=1, follow=out), []
+        explorer, counts = explore(begun, images=1, follow=out).wait(), []
         explorer.observe(lambda change: counts.append(len(unpack(change["new"])[1]["0.snapshots"])), "_runs")
         go_on[4].set()
         until(lambda: counts or process.exitcode)
