@@ -107,7 +107,7 @@ def test_opening_a_large_run_set_costs_little():
 
 
 def test_the_trainers_memory_is_flat_and_the_explorer_opens_what_it_leaves():
-    rows_of("long", 1, steps=200, lambdas=3, timed=False)
+    rows_of("long", 1, steps=200, lambdas=3, timed=False, images=1)
 
 
 # -- what is on disk ----------------------------------------------------------
@@ -524,7 +524,7 @@ def test_names_from_files_are_never_paths(evil, tmp_path, monkeypatch):
     known = replace(runs, clip=clip, task=Task("../../y", named(task.train), {"shifted": named(task.tests["shifted"])}))
     (tmp_path / "deep" / "inside" / "work").mkdir()
     monkeypatch.chdir(tmp_path / "deep" / "inside" / "work")
-    data = explorer_data(known, images=4)
+    data = explorer_data(known, images=1)
     explorer = Explorer(runs, data=data)
     explorer._asked(explorer, {"ask": "save"}, [])
     assert explorer._work["text"].startswith("saved ") and not explorer._work["wrong"]

@@ -744,11 +744,11 @@ def in_child(code, *args):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def long(seed, cases=1, start=0, steps=10_000, lambdas=11, timed=True):
+def long(seed, cases=1, start=0, steps=10_000, lambdas=11, timed=True, images=4):
     "Memory over a long training, and the time the explorer takes to open its runs (the best of three)"
     with tempfile.TemporaryDirectory() as folder:
         out, log, scenes = (Path(folder) / name for name in ("run", "memory.csv", "scenes.safetensors"))
-        child = forked(lambda: train_long(out, log, scenes, steps, lambdas, seed))
+        child = forked(lambda: train_long(out, log, scenes, steps, lambdas, seed, images))
         if os.waitpid(child, 0)[1]: raise RuntimeError("the long training failed")
         memory, size = pd.read_csv(log), sum(p.stat().st_size for p in out.iterdir())
         tries = [in_child(OPEN, out, scenes) for _ in range(3)] if timed else [opened_here(out, scenes)]
@@ -764,7 +764,7 @@ def long(seed, cases=1, start=0, steps=10_000, lambdas=11, timed=True):
            "load_average": round(os.getloadavg()[0], 1), "passed": bool(later - first < 20 and fast)}
 
 
-def train_long(out, log, scenes, steps, lambdas, seed):
+def train_long(out, log, scenes, steps, lambdas, seed, images):
     "Train, and log the memory of this process"
     from prograd_viz.screen import explorer_data
     clip, task = world()
@@ -778,7 +778,7 @@ def train_long(out, log, scenes, steps, lambdas, seed):
 
         train(clip, task, np.linspace(0, 1, lambdas).tolist(), epochs=-(-steps // 2), batch_size=8, views=0,
               progress=False, seed=seed % 1000, out=out, callbacks=[tell])
-    explorer_data(train(clip, task, [0, 1], epochs=1, views=0, progress=False), images=4).save(scenes)
+    explorer_data(train(clip, task, [0, 1], epochs=1, views=0, progress=False), images=images).save(scenes)
 
 
 def opened_here(out, scenes):
