@@ -93,7 +93,7 @@ def test_everything_works_on_them(loaded, clip, task, tmp_path):
     again = load_runs(tmp_path / "saved", clip, task)
     assert np.array_equal(again.contexts[:], runs.contexts)
     assert again.final()["acc_same"].tolist() == runs.final()["acc_same"].tolist()
-    data = explorer_data(again, images=2)
+    data = explorer_data(again, images=1)
     explorer = explore(again, data=data)
     for step in epochs:
         explorer.step = step
@@ -101,7 +101,7 @@ def test_everything_works_on_them(loaded, clip, task, tmp_path):
     assert "published prompt" in save_report(again, tmp_path / "report.html", data=data).read_text(encoding="utf-8")
     assert foreground(runs, images=2, random_directions=1).rows["share"].notna().any()
     assert len(per_class(predictions(runs))) == 2 * len(task.classes)
-    for fig in (plot_cosine(runs), plot_accuracy(runs), plot_maps(runs, images=2)): assert fig.axes
+    for fig in (plot_cosine(runs), plot_accuracy(runs), plot_maps(runs, images=1)): assert fig.axes
     word = task.classes[0] if runs.config["class_specific"] else None
     assert plot_words(runs, name=word, steps=1).axes
 

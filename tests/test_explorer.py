@@ -645,7 +645,7 @@ def test_another_layer_reads_other_maps(runs):
     assert after["share"].iloc[-1] == expected.share != before["share"].iloc[-1]
 
 
-@pytest.mark.parametrize("name", ["GradCAM", "HiResCAM", "Occlusion", RISE(number=60)], ids=str)
+@pytest.mark.parametrize("name", ["GradCAM", "HiResCAM", Occlusion(stride=16), RISE(number=60)], ids=str)
 def test_every_operator_gives_the_librarys_maps(runs, name):
     rows, text = pick_images(runs, images=2)[1], runs.text(1)
     data = explorer_data(runs, images=2, explainer=name)

@@ -324,7 +324,7 @@ def test_a_published_run_set_can_be_explored_and_drawn(clip, task, tmp_path):
         write(tmp_path, 0.02 * torch.randn(16, 128, generator=torch.Generator().manual_seed(epoch)), epoch)
     loaded = load_published(tmp_path, clip, task, init="random")
     assert loaded.contexts.shape == (2, 1, 16, 128)
-    explorer = Explorer(loaded, data=explorer_data(loaded, images=2, explainer="Occlusion"))
+    explorer = Explorer(loaded, data=explorer_data(loaded, images=1, explainer="Occlusion"))
     explorer.step = 2
     table = explorer.table()
     assert table["step"].unique().tolist() == [2] and table["method"].tolist() == ["zero-shot CLIP", loaded.methods[0]]
