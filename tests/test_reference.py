@@ -261,7 +261,8 @@ CROSSED = [(tower, frame, packing) for t, tower in enumerate(TEXT_TOWERS) for f,
            for p, packing in enumerate(PACKING) if not tower or (t + f + p) % 2]
 
 
-@pytest.mark.parametrize("tower, frame, packing", CROSSED, ids=lambda x: x if isinstance(x, str) else ",".join(x))
+@pytest.mark.parametrize("tower, frame, packing", CROSSED,
+                         ids=lambda x: x if isinstance(x, str) else ",".join(x) or "clip")
 def test_the_fast_encoder_is_open_clips_own(tiny, tower, frame, packing, monkeypatch):
     monkeypatch.setattr(prompts_module, "DENSE_TO", PACKING[packing])
     assert has_fast_path(tiny(**tower))
