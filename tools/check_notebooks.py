@@ -6,6 +6,7 @@ import csv
 import os
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from fastcore.parallel import parallel
@@ -14,6 +15,7 @@ from nbdev.test import test_nb
 ROOT = Path(__file__).resolve().parent.parent
 TIMES = ROOT / "figures" / "times" / "times.csv"
 ELSEWHERE = {"colab.ipynb"}  # tests/test_environments.py runs it
+SHARED = ("prograd_viz.all", "open_clip", "pytorch_grad_cam")  # Slow to import: once, where processes are forked
 
 
 def notebooks() -> list:
@@ -31,6 +33,7 @@ def main() -> int:
     paths = notebooks()
     print(f"{len(paths)} notebooks, two at a time", flush=True)
     os.chdir(ROOT / "nbs")
+    for name in SHARED: import_module(name)
     results = parallel(partial(test_nb, basepath=ROOT, do_print=True), paths, n_workers=2, pause=0.01)
     failed = [path.name for path, (passed, _) in zip(paths, results) if not passed]
     for took, name in sorted([(took, path.name) for path, (_, took) in zip(paths, results)], reverse=True):
