@@ -272,9 +272,13 @@ def _pose(rng, px, size):
     return (*inverse[0], offset[0], *inverse[1], offset[1])
 
 
+@lru_cache
+def _steep(times): return [min(255, times * v) for v in range(256)]
+
+
 def _grown(image, rim):
     "An L image whose white grows by `rim` pixels: a blurred one, steep enough to keep its edge sharp"
-    return image.filter(ImageFilter.BoxBlur(rim)).point(lambda v: min(255, (2 * rim + 1) * v))
+    return image.filter(ImageFilter.BoxBlur(rim)).point(_steep(2 * rim + 1))
 
 
 def _shadow(image, softness):

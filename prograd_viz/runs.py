@@ -464,7 +464,7 @@ class Recorder:
     resume: bool = False  # Continue the record in `out`
     steps: int | None = None  # Planned steps
     snapshot_every: int | None = None  # Steps between snapshots; None: as many as take 256 MB
-    checkpoint_every: int | None = None  # Steps between checkpoints in `out`; None: about 50 in all
+    checkpoint_every: int | None = None  # Steps between checkpoints in `out`; None: about 50, of ten steps or more
     eps_rel: float | None = None  # Agreement threshold, see `project`
     seed: int = -1  # Of start, views and batches; -1: unknown
     config: dict = field(default_factory=dict)  # Further facts to keep, strict JSON
@@ -738,7 +738,7 @@ class Recorder:
 
     def _due(self):
         "Whether a checkpoint is due"
-        n, every = self.done - 1, self.checkpoint_every or self.steps and max(1, self.steps // 50)
+        n, every = self.done - 1, self.checkpoint_every or self.steps and max(10, self.steps // 50)
         return n == 1 or (n > 0 and n % every == 0 if every else n - self._saved >= max(1, self._saved // 20))
 
     def _flush(self, state=None, all=False, finished=False):
