@@ -315,7 +315,7 @@ def train(
                     evaluate_every, snapshot_every)
     with torch.inference_mode(False):  # tensors of that mode could not be trained
         training = Training(clip, task, lambdas, recipe.checked(task), rule)
-        more = {"callbacks": callbacks, "progress": progress, "rule": rule}
+        more = {"callbacks": callbacks, "progress": progress, "rule": rule, "checkpoint_every": checkpoint_every}
         if resume and (finished := finished_runs(out, training, **more)): return finished
         with (training.recorder(out, resume=resume, checkpoint_every=checkpoint_every) as record,
               tqdm(total=training.n_steps, initial=record.done, desc=f"{len(training.lambdas)} prompts", unit="step",
@@ -340,7 +340,7 @@ def _shown(last):
 def finished_runs(
     out: Any,  # The folder
     training: Training,  # With all lambdas that the folder should contain
-    **options,  # Callbacks, progress and rule, as `train_more` takes them
+    **options,  # Callbacks, progress, rule and checkpoint_every, as `train_more` takes them
 ) -> Runs | None:  # None: the folder is empty, or its training has not ended
     "The runs of a folder whose training has ended; missing lambdas are trained in a folder inside it, then added"
     folder = Folder.of(out)
@@ -375,6 +375,7 @@ def train_more(
     progress: bool = True,  # Show a progress bar
     rule: Callable | None = None,  # The function that the runs followed, if it is not in `rules.RULES`
     out: str | Path | None = None,  # Folder for the new ones until they are complete; its content is continued
+    checkpoint_every: int | None = None,  # See `train`
 ) -> Runs:  # The runs and the new ones
     "Train further lambdas exactly as the others were; if interrupted, return the unchanged runs"
     check_runs(runs).check_model()
@@ -397,5 +398,5 @@ def train_more(
     recipe = {f.name: runs.config[f.name] for f in fields(Recipe)}
     recipe |= {"rule": rule, "snapshot_every": int(runs.snapshot_steps[1])}
     new = train(runs.clip, runs.task, lambdas, **recipe, callbacks=[*callbacks, stop], progress=progress, out=out,
-                resume=out is not None)
+                resume=out is not None, checkpoint_every=checkpoint_every)
     return runs.join(new) if new.snapshot_steps[-1] == last else runs
