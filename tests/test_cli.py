@@ -128,7 +128,9 @@ def test_the_demo_prints_the_table_of_its_summary(demo):
         assert shown[:6] == pytest.approx(row[columns].tolist(), abs=0.000501)
 
 
-def test_files_of_several_seeds_agree_and_carry_intervals(small, clip, tmp_path):
+def test_files_of_several_seeds_agree_and_carry_intervals(small, clip, tmp_path, monkeypatch):
+    # tests/browser/test_report.py draws the report of several seeds
+    monkeypatch.setattr("prograd_viz.report.save_report", lambda runs, path, **options: path.write_text("") or path)
     paths = save_demo(small, clip, tmp_path / "new" / "folder", {"why": np.float64("nan")}, images=IMAGES)
     assert {p.name for p in paths} == TABLES | FIGURES == {p.name for p in (tmp_path / "new" / "folder").iterdir()}
     rows, record = assert_agree(tmp_path / "new" / "folder")

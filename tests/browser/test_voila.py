@@ -67,7 +67,9 @@ def test_what_the_app_shows_belongs_to_its_model():
     "The kept images are the pocket world's own: prepared again, they give the same numbers"
     runs = load_runs(APP, load_clip("pocket"), few_shot(**load_runs(APP).config["task"]))  # as the app finds it
     kept = ExplorerData.load(APP / "explorer.safetensors")
-    again = explorer_data(runs, images=disagreeing(runs, images=8), explainer="Occlusion")
-    assert again.names == kept.names and (again.pictures == kept.pictures).all()
-    for b in range(8): assert again.view(b, runs.text(1)).predicted == kept.view(b, runs.text(1)).predicted
+    rows = disagreeing(runs, images=8)
+    assert [runs.split().labels[row] for row in rows] == kept.labels.tolist()
+    again = explorer_data(runs, images=rows[:2], explainer="Occlusion")
+    assert again.names == kept.names[:2] and (again.pictures == kept.pictures[:2]).all()
+    for b in range(2): assert again.view(b, runs.text(1)).predicted == kept.view(b, runs.text(1)).predicted
 
