@@ -1766,15 +1766,19 @@ const IN_ADDRESS = ["lam", "step", "image", "target", "set", "pins"]
 /** In a notebook: the choices are traits of the widget, so that other widgets can follow and lead */
 function render({ model, el }) {
   const state = new State({ ...USUAL, ...Object.fromEntries(SHARED.map(name => [name, model.get(name)])) })
-  const ask = (message, buffers = []) => model.send(message, undefined, buffers)
-  const view = new View(el, state, { ask, panels: model.get("_panels") })
   const unsaved = new Set()
-  const save = later(() => {
+  const saveNow = () => {
     const names = [...unsaved]
     unsaved.clear()
     for (const name of names) model.set(name, state.get(name))  // an echo may have undone it
-    model.save_changes()
-  }, 100)  // what the kernel answers costs the page as much as a frame
+    if (names.length) model.save_changes()
+  }
+  const save = later(saveNow, 100)  // what the kernel answers costs the page as much as a frame
+  const ask = (message, buffers = []) => {
+    saveNow()  // it is about what is on screen
+    model.send(message, undefined, buffers)
+  }
+  const view = new View(el, state, { ask, panels: model.get("_panels") })
   state.watchers.push((names, from) => {
     if (from === "kernel") return
     for (const name of names.filter(name => SHARED.includes(name))) {
