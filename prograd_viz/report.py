@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 
-from .checks import check_known
 from .clip import ASSETS
 from .data import Split
 from .landscape import Landscape
@@ -42,7 +41,8 @@ def save_report(
 ) -> Path:  # The file
     "Write run sets as one self-contained HTML file with working sliders"
     from prograd_viz.explorer import Explorer  # here: the page is all that scripts need of widgets
-    check_known("kind of report", (file := new_file(path)).suffix, [".html"])
+    if (file := new_file(path)).suffix.lower() != ".html":
+        raise ValueError(f"a report is an .html file, got {str(path)!r}; name it so")
     few = [one.thinned(SNAPSHOTS) for one in run_sets(runs)[0]]
     view = Explorer(few, split, **options).wait()
     view.close()
@@ -94,8 +94,8 @@ def _trained(runs):
 
 def _summary(runs, title):
     "The last step of every run, as a table"
-    names = {"method": "method"} | {f"acc_{split}": split for split in runs.tested} | {
-        "loss_ce": "cross-entropy", "loss_kl": "divergence", "conflict": "steps in conflict"}
+    names = {"method": "method", **{f"acc_{split}": split for split in runs.tested},
+             "loss_ce": "cross-entropy", "loss_kl": "divergence", "conflict": "steps in conflict"}
     table = runs.results().iloc[[0, *runs.order + 1]]
     losses = table.filter(like="loss_").map("{:.2f}".format, na_action="ignore")
     return _table(table.assign(**losses).filter(names).rename(columns=names), title)

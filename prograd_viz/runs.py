@@ -464,7 +464,7 @@ class Recorder:
     resume: bool = False  # Continue the record in `out`
     steps: int | None = None  # Planned steps
     snapshot_every: int | None = None  # Steps between snapshots; None: as many as take 256 MB
-    checkpoint_every: int | None = None  # Steps between checkpoints in `out`; None: about 50, of ten steps or more
+    checkpoint_every: int | None = None  # Steps between checkpoints in `out`; None: `steps` / 50, at least 10
     eps_rel: float | None = None  # Agreement threshold, see `project`
     seed: int = -1  # Of start, views and batches; -1: unknown
     config: dict = field(default_factory=dict)  # Further facts to keep, strict JSON
@@ -493,7 +493,7 @@ class Recorder:
         self._shapes, self._waiting, self._waiting_step, self._spacing = {}, {}, 0, 1
         self._saved, self._saved_step, self._saved_snapshot = 0, 0, -1  # rows on disk, the last step and snapshot
         self.interrupted, self.started, self._told, self._ended = False, time.time(), 0.0, False
-        self._writer = None
+        self._writer, self._sent = None, {}  # the writer of the folder; step -> columns that `writer` has of it
         if self.out is not None:
             self.out = Folder.of(self.out).local
             self._writer = Writer(self.out)
@@ -590,16 +590,21 @@ class Recorder:
             self._waiting[r], self._waiting_step = (values, before), step
             if len(self._waiting) < len(self.methods): return
             values, before = map(_beside, zip(*(self._waiting[r] for r in range(len(self.methods)))))
-        self._waiting = {}
-        _check_gradients(values)
+        self._waiting, at = {}, self.last_step
+        _check_gradients(values, self._shapes.get("context", ()))
         self._append(int(step), values, before)
-        if self.writer is not None: self._forward(step, self.last)
+        if self.writer is not None:
+            self._forward(at, self._moved(at) | before)
+            self._forward(step, self.last)
         if self._writer and self._due(): self._flush(state() if state else None)
         if self.watchers and time.time() - self._told > 1: self._tell()
 
     def _forward(self, step, values):
-        "Log the numbers of a step to `writer`"
-        numbers = {k: x for k, x in values.items() if k in self.columns and k not in ("step", "batch_hash")}
+        "Log the numbers of a step to `writer`, each once"
+        sent = self._sent.setdefault(step, {"step", "batch_hash"})
+        self._sent = {step: sent}
+        numbers = {k: x for k, x in values.items() if k in self.columns and k not in sent}
+        sent.update(numbers)
         tags = {f"{m}/{k}": number for k, x in numbers.items() for m, number in zip(self.methods, x.tolist())}
         if hasattr(self.writer, "add_scalar"):
             for tag, value in tags.items(): self.writer.add_scalar(tag, value, step)
@@ -625,7 +630,8 @@ class Recorder:
             first = not self._saved and not self._shapes.keys() & {*_STATES}  # no state was recorded before
             state = self._given(r, {"context": context, "text_features": text_features}, first)
         self._reach(state, before, kept=True)
-        self._ended = True
+        self._ended, at = True, self.last_step
+        if self.writer is not None: self._forward(at, self._moved(at) | before)
 
     def _check_order(self, step, r):
         "Steps grow, and every method has all of them"
@@ -677,7 +683,7 @@ class Recorder:
         if name == "text_features" and self.zero_shot is not None and shape != self.zero_shot.shape:
             raise ValueError(f"text_features has shape {shape}, zero_shot has {self.zero_shot.shape}; "
                              "both are rows of one model's features, a row per class")
-        first = first or kind == "a gradient" and ("context" in self._shapes or not self._saved)  # NaN before
+        if kind == "a gradient": first = first or not self._saved or shape == self._shapes.get("context")  # NaN before
         if kind not in self._shapes and (first or not wide): self._shapes[kind] = shape if wide else ()
         known = self._shapes.get(kind, "none")
         if shape != known:
@@ -701,14 +707,14 @@ class Recorder:
         if at in self._rows:
             after = {_AFTER: state["context"]} if "context" in state else {}
             self._rows[at] = {k: x for k, x in self._rows[at].items() if k != "text_features"} | before | after
-            if self.writer is not None: self._forward(at, self._moved(at) | before)
         if not (state and kept and at > self._saved_snapshot): return
         if "text_features" in state: state = state | {"text_features": _unit(state["text_features"])}
         self._states[at] = self.done, state
 
     def _moved(self, at):
         "What is known of a step once the state after it is"
-        return {k: x for k, x in self._numbers([self._rows[at]], 1)[0].items() if k in _OF_UPDATE}
+        row = self._rows.get(at, {})
+        return {k: x for k, x in self._numbers([row], 1)[0].items() if k in _OF_UPDATE} if _AFTER in row else {}
 
     def _together(self):
         "Steps whose angles are computed at once: more than one where gradients are small, and operations take no time"
@@ -767,7 +773,7 @@ class Recorder:
         of = lambda name, some: _stack([x.get(name) for x in some], (len(self.methods), *shapes.get(name, ())))
         record = {c: of(c, rows) for c in self.columns}
         angle = np.degrees(np.arccos(np.clip(record["cos"], -1, 1)))
-        record["angle_deg"] = np.where(np.isnan(angle), record["angle_deg"], angle)
+        record["angle_deg"] = np.where(np.isnan(record["angle_deg"]), angle, record["angle_deg"])
         return steps, [*self._states], {
             "record": np.stack([*record.values()], -1), "token_cos": of("token_cos", rows),
             "contexts": of("context", states), "text_features": of("text_features", states),
@@ -840,9 +846,10 @@ class Recorder:
             if self._ended and self._writer.lock.is_locked: self._flush(all=True, finished=not self.interrupted)
             return _of_task(load_runs(self.out, clip, task, check=False))
         _, at, tensors = self._table([*self._rows])
-        return _of_task(Runs(steps_table(tensors.pop("record"), self._about()), np.array(at, int), **tensors,
+        runs = Runs(steps_table(tensors.pop("record"), self._about()), np.array(at, int), **tensors,
                     zero_shot_accuracy=self.zero_shot_accuracy, methods=self.methods, classes=self.classes,
-                    config=self.config, interrupted=self.interrupted, clip=clip, task=task, lambdas=self.lambdas))
+                    config=self.config, interrupted=self.interrupted, clip=clip, task=task, lambdas=self.lambdas)
+        return _of_task(runs)
 
 
 def _check_swapped(clip, task, call):
@@ -907,11 +914,11 @@ def _stack(items, shape):
     return out
 
 
-def _check_gradients(values):
+def _check_gradients(values, of):
     "Raise where a gradient has another shape than the context"
-    for name in _GRADIENTS:
-        shape, of = (tuple(values[k].shape[1:]) if k in values else () for k in (name, "context"))
-        if shape and of and math.prod(shape) != math.prod(of):
+    for name in [k for k in _GRADIENTS if k in values]:
+        shape = tuple(values[name].shape[1:])
+        if of and math.prod(of) not in (0, math.prod(shape)):  # 0: none was recorded
             raise ValueError(f"{name} has shape {shape}, context {of}; it is a gradient with respect to this context, "
                              "so both have the same shape")
 

@@ -268,10 +268,10 @@ def runs_title(
 ) -> str:
     "What was trained, in a few words"
     task, seeds = sets[0].config.get("task") or {}, _recipes(sets).index
-    words = [f"{Path(str(task[key])).name}{unit}"
+    words = [f"{Path(str(task[key])).resolve().name or task[key]}{unit}"  # of a folder its name
              for key, unit in (("data", ""), ("shots", " shots")) if key in task]
     if min(seeds) >= 0: words.append(f"seed{'s' * (len(sets) > 1)} {', '.join(map(str, seeds))}")
-    return ", ".join(words or sets[0].methods)
+    return ", ".join(words) or f"{', '.join(sets[0].methods[:3])}{', ...' * (len(sets[0]) > 3)}"
 
 
 def set_names(

@@ -302,7 +302,7 @@ def train(
     progress: bool = True,  # Show a progress bar
     out: str | Path | None = None,  # Folder to write the run set to while it is trained; `load_runs` opens it
     resume: bool = False,  # Continue the training in `out`, or add lambdas to it
-    checkpoint_every: int | None = None,  # Steps between checkpoints in `out`; None: about 50, of ten steps or more
+    checkpoint_every: int | None = None,  # Steps between checkpoints in `out`; None: a 50th of all, at least 10
 ) -> Runs:
     "Train one prompt per lambda side by side: same start, same batches, same order (ProGrad, algorithm 1)"
     if not (isinstance(clip, Clip) and isinstance(task, Task)):

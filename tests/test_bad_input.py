@@ -758,7 +758,7 @@ BAD = [
          "image not found: TMP/absent.png", FileNotFoundError),
     Case("save_report", lambda w: save_report(w.runs, "never.html", "shfted"), "unknown split 'shfted'"),
     Case("save_report", lambda w: save_report(w.runs, "never.pdf", images=1),
-         "unknown kind of report '.pdf'; known: .html"),
+         "a report is an .html file, got 'never.pdf'; name it so"),
     Case("save_report", lambda w: save_report(w.runs, w.tmp, images=1), "'TMP' is a folder; name a file in it",
          IsADirectoryError),
     Case("save_report", lambda w: save_report(w.runs, "never.html", images=0), "images must be at least 1, got 0"),

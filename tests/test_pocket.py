@@ -353,17 +353,18 @@ class Here:
 
 @pytest.fixture(scope="module")
 def short():
-    "Calibration and examination on a few renderings, and no other process"
+    "Calibration and examination on a few renderings"
     with pytest.MonkeyPatch.context() as m:
         m.setattr(pretrain, "calibrate", partial(pretrain.calibrate, n=20))
         m.setattr(pretrain, "examine", partial(pretrain.examine, n=20))
-        m.setattr(pretrain, "ProcessPoolExecutor", Here)
         yield
 
 
 def run_pretraining(folder):
     (folder / "out").mkdir(parents=True, exist_ok=True)
-    return pretrain.pretrain(TINY, folder / "work", folder / "out")
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(pretrain, "ProcessPoolExecutor", Here)
+        return pretrain.pretrain(TINY, folder / "work", folder / "out")
 
 
 def log_of(folder):

@@ -514,6 +514,58 @@ def test_gradients_that_are_logged_from_some_step_on_are_unknown_before(tmp_path
         assert np.isnan(runs.token_cos[:4]).all() and runs.token_cos[4, 0] == pytest.approx([-1, -1])
     with pytest.raises(ValueError, match=r"g_d has shape \(3, 3\), context \(2, 3\)"):
         Recorder(["cat", "dog"]).log(1, context=torch.ones(2, 3), g_d=torch.ones(3, 3))
+    record = Recorder(["cat", "dog"])
+    record.log(1, context=torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"g_d has shape \(3, 3\), context \(2, 3\)"):
+        record.log(2, g_d=torch.ones(3, 3))
+
+
+@pytest.mark.parametrize("kind", ["flat", "of another width", "after a start without contexts"])
+def test_late_gradients_that_would_not_fit_the_folder_are_refused_at_once(tmp_path, kind):
+    "Every part of a folder has cosines of the same context vectors"
+    context = {} if "without" in kind else {"context": torch.ones(2, 3)}
+    late = torch.ones({"flat": (6,), "of another width": (3, 2)}.get(kind, (2, 3)))
+    with Recorder(["cat", "dog"], out=tmp_path / "run", checkpoint_every=1) as record:
+        for step in (1, 2, 3): record.log(step, loss_ce=1.0, **context)
+    with (pytest.raises(ValueError, match="a gradient had none before; shapes must not change"),
+          Recorder(["cat", "dog"], out=tmp_path / "run", resume=True) as record):
+        record.log(4, loss_ce=1.0, **context)
+        record.log(5, g_d=late, g_g=-late)
+    assert load_runs(tmp_path / "run").steps["step"].tolist() == [1, 2, 3, 4]
+
+
+def test_a_writer_gets_each_number_once_however_often_a_loop_ends(tmp_path):
+    "And Ctrl-C in it costs nothing of the record"
+    class Counts(Run):
+        def __init__(self, press=None):
+            super().__init__()
+            self.count, self.calls, self.press = {}, 0, press
+
+        def log(self, values, step):
+            super().log(values, step)
+            for tag in values: self.count[tag, step] = self.count.get((tag, step), 0) + 1
+            self.calls += 1
+            if self.calls == self.press: raise KeyboardInterrupt
+
+    def loop(record):
+        given = {"g_d": torch.ones(2, 3), "g_g": -torch.ones(2, 3)}
+        for first in (1, 4):
+            for step in (first, first + 1, first + 2):
+                record.log(step, context=torch.full((2, 3), 1.0 * step), accuracies={"same": step / 10}, **given)
+            for _ in range(2): record.end(context=torch.full((2, 3), step + 1.0), accuracies={"same": 0.9})
+
+    board = Counts()
+    record = Recorder(["cat", "dog"], writer=board)
+    loop(record)
+    assert set(board.count.values()) == {1}
+    assert {("mine/norm_update", step) for step in range(1, 7)} <= board.count.keys()
+    whole = record.runs().steps["norm_update"]
+    for press in range(1, board.calls):
+        with pytest.warns(UserWarning, match="interrupted"), Recorder(["cat", "dog"], writer=Counts(press)) as record:
+            loop(record)
+        left = record.runs()
+        assert len(left.steps) and left.snapshot_steps[-1] >= left.steps["step"].max() - 1
+        assert np.allclose(left.steps["norm_update"].iloc[:-1], whole[:len(left.steps) - 1])
 
 
 def test_a_step_in_double_precision_changes_no_other_step():
@@ -528,22 +580,23 @@ def test_a_step_in_double_precision_changes_no_other_step():
     pd.testing.assert_frame_equal(*records, check_exact=True)
 
 
-def test_an_angle_of_ones_own_is_kept_where_there_are_no_gradients():
+def test_an_angle_of_ones_own_is_kept():
     record = Recorder(["cat", "dog"])
     record.log(1, angle_deg=70.0)
     record.log(2, angle_deg=70.0, g_d=torch.ones(2, 3), g_g=-torch.ones(2, 3))
-    assert record.runs().steps["angle_deg"].tolist() == pytest.approx([70, 180], abs=0.1)
+    record.log(3, g_d=torch.ones(2, 3), g_g=-torch.ones(2, 3))
+    assert record.runs().steps["angle_deg"].tolist() == pytest.approx([70, 70, 180], abs=0.1)
 
 
-def test_before_the_first_step_and_with_other_classes_the_recorder_says_so(exact, task):
+def test_before_the_first_step_and_with_other_classes_the_recorder_says_so(exact, task, tmp_path):
     record = Recorder(["cat", "dog"])
     with pytest.raises(ValueError, match="no step is in memory; log one first"): print(record.last)
     with pytest.raises(ValueError, match=r"context has shape \(3, 4, 8\).* with a row for each of 2 classes"):
         record.log(1, context=torch.ones(3, 4, 8))
-    record = Recorder(task.classes[::-1])
-    record.log(1, loss_ce=1.0)
-    with pytest.raises(ValueError, match="the first difference being .*; give the task they were trained on"):
-        record.runs(exact, task)
+    for out in (None, tmp_path / "run"):
+        with Recorder(task.classes[::-1], out=out) as record: record.log(1, loss_ce=1.0)
+        with pytest.raises(ValueError, match="the first difference being .*; give the task they were trained on"):
+            record.runs(exact, task)
 
 
 def test_a_title_names_the_methods_or_the_folder_of_the_images_and_no_seed_that_is_unknown():
@@ -555,3 +608,6 @@ def test_a_title_names_the_methods_or_the_folder_of_the_images_and_no_seed_that_
     assert titles() == ("mine", "seed unknown")
     assert titles(seed=3) == ("seed 3", "seed 3")
     assert titles(config={"task": {"data": "/data/my photos", "shots": 4}}) == ("my photos, 4 shots", "seed unknown")
+    many = Recorder(["cat", "dog"], ["a", "b", "c", "d"])
+    many.log(1, loss_ce=torch.ones(4))
+    assert runs_title([many.runs()]) == "a, b, c, ..."

@@ -497,14 +497,18 @@ def test_ctrl_c_at_any_line_of_the_loop_returns_whole_steps(tiny, task, monkeypa
     assert lines["_append"] + lines["_reach"] >= 6, lines
     everywhere = {p: i for i, p in reversed(list(enumerate(places, 1)))}  # the first time each line runs
     later = random.Random(0).sample(range(len(places) // 3, len(places)), 10)
-    broken = set()
+    broken, ways = set(), {}
     for at in sorted({*everywhere.values(), *later}):
         try:
             with warnings.catch_warnings(action="ignore"), pressed(at): partial = train(clip, task, [0, 1], **options)
-            assert_is_the_beginning(partial, full)
+            ways[assert_is_the_beginning(partial, full)] = partial
         except (Exception, KeyboardInterrupt) as e: broken.add("{}, line {}: {}".format(*places[at - 1], repr(e)[:200]))
     assert not broken, ("interrupted before one of these, a training returns half a step or "
                         "nothing:\n") + "\n".join(sorted(broken))
+    assert min(ways) == 0 and len(ways) > 3
+    for done, partial in ways.items():
+        assert repr(partial) and len(partial.final()) == (2 if done else 0)
+        assert partial.text(1).shape == full.text(1).shape
 
 
 # -- lightness ----------------------------------------------------------------

@@ -69,12 +69,9 @@ class Size:
     logged: int = 10_000  # steps of a record
     grids: tuple = (41, 31)  # contexts along a side of a landscape: of the pocket model's, of RN50's
     masks: int = 1000  # of RISE
-    imports: tuple = ("import torch", "import prograd_viz.torchvision_ops, torchvision", "import open_clip",
-                      "from prograd_viz.all import *")
 
 
-QUICK = Size("pocket", "pocket", 12, 8, (4, 8, 12), (1, 2, 4), (1, 2), 2, 1, (2, 3, 4), 100, (5, 4), 4,
-             ("import json",) * 4)
+QUICK = Size("pocket", "pocket", 12, 8, (4, 8, 12), (1, 2, 4), (1, 2), 2, 1, (2, 3, 4), 100, (5, 4), 4)
 
 
 class Setting:
@@ -539,11 +536,11 @@ def startup(bench):
     "What the first line of a notebook takes beyond torch's own import, and how soon a console script answers"
     scripts = [e for e in distribution("prograd_viz").entry_points if e.group == "console_scripts"]
     ask = lambda e: [sys.executable, "-c", f"from {e.module} import {e.attr}; {e.attr}()", "--help"]
-    if bench.size.rounds == 1: scripts = scripts[:1]
     ways = {e.name: partial(subprocess.run, ask(e), stdout=subprocess.DEVNULL, check=True) for e in scripts}
+    later = "import prograd_viz.torchvision_ops, torchvision", "import open_clip"
     rounds = []
     for _ in range(bench.size.rounds):
-        imports = fresh(*bench.size.imports[:-1]) + fresh(bench.size.imports[-1])
+        imports = fresh("import torch", *later) + fresh("from prograd_viz.all import *")
         rounds.append([*imports, *map(seconds, ways.values())])
     alone, torchvision, open_clip, star, *helps = map(median, zip(*rounds))
     bench.bar("from prograd_viz.all import *, beyond torch alone", star - alone, "s", at_most=2, peers=alone, ours=star,
