@@ -1,6 +1,6 @@
 """Survival of run sets, with real processes: kills, damage, full disks, two writers, hostile files, Ctrl-C, long runs.
 
-    make soak                              # all tests, half an hour to an hour on 2 cores; resumes where it stopped
+    make soak                              # all tests, eight minutes on 2 cores with AVX-512; resumes where it stopped
     make soak ARGS="--only kills damage"   # some of them
     make soak ARGS=--fresh                 # from the start, with a new seed
 
