@@ -242,12 +242,11 @@ def _on_joblib(work, jobs, workers, threads, gpus, retries):
     kind = "generator_unordered" if streams else "list"
     ours = isinstance(backend, joblib.parallel.BACKENDS["loky"])
     idle = {"idle_worker_timeout": 10} if ours else {}  # seconds, then their memory is free and this process may end
-    pool = joblib.Parallel(workers or n, return_as=kind, batch_size=1, pre_dispatch="n_jobs", **idle)
     while left and retries >= 0:
+        pool = joblib.Parallel(workers or n, return_as=kind, batch_size=1, pre_dispatch="n_jobs", **idle)
         try:
             for job, record in pool(joblib.delayed(work)(job) for job in list(left.values())):
-                del left[job.name]
-                yield job, record
+                if left.pop(job.name, None): yield job, record  # one that a lost worker had ended may come twice
         except TerminatedWorkerError as e:  # all workers end when one is killed; finished jobs are on disk
             retries -= 1
             again = f"its jobs may start again {retries + 1} times"

@@ -157,6 +157,15 @@ def test_a_worker_that_is_killed_costs_nothing(local, tmp_path):
     same_bits(Sweep(local.out, cells_of(HALF)), result)
 
 
+def test_a_job_that_comes_back_twice_counts_once(local, tmp_path, monkeypatch):
+    "As from a pool that has lost a worker"
+    class Twice(joblib.Parallel):
+        def __call__(self, calls): return (x for f, args, named in calls for x in [f(*args, **named)] * 2)
+
+    monkeypatch.setattr(joblib, "Parallel", Twice)
+    same_bits(Sweep(local.out, cells_of(PART)), sweep(PART, tmp_path, workers=1, progress=False))
+
+
 def test_a_broken_image_fails_its_own_cell_alone(tmp_path):
     worlds = []
     for k in range(4):
